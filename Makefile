@@ -1,0 +1,34 @@
+# Everything runs in .venv, built from requirements.lock. `make demo` and `make test` need nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: venv demo test lint unit lock
+
+venv: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: venv
+	$(BIN)/python -m deploy.quickstart $(if $(ONCE),--once)
+
+test: venv
+	$(BIN)/python -m pytest
+
+unit: venv
+	$(BIN)/python -m pytest tests/unit tests/property tests/contract tests/fuzz tests/architecture
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Writes requirements.lock anew from pyproject.toml.
+lock: venv
+	$(BIN)/uv pip compile pyproject.toml --extra bridge --group dev --universal --generate-hashes \
+		--no-header --no-emit-index-url --no-emit-find-links --output-file requirements.lock

@@ -1,0 +1,1 @@
+"""What travels on the wire: names, topics, messages and their encoding. No I/O, no clock."""

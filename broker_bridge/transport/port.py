@@ -1,0 +1,157 @@
+"""The port that every transport fills, and the channel that speaks messages over it.
+
+A transport loses everything when its connection drops, on purpose: it never queues for later. Whoever hands
+something over keeps it until it is acknowledged by a message of ours and sends it again after ``connected``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
+from edge_mqtt.broker_bridge.protocol.delivery import qos_of
+from edge_mqtt.broker_bridge.protocol.errors import ProtocolError
+from edge_mqtt.broker_bridge.protocol.messages import Message
+
+log = logging.getLogger(__name__)
+
+
+class RefusalReason(StrEnum):
+    """Why a broker will not have us, however often we try."""
+
+    #: [MQTT-3.2.2] return code 1.
+    PROTOCOL_VERSION = "protocol_version"
+    #: Return code 2: our name is in use by somebody who is alive.
+    NAME_IN_USE = "name_in_use"
+    #: Return code 5, or a TLS alert: our certificate or our client id is not accepted.
+    NOT_AUTHORIZED = "not_authorized"
+    #: The server's certificate is not from our authority or not for that host.
+    SERVER_CERTIFICATE = "server_certificate"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A refusal and one line that says what to do about it."""
+
+    reason: RefusalReason
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Will:
+    """What the broker publishes, retained, when the connection ends without a goodbye [MQTT-3.1.2-8]."""
+
+    topic: str
+    message: Message
+
+
+class Listener(Protocol):
+    """Whom a transport tells. Every call comes from the transport's own thread and must return at once."""
+
+    def connected(self) -> None:
+        """Tell that the connection is up and every subscription is acknowledged."""
+
+    def disconnected(self, reason: str) -> None:
+        """Tell that the connection is down; the transport goes on trying."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Tell that the broker will not have us; the transport has stopped."""
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """Hand over one packet."""
+
+
+class Transport(Protocol):
+    """A connection to a broker that is kept up for ever."""
+
+    def start(self, listener: Listener) -> None:
+        """Begin connecting; return at once."""
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
+        """Send one packet; False, and nothing sent, while there is no connection. Thread-safe, never blocks."""
+
+    def stop(self) -> None:
+        """Say goodbye (no will is published) and end; return when it is done."""
+
+
+class MessageListener(Protocol):
+    """Whom a channel tells. Calls come from the transport's thread."""
+
+    def connected(self) -> None:
+        """Tell that the connection is up."""
+
+    def disconnected(self, reason: str) -> None:
+        """Tell that it is down."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Tell that it will never be up."""
+
+    def received(self, topic: str, message: Message) -> None:
+        """Hand over one message."""
+
+
+class MessageChannel:
+    """Speaks messages over a transport: encodes, chooses the QoS, puts fragments together, drops garbage loudly."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+        self._decoder = Decoder()
+        self._listener: MessageListener | None = None
+        #: Packets that were not ours or not understood since the start.
+        self.rejected = 0
+
+    def start(self, listener: MessageListener) -> None:
+        """Begin connecting and tell ``listener``."""
+        self._listener = listener
+        self._transport.start(self)
+
+    def stop(self) -> None:
+        """End the connection."""
+        self._transport.stop()
+
+    def send(self, topic: str, message: Message, *, retain: bool = False) -> bool:
+        """Send ``message``; False while there is no connection.
+
+        :raises MessageTooLarge: it is over the limit of a message.
+        """
+        packets = encode_now(message)
+        qos = qos_of(message.kind)
+        return all(self._transport.publish(topic, packet, qos=qos, retain=retain) for packet in packets)
+
+    def connected(self) -> None:
+        """Pass on, with no fragments left from the connection before."""
+        self._decoder = Decoder()
+        if self._listener is not None:
+            self._listener.connected()
+
+    def disconnected(self, reason: str) -> None:
+        """Pass on."""
+        if self._listener is not None:
+            self._listener.disconnected(reason)
+
+    def refused(self, refusal: Refusal) -> None:
+        """Pass on."""
+        if self._listener is not None:
+            self._listener.refused(refusal)
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """Decode and pass on."""
+        try:
+            message = self._decoder.feed(topic, payload)
+        except ProtocolError as error:
+            self.rejected += 1
+            log.warning("packet dropped: %s", error, extra={"action": "packet_dropped", "topic": topic})
+            return
+        if message is not None and self._listener is not None:
+            self._listener.received(topic, message)
+
+
+def encode_now(message: Message) -> Sequence[bytes]:
+    """Return the packets for ``message`` with a fresh id and the current time."""
+    return encode(message, message_id=uuid.uuid4().hex, sent_at=time.time())
