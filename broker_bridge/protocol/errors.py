@@ -13,7 +13,7 @@ from __future__ import annotations
 
 
 class ProtocolError(Exception):
-    """Root of everything that can be wrong with a name, a topic or a packet."""
+    """Root of everything that can be wrong with a topic or a packet."""
 
 
 class MalformedMessage(ProtocolError):
@@ -41,10 +41,6 @@ class UnsupportedVersion(ProtocolError):
 
 class MessageTooLarge(ProtocolError):
     """The message is larger than the limit, whole or in pieces."""
-
-
-class InvalidName(ProtocolError):
-    """The name cannot be used for a worker, executor, operator or bridge."""
 
 
 class InvalidTopic(ProtocolError):

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
-from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Identity, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
+from edge_mqtt.certs.identity import Identity
 
 #: The protocol's major version as it appears in every topic.
 VERSION_SEGMENT = "v1"
