@@ -70,6 +70,10 @@ class Listener(Protocol):
 class Transport(Protocol):
     """A connection to a broker that is kept up for ever."""
 
+    @property
+    def connection(self) -> int:
+        """How many connections there have been, the present one included."""
+
     def start(self, listener: Listener) -> None:
         """Begin connecting; return at once."""
 
@@ -105,6 +109,11 @@ class MessageChannel:
         self._listener: MessageListener | None = None
         #: Packets that were not ours or not understood since the start.
         self.rejected = 0
+
+    @property
+    def connection(self) -> int:
+        """How many connections there have been, the present one included."""
+        return self._transport.connection
 
     def start(self, listener: MessageListener) -> None:
         """Begin connecting and tell ``listener``."""
