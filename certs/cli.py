@@ -1,0 +1,200 @@
+"""The ``edge-certs`` command."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mqtt.certs.authority import PARTY_DAYS
+from edge_mqtt.certs.errors import CertificateError, InvalidRequest
+from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
+from edge_mqtt.certs.report import certificate_table, check, register_table, show_on
+from edge_mqtt.certs.store import Issued, Store
+
+PROGRAM = "edge-certs"
+#: Exit codes: something failed, the command was used wrongly, interrupted (as a shell reports SIGINT).
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name=PROGRAM,
+    help="Make the keys and certificates with which bridge, executors, workers and operators know each other.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+DirOption = Annotated[
+    Path, typer.Option("--dir", envvar="EDGE_CERTS_DIR", help="Folder of the authority and of all it has issued.")
+]
+DaysOption = Annotated[int, typer.Option("--days", help="Days that the certificate is valid.")]
+HostsOption = Annotated[
+    list[str] | None,
+    typer.Option("--bridge-host", help="DNS name or IP address that workers connect to; repeatable.", metavar="HOST"),
+]
+DEFAULT_DIR = Path("edge-certs")
+
+
+@app.command()
+def init(
+    *,
+    bridge_host: HostsOption = None,
+    directory: DirOption = DEFAULT_DIR,
+    days: DaysOption = PARTY_DAYS,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put the authority that is there aside and make a new one.")
+    ] = False,
+) -> None:
+    """Make an authority and the bridge's certificate."""
+    store = Store(directory)
+    created = store.create(hosts=bridge_host or (), days=days, force=force, now=_now())
+    record, folder = created.bridge.record, created.bridge.folder
+    if created.put_aside is not None:
+        _warn(
+            f"the old authority is now {created.put_aside}: every certificate that it issued has stopped working, "
+            "issue them again with --force"
+        )
+    typer.echo(
+        f"Made in {directory}:\n"
+        "  ca/      the authority: whoever has ca/ca.key can make workers, so keep it here and back it up\n"
+        f"  bridge/  for the bridge at {', '.join(record.hosts)}, valid until {record.not_after:%Y-%m-%d}\n"
+        "\n"
+        "Next:\n"
+        f"  1. copy {folder} to the bridge's machine and name it there as [edge_mqtt] bridge_certs\n"
+        f"  2. {_issue_line('executor', directory)}\n"
+        f"  3. {_issue_line('worker', directory)}\n"
+        f"  4. {_issue_line('operator', directory)}"
+    )
+
+
+@app.command()
+def issue(
+    role: Annotated[Role, typer.Argument(help="What the party may do.")],
+    name: Annotated[str, typer.Argument(help="Its name: letters, digits, '_', '.', '-'; unique in its role.")],
+    *,
+    directory: DirOption = DEFAULT_DIR,
+    days: DaysOption = PARTY_DAYS,
+    bridge_host: HostsOption = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the key and certificate that are there.")] = False,
+) -> None:
+    """Make a party's key and certificate."""
+    identity = Identity(role, check_name(name))
+    issued = Store(directory).issue(identity, hosts=bridge_host or (), days=days, force=force, now=_now())
+    for earlier in issued.still_valid:
+        _warn(
+            f"the certificate of {identity} from {earlier.issued_at:%Y-%m-%d} stays valid until "
+            f"{earlier.not_after:%Y-%m-%d}: delete its key wherever it was copied"
+        )
+    _tell_issued(issued)
+
+
+@app.command("list")
+def list_issued(directory: DirOption = DEFAULT_DIR) -> None:
+    """List the newest certificate of every party."""
+    store = Store(directory)
+    now = _now()
+    show_on(sys.stdout, register_table(store.certificate(), store.register(), now=now))
+
+
+@app.command()
+def show(
+    party: Annotated[
+        str, typer.Argument(metavar="NAME|PATH", help="A name (lab-3, worker:lab-3), a folder or a .crt file.")
+    ],
+    directory: DirOption = DEFAULT_DIR,
+) -> None:
+    """Show what certificates say; exit with 1 when one cannot be used."""
+    now = _now()
+    usable = True
+    for path in _paths(party, Store(directory)):
+        show_on(sys.stdout, certificate_table(path, now=now))
+        try:
+            warning = check(path, now=now)
+        except CertificateError as error:
+            usable = False
+            warning = str(error)
+        if warning is not None:
+            _warn(warning)
+    if not usable:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``edge-certs`` and return its exit code.
+
+    :param arguments: the command line without the program's name; None: the process's own.
+    """
+    try:
+        result = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+    except typer.TyperException as error:
+        # Its own form is several lines, and names the library's validation step.
+        text = " ".join(error.format_message().split()).replace("Value error, ", "")
+        return _fail(f"{text} See {PROGRAM} --help.", EXIT_USAGE)
+    except (InvalidName, InvalidRequest) as error:
+        return _fail(str(error), EXIT_USAGE)
+    except CertificateError as error:
+        return _fail(str(error), EXIT_FAILURE)
+    except typer.Abort:
+        return EXIT_INTERRUPTED
+    return result if isinstance(result, int) else 0
+
+
+def _tell_issued(issued: Issued) -> None:
+    record, folder = issued.record, issued.folder
+    if issued.shortened:
+        _warn(
+            f"the certificate ends on {record.not_after:%Y-%m-%d}, before its days are over: its authority ends then"
+        )
+    where = {
+        Role.BRIDGE: "the bridge's machine and name it there as [edge_mqtt] bridge_certs",
+        Role.EXECUTOR: "the scheduler's machine and name it there as [edge_mqtt] executor_certs",
+        Role.WORKER: "the edge machine and start the worker with --certs",
+        Role.OPERATOR: "the operator's machine and name it with --certs",
+    }[record.role]
+    typer.echo(
+        f"Made {folder} for {record.identity}, valid until {record.not_after:%Y-%m-%d}.\n"
+        f"Next: copy the whole folder to {where}."
+    )
+
+
+def _paths(party: str, store: Store) -> list[Path]:
+    """Return the folders or files that ``party`` means: a path when it looks like one, else a registered name."""
+    path = Path(party)
+    if "/" in party or party in (".", "..") or path.suffix in (".crt", ".pem"):
+        return [path]
+    if store.authority_folder.is_dir():
+        folders = [store.folder(record.identity) for record in store.register().find(party)]
+        if folders:
+            return folders
+    if path.exists():
+        return [path]
+    raise InvalidRequest(f"nobody is called {party!r} in {store.directory}: see '{PROGRAM} list', or name a path")
+
+
+def _issue_line(role: str, directory: Path) -> str:
+    where = "" if directory == DEFAULT_DIR else f" --dir {shlex.quote(str(directory))}"
+    return f"{PROGRAM} issue {role} NAME{where}"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"{PROGRAM}: {message}", err=True)
+
+
+def _fail(message: str, code: int) -> int:
+    _warn(message)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""From a party's folder to TLS: contexts for both ends, the peer's identity, and errors put into words."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+
+from edge_mqtt.certs.errors import FileUnusable, PartyUnusable
+from edge_mqtt.certs.facts import (
+    WARN_BEFORE,
+    check_validity,
+    fingerprint_of,
+    identity_from_names,
+    identity_of,
+    reissue_command,
+)
+from edge_mqtt.certs.files import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, read_certificates, read_key
+from edge_mqtt.certs.identity import Identity
+
+log = logging.getLogger(__name__)
+
+_GET_A_NEW_ONE = "issue it again with edge-certs --force and copy the folder here"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Party:
+    """A party's folder, read and found to be in order."""
+
+    identity: Identity
+    directory: Path
+    #: Validity of the certificate, in UTC.
+    not_before: datetime
+    not_after: datetime
+    #: SHA-256 of the certificate's DER form, in hexadecimal.
+    fingerprint: str
+
+
+def load_party(directory: Path, *, now: datetime | None = None) -> Party:
+    """Return the party whose ``ca.crt``, ``tls.crt`` and ``tls.key`` lie in ``directory``.
+
+    :param now: the time at which the certificate must be valid; None: the clock's.
+    :raises FileUnusable: a file is missing or cannot be read.
+    :raises PartyUnusable: the files do not belong together, or the certificate is not one of ours.
+    :raises NotYetValid: the clock is before the certificate's time.
+    :raises Expired: the certificate, or the authority, has expired.
+    """
+    now = datetime.now(UTC) if now is None else now
+    path = directory / CERTIFICATE_FILE
+    certificate = read_certificates(path)[0]
+    trusted = read_certificates(directory / TRUST_FILE)
+    key_path = directory / KEY_FILE
+    if certificate.public_key() != read_key(key_path).public_key():
+        raise PartyUnusable(f"{key_path} is not the key of {path}: copy the whole folder again")
+    identity = identity_of(certificate)
+    issuer = next((authority for authority in trusted if _is_issuer(authority, certificate)), None)
+    if issuer is None:
+        raise PartyUnusable(
+            f"{path} was not issued by the authority in {directory / TRUST_FILE}: copy the whole folder again"
+        )
+    remedy = f"issue it again with '{reissue_command(identity)}' and copy the folder here"
+    check_validity(certificate, what=f"the certificate {path}", remedy=remedy, now=now)
+    authority_remedy = "make a new authority with 'edge-certs init' and issue every certificate again"
+    check_validity(issuer, what=f"the authority {directory / TRUST_FILE}", remedy=authority_remedy, now=now)
+    if key_path.stat().st_mode & 0o007:
+        log.warning(
+            "%s is open to every user of this machine: chmod o-rwx it",
+            key_path,
+            extra={"action": "key_exposed", "path": str(key_path)},
+        )
+    return Party(
+        identity=identity,
+        directory=directory,
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+        fingerprint=fingerprint_of(certificate),
+    )
+
+
+def expiry_warning(party: Party, now: datetime) -> str | None:
+    """Return one line about a certificate that expires within ``WARN_BEFORE`` or has expired, else None."""
+    left = party.not_after - now
+    if left > WARN_BEFORE:
+        return None
+    when = "has expired" if left.total_seconds() <= 0 else f"expires in {left.days} days"
+    return (
+        f"the certificate of {party.identity} in {party.directory} {when} ({party.not_after:%Y-%m-%d %H:%M} UTC): "
+        f"issue it again with '{reissue_command(party.identity)}', copy the folder and restart"
+    )
+
+
+def client_context(party: Party) -> ssl.SSLContext:
+    """Return the context with which ``party`` connects to a bridge.
+
+    :raises CertificateError: the files have become unusable since they were loaded.
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, party)
+
+
+def server_context(party: Party) -> ssl.SSLContext:
+    """Return the context with which ``party``, a bridge, serves: nobody connects without a certificate.
+
+    :raises CertificateError: the files have become unusable since they were loaded.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, party)
+    context.verify_mode = ssl.CERT_REQUIRED
+    # A resumed session would let a certificate in that has expired since the session began.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    return context
+
+
+def peer_identity(peercert: Mapping[str, object]) -> Identity:
+    """Return whose certificate the other side of a connection has shown.
+
+    :param peercert: what ``SSLObject.getpeercert()`` returned.
+    :raises PartyUnusable: the certificate is not one of ours.
+    """
+    uris = [value for kind, value in _pairs(peercert.get("subjectAltName", ())) if kind == "URI"]
+    subject = peercert.get("subject", ())
+    parts = subject if isinstance(subject, tuple) else ()
+    common = [value for part in parts for kind, value in _pairs(part) if kind == "commonName"]
+    return identity_from_names(uris, common)
+
+
+#: What OpenSSL's X509_V_ERR codes mean to the user when we refuse the other side (openssl/x509_vfy.h).
+_VERIFY_ERRORS: Mapping[int, str] = {
+    7: "its signature is wrong: copy ca.crt and the other side's folder from the same edge-certs folder",
+    9: "it is not valid yet: set the clocks of both machines",
+    10: f"it has expired: on the other side, {_GET_A_NEW_ONE.replace(' here', '')}",
+    18: "it is self-signed and not of our authority: is this the right host, and nothing in between?",
+    19: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
+    20: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
+    21: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
+    26: "it was not made for this end of a connection: a bridge needs a bridge's, everybody else their own",
+}
+#: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH: OpenSSL's text names the host.
+_HOST_MISMATCH = frozenset({62, 64})
+
+#: Parts of OpenSSL's reasons for everything else, in the order in which they are looked for.
+_REASONS: tuple[tuple[str, str], ...] = (
+    ("CERTIFICATE_REQUIRED", "the bridge wants a client certificate and got none: name its folder with --certs"),
+    ("PEER_DID_NOT_RETURN", "the client sent no certificate: name its folder with --certs on its side"),
+    (
+        "ALERT_UNKNOWN_CA",
+        "the other side does not know our certificate's authority: use folders made by the same edge-certs folder",
+    ),
+    ("ALERT_CERTIFICATE_EXPIRED", f"the other side says that our certificate has expired: {_GET_A_NEW_ONE}"),
+    (
+        "ALERT_CERTIFICATE_REVOKED",
+        "our certificate has been revoked: ask who runs the bridge for a new one",
+    ),
+    ("ALERT_UNSUPPORTED_CERTIFICATE", "our certificate is not for this end of a connection: use a client's folder"),
+    ("ALERT_BAD_CERTIFICATE", f"the other side does not accept our certificate: {_GET_A_NEW_ONE}"),
+    ("ALERT_CERTIFICATE_UNKNOWN", f"the other side does not accept our certificate: {_GET_A_NEW_ONE}"),
+    ("ALERT_ACCESS_DENIED", "the other side does not let this certificate in: ask who runs the bridge"),
+    ("ALERT_DECRYPT_ERROR", f"our certificate and key do not convince the other side: {_GET_A_NEW_ONE}"),
+    ("HANDSHAKE_FAILURE", "the other side refused the handshake: is a client certificate set, and is it a bridge?"),
+    ("PROTOCOL_VERSION", "the two sides share no TLS version: 1.2 or newer is needed, also by a proxy in between"),
+    (
+        "UNSUPPORTED_PROTOCOL",
+        "the two sides share no TLS version: 1.2 or newer is needed, also by a proxy in between",
+    ),
+    ("WRONG_VERSION_NUMBER", "the other side does not speak TLS: check host and port, and a proxy in between"),
+    ("HTTP_REQUEST", "somebody spoke plain HTTP where TLS is needed: use wss://"),
+    ("EOF", "the other side hung up during the handshake: is it a bridge, and does a firewall cut in?"),
+)
+
+
+def explain_tls_error(error: ssl.SSLError | OSError) -> str:
+    """Return one line that says why a connection failed and what to do."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the other side's certificate is refused, {_explain_verification(error)}"
+    if isinstance(error, ssl.SSLError):
+        # The text has OpenSSL's reason in it; the attribute is missing on errors that Python code has made.
+        reason = str(error).upper().replace(" ", "_")
+        for part, explanation in _REASONS:
+            if part in reason:
+                return explanation
+        return f"TLS failed ({_first_line(error)}): check that the address is the bridge's"
+    return _explain_os_error(error)
+
+
+def _explain_verification(error: ssl.SSLCertVerificationError) -> str:
+    text = error.verify_message.rstrip(".")
+    if error.verify_code in _HOST_MISMATCH:
+        return (
+            f"{text}: use a name that the bridge's certificate has, or add one with "
+            "'edge-certs issue bridge bridge --force' and one --bridge-host for each name"
+        )
+    return _VERIFY_ERRORS.get(error.verify_code, f"{text}: use certificates made by edge-certs")
+
+
+def _explain_os_error(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return (
+            f"the host's name cannot be resolved ({error.strerror}): check its spelling and the DNS of this machine"
+        )
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there: check host and port, and that the bridge runs"
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return "the connection was cut: the bridge stopped or refused us, or a firewall cuts in; its log knows more"
+    if isinstance(error, TimeoutError):
+        return "no answer in time: check host and port, and that a firewall lets outbound connections to it pass"
+    return f"the connection failed: {error.strerror or _first_line(error)}"
+
+
+def _first_line(error: OSError) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _is_issuer(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _context(protocol: int, party: Party) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # The default from Python 3.13 on; ours pass, and what does not is not ours.
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    try:
+        context.load_verify_locations(party.directory / TRUST_FILE)
+        context.load_cert_chain(party.directory / CERTIFICATE_FILE, party.directory / KEY_FILE)
+    except OSError as error:  # ssl.SSLError is one
+        raise FileUnusable(
+            f"{party.directory} cannot be used ({_first_line(error)}): copy the whole folder again"
+        ) from error
+    return context
+
+
+def _pairs(names: object) -> list[tuple[str, str]]:
+    if not isinstance(names, tuple):
+        return []
+    return [(name[0], name[1]) for name in names if isinstance(name, tuple) and len(name) == 2]
