@@ -16,8 +16,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: venv
 	$(BIN)/python -m deploy.quickstart $(if $(ONCE),--once)
 
+# The parts that only decide (protocol and the cores) must be covered to the last branch.
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --fail-under=100 \
+		--include='broker_bridge/protocol/*,broker_bridge/dispatch/core/*,worker/core/*'
 
 unit: venv
 	$(BIN)/python -m pytest tests/unit tests/property tests/contract tests/fuzz tests/architecture

@@ -33,8 +33,9 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 MAX_PACKET_BYTES: Final = 128 * 1024
 #: Bytes of one message at most, before compression: bounds what a peer can make us hold in memory.
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
-#: Messages that may be incomplete at once on one connection.
-MAX_PARTIAL_MESSAGES: Final = 64
+#: Messages that may be incomplete at once on one topic. A sender publishes a message's pieces in a row, so more than
+#: a few can only be left over from connections that dropped.
+MAX_PARTIAL_MESSAGES: Final = 8
 #: Bodies below this many bytes are not worth a compressor call.
 COMPRESS_FROM_BYTES: Final = 256
 #: zstd's level: 3 is its default, and the point after which CPU grows faster than the gain.
@@ -102,7 +103,7 @@ class Decoder:
     """Decodes the packets of one connection; holds the fragments that have arrived."""
 
     def __init__(self) -> None:
-        self._partial: dict[tuple[str, str], _Partial] = {}
+        self._partial: dict[str, dict[str, _Partial]] = {}
 
     def feed(self, topic: str, payload: bytes) -> Message | None:
         """Return the message that ``payload`` is or completes; None while pieces are missing.
@@ -116,22 +117,23 @@ class Decoder:
         return None if whole is None else _parse(whole)
 
     def _add(self, topic: str, fragment: Fragment) -> bytes | None:
-        key = (topic, fragment.of)
-        partial = self._partial.get(key)
+        of_topic = self._partial.setdefault(topic, {})
+        partial = of_topic.get(fragment.of)
         if partial is None:
-            if len(self._partial) >= MAX_PARTIAL_MESSAGES:
+            if len(of_topic) >= MAX_PARTIAL_MESSAGES:
                 # The oldest can only be one whose sender gave up: it will be sent again whole.
-                del self._partial[next(iter(self._partial))]
-            partial = self._partial[key] = _Partial(count=fragment.count)
+                del of_topic[next(iter(of_topic))]
+            partial = of_topic[fragment.of] = _Partial(count=fragment.count)
         if fragment.index not in partial.pieces:
             partial.pieces[fragment.index] = fragment.body
             partial.size += len(fragment.body)
-        if partial.size > MAX_MESSAGE_BYTES:
-            del self._partial[key]
-            raise MessageTooLarge(f"a message in pieces is over the limit of {MAX_MESSAGE_BYTES} bytes")
-        if len(partial.pieces) < partial.count:
+        if partial.size <= MAX_MESSAGE_BYTES and len(partial.pieces) < partial.count:
             return None
-        del self._partial[key]
+        del of_topic[fragment.of]
+        if not of_topic:
+            del self._partial[topic]
+        if partial.size > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(f"a message in pieces is over the limit of {MAX_MESSAGE_BYTES} bytes")
         return b"".join(partial.pieces[i] for i in sorted(partial.pieces))
 
 
@@ -162,9 +164,11 @@ def _parse(payload: bytes) -> Message:
 
 def _decompress(body: bytes) -> bytes:
     try:
-        parameters = zstandard.get_frame_parameters(body)
-        if parameters.content_size > MAX_MESSAGE_BYTES:
-            raise MessageTooLarge(f"a body of {parameters.content_size} bytes is over {MAX_MESSAGE_BYTES} bytes")
-        return zstandard.ZstdDecompressor().decompress(body, max_output_size=MAX_MESSAGE_BYTES)
+        size = zstandard.get_frame_parameters(body).content_size
+        if size == zstandard.CONTENTSIZE_UNKNOWN:
+            raise MalformedMessage("the compressed body does not say how large it is")
+        if size > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(f"a body of {size} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes")
+        return zstandard.ZstdDecompressor().decompress(body)
     except zstandard.ZstdError as error:
         raise MalformedMessage(f"the body is not valid zstd: {error}") from error

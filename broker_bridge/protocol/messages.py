@@ -388,6 +388,8 @@ class TailRequest(Message):
     positions: dict[str, int] = Field(default_factory=dict)
     #: Begin a stream that is new to the reader with its last lines; None: with its first byte.
     last_lines: int | None = Field(default=None, ge=0)
+    #: The ``cursor`` of the reply before, 0 at first.
+    cursor: int = 0
     #: Seconds to wait for something new.
     wait_s: float = Field(default=0.0, ge=0.0)
 
@@ -427,6 +429,8 @@ class TailReply(BinaryMessage):
     slices: tuple[StreamBytes, ...] = ()
     #: The run that ``selector.run_id`` None was resolved to.
     run_id: str | None = None
+    #: To be sent back with the next request, so that nothing which begins and ends between two of them is missed.
+    cursor: int = 0
     #: Airflow's state of that run; empty when it can't be asked now.
     run_state: str = ""
     #: There will never be more.

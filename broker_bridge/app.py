@@ -1,0 +1,188 @@
+"""Wires the bridge together and runs it until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from airflow.sdk.api.datamodels._generated import API_VERSION
+
+from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
+from edge_mqtt.broker_bridge.changes import Changes
+from edge_mqtt.broker_bridge.config import BridgeSettings
+from edge_mqtt.broker_bridge.desk import Desk
+from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
+from edge_mqtt.broker_bridge.dispatch.core.events import TaskEnded
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
+from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.service import DispatchService
+from edge_mqtt.broker_bridge.errors import ConfigurationError, StartupError
+from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
+from edge_mqtt.broker_bridge.execution_api.heartbeats import Heartbeats
+from edge_mqtt.broker_bridge.execution_api.relay import Relay
+from edge_mqtt.broker_bridge.execution_api.runs import Runs
+from edge_mqtt.broker_bridge.execution_api.tokens import AirflowTokenMint
+from edge_mqtt.broker_bridge.health import serve_health
+from edge_mqtt.broker_bridge.logs.intake import LogIntake
+from edge_mqtt.broker_bridge.logs.store import LogStore
+from edge_mqtt.broker_bridge.logs.tail import TailService
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
+from edge_mqtt.broker_bridge.transport.port import MessageChannel
+from edge_mqtt.certs.identity import Role
+from edge_mqtt.certs.tls import expiry_warning, load_party
+
+log = logging.getLogger(__name__)
+
+#: Seconds that a restarted bridge waits for the worker of an assigned job before it gives the job to another.
+SETTLE_S: Final = 30.0
+#: Seconds between deletions of finished jobs that are older than ledger_retention.
+PURGE_INTERVAL_S: Final = 3600.0
+
+
+class Bridge:
+    """The running bridge: embedded broker, dispatcher, relay and logs in one event loop."""
+
+    def __init__(self, settings: BridgeSettings) -> None:
+        """Open what must be there before anything listens.
+
+        :raises ConfigurationError: the certificate is not a bridge's.
+        :raises StartupError: the ledger cannot be opened.
+        """
+        self._settings = settings
+        party = load_party(settings.bridge_certs)
+        if party.identity.role is not Role.BRIDGE:
+            raise ConfigurationError(
+                f"{settings.bridge_certs} holds the certificate of {party.identity}, not of a bridge: "
+                "name the folder that 'edge-certs init' wrote as bridge/"
+            )
+        warning = expiry_warning(party, datetime.now(UTC))
+        if warning is not None:
+            log.warning(warning, extra={"action": "certificate_expires"})
+        try:
+            self._ledger = AsyncLedger(open_ledger(settings.ledger_url))
+        except LedgerError as error:
+            raise StartupError(str(error)) from error
+        topics = Topics(settings.topic_prefix)
+        changes = Changes()
+        mint = AirflowTokenMint()
+        store = LogStore(settings.log_folder)
+        self._broker = EmbeddedBroker(
+            party=party, topics=topics, host=settings.bridge_host, port=settings.bridge_port
+        )
+        self._channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
+        self._api = ExecutionApiClient(settings.execution_api_url)
+        dispatcher = Dispatcher(
+            DispatchSettings(
+                offline_grace_s=settings.offline_grace,
+                kill_grace_s=settings.kill_grace,
+                presence_interval_s=settings.presence_interval,
+                settle_s=min(SETTLE_S, settings.offline_grace),
+            )
+        )
+        self._service = DispatchService(dispatcher, self._ledger, changes)
+        self._relay = Relay(self._api, self._service, mint)
+        self._intake = LogIntake(
+            store,
+            self._service,
+            acknowledge=lambda worker, ack: self._channel.send(topics.control(worker), ack),
+            changes=changes,
+        )
+        runs = Runs(self._api, mint, api_version=API_VERSION)
+        tail = TailService(store, self._service, runs, changes, clock=time.monotonic)
+        self._heartbeats = Heartbeats(
+            self._api,
+            self._service,
+            self._relay,
+            running=self._service.running_jobs,
+            not_wanted=lambda job, reason: self._service.post(TaskEnded(job_id=job.id, reason=reason)),
+            interval_s=settings.heartbeat_interval,
+        )
+        self._desk = Desk(
+            topics, self._channel, service=self._service, relay=self._relay, intake=self._intake, tail=tail
+        )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._over = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that workers connect to."""
+        return self._broker.port
+
+    def problem(self) -> str | None:
+        """Return what keeps the bridge from accepting jobs, in one line; None when all is well."""
+        return self._service.ledger_problem
+
+    def _supervise(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine, name=f"bridge.{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        self._failure = task.exception() or RuntimeError(f"{task.get_name()} ended")
+        log.critical(
+            "%s failed: the bridge stops; its service manager should start it again",
+            task.get_name(),
+            exc_info=self._failure,
+            extra={"action": "task_failed"},
+        )
+        self._over.set()
+
+    async def run(self) -> int:
+        """Run until SIGTERM or SIGINT; return the exit code: 0, or 1 when a part failed.
+
+        :raises StartupError: a port cannot be opened.
+        """
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._over.set)
+        live = await self._service.load()
+        health = await serve_health(settings.health_host, settings.health_port, self.problem)
+        await self._broker.start()
+        self._channel.start(self._desk)
+        self._supervise("dispatch", self._service.run(self._desk.perform))
+        self._supervise("logs", self._intake.run())
+        self._supervise("heartbeats", self._heartbeats.run())
+        self._supervise("purge", self._purge())
+        log.info(
+            "bridge is ready: wss://%s:%s/mqtt, %s live jobs",
+            settings.bridge_host,
+            self.port,
+            live,
+            extra={"action": "ready"},
+        )
+        await self._over.wait()
+        log.info("bridge stops", extra={"action": "stopping"})
+        for task in self._tasks:
+            task.remove_done_callback(self._ended)
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._desk.stop()
+        self._channel.stop()
+        await self._broker.stop()
+        health.close()
+        await self._api.aclose()
+        await self._ledger.close()
+        return 0 if self._failure is None else 1
+
+    async def _purge(self) -> None:
+        while True:
+            try:
+                purged = await self._ledger.purge(time.time() - self._settings.ledger_retention)
+            except LedgerError as error:
+                log.warning("old jobs were not deleted: %s", error, extra={"action": "purge_failed"})
+            else:
+                if purged:
+                    log.info("%s old jobs deleted", purged, extra={"action": "purged", "jobs": purged})
+            await asyncio.sleep(PURGE_INTERVAL_S)

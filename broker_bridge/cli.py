@@ -1,0 +1,69 @@
+"""``edge-bridge``: the bridge between Airflow and its edge workers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge_mqtt.broker_bridge.errors import BridgeError
+from edge_mqtt.certs.errors import CertificateError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+#: Exit code for a setting, certificate or port that has to be mended first.
+EXIT_USAGE = 2
+
+
+@app.command()
+def run(
+    *,
+    host: Annotated[str | None, typer.Option(help="Address to listen on for workers [bridge_host].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on for workers [bridge_port].")] = None,
+    certs: Annotated[Path | None, typer.Option(help="Folder with the bridge's certificate [bridge_certs].")] = None,
+    health_port: Annotated[int | None, typer.Option(help="Loopback port of /healthz [health_port].")] = None,
+    ledger_url: Annotated[str | None, typer.Option(help="Database of the ledger [ledger_url].")] = None,
+    log_folder: Annotated[Path | None, typer.Option(help="Where task logs go [logging] base_log_folder.")] = None,
+    execution_api_url: Annotated[str | None, typer.Option(help="Airflow's Execution API.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+) -> None:
+    """Run the bridge next to the scheduler. Settings come from Airflow's configuration, section [edge_mqtt]."""
+    from edge_mqtt.broker_bridge.log_lines import log_to_stderr
+
+    log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    try:
+        from edge_mqtt.broker_bridge.config import load_settings
+
+        settings = load_settings(
+            {
+                "bridge_host": host,
+                "bridge_port": port,
+                "bridge_certs": certs,
+                "health_port": health_port,
+                "ledger_url": ledger_url,
+                "log_folder": log_folder,
+                "execution_api_url": execution_api_url,
+            }
+        )
+        from edge_mqtt.broker_bridge.app import Bridge
+
+        # Airflow configures logging when it is imported.
+        log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+
+        async def start() -> int:
+            return await Bridge(settings).run()
+
+        code = asyncio.run(start())
+    except (BridgeError, CertificateError) as error:
+        typer.echo(f"edge-bridge: {error}", err=True)
+        raise typer.Exit(EXIT_USAGE) from None
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,92 @@
+"""The bridge's settings: Airflow's configuration, section ``[edge_mqtt]``, under the command line's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from edge_mqtt.broker_bridge.errors import ConfigurationError
+
+SECTION = "edge_mqtt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BridgeSettings:
+    """Everything that can be set. Durations are in seconds."""
+
+    bridge_certs: Path
+    bridge_host: str
+    bridge_port: int
+    health_host: str
+    health_port: int
+    ledger_url: str
+    ledger_retention: float
+    topic_prefix: str
+    offline_grace: float
+    kill_grace: float
+    presence_interval: float
+    heartbeat_interval: float
+    #: Airflow's base_log_folder.
+    log_folder: Path
+    #: Base URL of the Execution API.
+    execution_api_url: str
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        for name in ("bridge_port", "health_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise ConfigurationError(f"[{SECTION}] {name} must be between 0 and 65535")
+        if self.offline_grace < 2 * self.kill_grace:
+            raise ConfigurationError(
+                f"[{SECTION}] offline_grace ({self.offline_grace:g} s) must be at least twice kill_grace "
+                f"({self.kill_grace:g} s): a worker needs the time to end its tasks before the centre gives them up"
+            )
+        if self.presence_interval * 2 > self.offline_grace - self.kill_grace:
+            raise ConfigurationError(
+                f"[{SECTION}] presence_interval ({self.presence_interval:g} s) is too long for an offline_grace of "
+                f"{self.offline_grace:g} s: it must fit twice into offline_grace minus kill_grace"
+            )
+
+
+def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
+    """Return the settings, ``overrides`` (by field name; None: not given) over Airflow's configuration.
+
+    :raises ConfigurationError: one is missing or wrong.
+    """
+    from airflow.configuration import AIRFLOW_HOME, conf
+    from airflow.exceptions import AirflowConfigException
+    from airflow.executors.base_executor import get_execution_api_server_url
+
+    given = {name: value for name, value in overrides.items() if value is not None}
+    values: dict[str, Any] = dict(given)
+    defaults = {
+        "ledger_url": f"sqlite:///{AIRFLOW_HOME}/edge-mqtt/ledger.db",
+        "log_folder": conf.get("logging", "base_log_folder"),
+        "execution_api_url": get_execution_api_server_url(),
+    }
+    for field in fields(BridgeSettings):
+        if field.name in values:
+            continue
+        try:
+            value = conf.get(SECTION, field.name, fallback=None) or defaults.get(field.name)
+        except AirflowConfigException as error:
+            raise ConfigurationError(f"[{SECTION}] {field.name}: {error}") from error
+        if value is None:
+            raise ConfigurationError(
+                f"[{SECTION}] {field.name} is not set: give it in airflow.cfg, as "
+                f"AIRFLOW__EDGE_MQTT__{field.name.upper()}, or on the command line"
+            )
+        values[field.name] = value
+    return _converted(values)
+
+
+def _converted(values: dict[str, Any]) -> BridgeSettings:
+    kinds = {"int": int, "float": float, "str": str, "Path": Path}
+    converted = {}
+    for field in fields(BridgeSettings):
+        try:
+            converted[field.name] = kinds[str(field.type)](values[field.name])
+        except ValueError as error:
+            raise ConfigurationError(f"[{SECTION}] {field.name}: {values[field.name]!r} is not a number") from error
+    return BridgeSettings(**converted)

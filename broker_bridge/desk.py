@@ -1,0 +1,158 @@
+"""Where every message to the bridge arrives and every message of it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToAdmin, ToExecutor, ToWorker
+from edge_mqtt.broker_bridge.dispatch.inbound import event_for
+from edge_mqtt.broker_bridge.dispatch.service import DispatchService
+from edge_mqtt.broker_bridge.execution_api.relay import Relay
+from edge_mqtt.broker_bridge.logs.intake import LogIntake
+from edge_mqtt.broker_bridge.logs.tail import TailService
+from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge, ProtocolError
+from edge_mqtt.broker_bridge.protocol.ids import WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import (
+    ApiRequest,
+    LogChunk,
+    LogPosition,
+    Message,
+    StartRequest,
+    TailRequest,
+    Welcome,
+)
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal
+from edge_mqtt.certs.identity import Identity, InvalidName, Role
+
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """Sends every message that arrives to the part that answers it, and the dispatcher's effects out."""
+
+    def __init__(
+        self,
+        topics: Topics,
+        channel: MessageChannel,
+        *,
+        service: DispatchService,
+        relay: Relay,
+        intake: LogIntake,
+        tail: TailService,
+    ) -> None:
+        self._topics = topics
+        self._channel = channel
+        self._service = service
+        self._relay = relay
+        self._intake = intake
+        self._tail = tail
+        self._answering: set[asyncio.Task[None]] = set()
+        #: What each operator reads at the moment: one thing, so that a repeated request replaces the one before.
+        self._tailing: dict[str, asyncio.Task[None]] = {}
+
+    # ------------------------------------------------------------ MessageListener
+
+    def connected(self) -> None:
+        """Do nothing: the broker is in this process."""
+
+    def disconnected(self, reason: str) -> None:
+        """Do nothing: see :meth:`connected`."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Do nothing: see :meth:`connected`."""
+
+    def received(self, topic: str, message: Message) -> None:
+        """Hand ``message`` on."""
+        try:
+            levels = self._topics.parse(topic)
+            if not self._answer(levels, message):
+                event = event_for(levels, message)
+                if event is None:
+                    log.warning(
+                        "message dropped: a %s has no business on %s",
+                        message.kind,
+                        topic,
+                        extra={"action": "message_dropped"},
+                    )
+                    return
+                self._service.post(event)
+        except (ProtocolError, InvalidName) as error:
+            log.warning("message dropped: %s", error, extra={"action": "message_dropped", "topic": topic})
+
+    def _answer(self, levels: tuple[str, ...], message: Message) -> bool:
+        """Begin to answer what is answered by other parts than the dispatcher; tell whether it was that."""
+        match levels, message:
+            case ("logs", worker, job_id), LogChunk() if message.job_id == job_id:
+                self._intake.put(WorkerName(worker), message)
+            case ("rpc", worker, "request"), (ApiRequest() | StartRequest()):
+                self._begin("call", self._answer_call(WorkerName(worker), message))
+            case ("admin", client_id, "request"), TailRequest():
+                before = self._tailing.pop(client_id, None)
+                if before is not None:
+                    before.cancel()
+                self._tailing[client_id] = self._begin("tail", self._answer_tail(client_id, message))
+            case _:
+                return False
+        return True
+
+    def _begin(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(coroutine, name=f"bridge.{name}")
+        self._answering.add(task)
+        task.add_done_callback(self._answered)
+        return task
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._answering.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=error, extra={"action": "answer_failed"})
+
+    async def _answer_call(self, worker: WorkerName, request: ApiRequest | StartRequest) -> None:
+        response = await self._relay.answer(worker, request)
+        if response is not None:
+            self._send(self._topics.rpc_response(worker), response)
+
+    async def _answer_tail(self, client_id: str, request: TailRequest) -> None:
+        reply = await self._tail.answer(request)
+        self._send(self._topics.admin_response(Identity.from_client_id(client_id)), reply)
+
+    async def stop(self) -> None:
+        """End every answer under way."""
+        for task in self._answering:
+            task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
+
+    # ------------------------------------------------------------ what the parts want to say
+
+    def perform(self, effect: Effect) -> None:
+        """Send what the dispatcher decided to send."""
+        match effect:
+            case ToWorker(worker=worker, message=Welcome() as welcome):
+                self._begin("welcome", self._welcome(worker, welcome))
+            case ToWorker():
+                self._send(self._topics.control(effect.worker), effect.message)
+            case Assigned():
+                self._send(self._topics.assignment(effect.queue, effect.worker), effect.message)
+            case ToExecutor():
+                self._send(self._topics.events(effect.executor), effect.message)
+            case ToAdmin():
+                self._send(self._topics.admin_response(Identity(Role.EXECUTOR, effect.executor)), effect.message)
+
+    async def _welcome(self, worker: WorkerName, welcome: Welcome) -> None:
+        """Complete the welcome with how much of each log is here."""
+        logs = [
+            LogPosition(job_id=position.job_id, offset=await self._intake.stored(position.job_id))
+            for position in welcome.logs
+        ]
+        self._send(self._topics.control(worker), welcome.model_copy(update={"logs": tuple(logs)}))
+
+    def _send(self, topic: str, message: Message) -> None:
+        try:
+            self._channel.send(topic, message)
+        except MessageTooLarge as error:
+            log.error(  # noqa: TRY400  a traceback says nothing more
+                "message not sent: %s", error, extra={"action": "message_too_large", "topic": topic}
+            )

@@ -1,0 +1,20 @@
+"""Errors that end the bridge with one line.
+
+BridgeError
+├── ConfigurationError   a setting is missing or wrong
+└── StartupError         something it needs could not be opened
+"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Root of what can stop the bridge from starting; its text says what is wrong and what to do."""
+
+
+class ConfigurationError(BridgeError):
+    """A setting is missing or wrong."""
+
+
+class StartupError(BridgeError):
+    """A port, folder or database that the bridge needs cannot be used."""

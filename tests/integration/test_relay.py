@@ -1,0 +1,302 @@
+"""Calls from the edge reach the Execution API only for who holds the job, once, and wait while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.execution_api import relay as relay_module
+from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
+from edge_mqtt.broker_bridge.execution_api.relay import LedgerUnavailable, Relay
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, JobSpec, StartRequest, WorkloadType
+
+WORKER = WorkerName("w")
+JOB = JobId("j1")
+RUN = "task-instances/ti-1/run"
+
+
+@dataclass
+class Seen:
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Server:
+    """A real HTTP/1.1 server that answers what the test tells it to."""
+
+    port: int = 0
+    seen: list[Seen] = field(default_factory=list)
+    #: (status, extra header lines, body) of the next answers; then 200.
+    answers: list[tuple[int, list[str], bytes]] = field(default_factory=list)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    connections: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.add(asyncio.create_task(self.serve(reader, writer)))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            headers: dict[str, str] = {}
+            while (header := await reader.readline()) != b"\r\n":
+                name, _, value = header.decode().partition(":")
+                headers[name.lower()] = value.strip()
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
+            self.seen.append(Seen(line.decode().rsplit(" ", 1)[0], headers, body))
+            self.arrived.set()
+            await self.gate.wait()
+            status, extra, answer = self.answers.pop(0) if self.answers else (200, [], b'"ok"')
+            lines = [
+                f"HTTP/1.1 {status} x",
+                f"content-length: {len(answer)}",
+                "content-type: application/json",
+                *extra,
+            ]
+            writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + answer)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+
+@dataclass
+class Held:
+    """The dispatcher's side: one job."""
+
+    current: Job
+    refusal: str | None = None
+    ledger_full: bool = False
+    starts: list[str] = field(default_factory=list)
+
+    def job(self, job_id: JobId) -> Job | None:
+        return self.current if job_id == self.current.id else None
+
+    async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
+        if self.ledger_full:
+            raise LedgerUnavailable("the disk is full")
+        self.starts.append(starter)
+        if self.refusal is None:
+            self.current = replace(self.current, state=JobState.RUNNING, starter=starter)
+        return self.refusal
+
+    async def token_refreshed(self, job_id: JobId, token: str) -> None:
+        self.current = replace(self.current, token=token)
+
+
+class Mint:
+    def __init__(self, token: str | None = None) -> None:
+        self._token = token
+
+    def token(self, task_instance_id: str) -> str | None:
+        return self._token
+
+
+def job(state: JobState = JobState.RUNNING) -> Job:
+    spec = JobSpec(job_id=JOB, type=WorkloadType.TASK, queue="q", workload={"ti": {"id": "ti-1"}})
+    return Job(spec=spec, executor=ExecutorName("e"), token="t1", state=state, fence=Fence(3), worker=WORKER)
+
+
+def call(method: str = "GET", target: str = "variables/x", request_id: str = "r1", **changes: object) -> ApiRequest:
+    fields = {"job_id": JOB, "fence": Fence(3), "headers": {"airflow-api-version": "2026-06-30"}} | changes
+    return ApiRequest.model_validate({"request_id": request_id, "method": method, "target": target} | fields)
+
+
+@asynccontextmanager
+async def api(held: Held, mint: Mint | None = None) -> AsyncIterator[tuple[Relay, Server]]:
+    server = Server()
+    server.gate.set()
+    listening = await asyncio.start_server(server.accept, "127.0.0.1", 0)
+    server.port = listening.sockets[0].getsockname()[1]
+    client = ExecutionApiClient(f"http://127.0.0.1:{server.port}/execution/")
+    try:
+        yield Relay(client, held, mint or Mint()), server
+    finally:
+        await client.aclose()
+        await asyncio.gather(*server.connections)
+        listening.close()
+        await listening.wait_closed()
+
+
+def scenario(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(asyncio.wait_for(test(), 20))
+
+    run.__name__ = test.__name__
+    return run
+
+
+@scenario
+async def test_a_call_gets_the_job_s_token_and_keeps_its_own_headers() -> None:
+    async with api(Held(job())) as (relay, server):
+        response = await relay.answer(WORKER, call("POST", "xcoms/d/r/t/k?x=%2F", body=b"[1]"))
+        assert response is not None
+        assert (response.status, response.body) == (200, b'"ok"')
+        (seen,) = server.seen
+        assert seen.line == "POST /execution/xcoms/d/r/t/k?x=%2F"
+        assert seen.headers["authorization"] == "Bearer t1"
+        assert seen.headers["airflow-api-version"] == "2026-06-30"
+        assert seen.body == b"[1]"
+
+
+@pytest.mark.parametrize("changes", [{"fence": 2}, {"fence": 4}, {"job_id": "other"}])
+def test_a_call_with_a_stale_fence_or_for_another_job_is_refused(changes: dict[str, object]) -> None:
+    async def test() -> None:
+        async with api(Held(job())) as (relay, server):
+            response = await relay.answer(WORKER, call(**changes))
+            assert response is not None
+            assert response.status == 409
+            assert json.loads(response.body)["detail"]["reason"] == "not_yours"
+            assert server.seen == []
+
+    asyncio.run(test())
+
+
+@scenario
+async def test_a_call_of_another_worker_is_refused() -> None:
+    async with api(Held(job())) as (relay, server):
+        response = await relay.answer(WorkerName("thief"), call())
+        assert response is not None
+        assert response.status == 409
+        assert server.seen == []
+
+
+@scenario
+async def test_the_run_call_is_recorded_before_it_is_passed_on_and_its_token_is_kept_here() -> None:
+    held = Held(job(JobState.ASSIGNED))
+    async with api(held) as (relay, server):
+        server.answers.append((200, ["Refreshed-API-Token: t2"], b"{}"))
+        body = json.dumps({"hostname": "edge-1", "pid": 42}).encode()
+        response = await relay.answer(WORKER, call("PATCH", RUN, body=body))
+        assert response is not None
+        assert response.status == 200
+        assert "refreshed-api-token" not in response.headers
+        assert held.starts == ["edge-1:42"]
+        await relay.answer(WORKER, call(request_id="r2"))
+        assert server.seen[1].headers["authorization"] == "Bearer t2"
+
+
+@scenario
+async def test_a_run_call_that_is_not_permitted_never_reaches_airflow() -> None:
+    async with api(Held(job(JobState.ASSIGNED), refusal="the fence is 4")) as (relay, server):
+        response = await relay.answer(WORKER, call("PATCH", RUN, body=b"{}"))
+        assert response is not None
+        assert response.status == 409
+        assert b"the fence is 4" in response.body
+        assert server.seen == []
+
+
+@scenario
+async def test_a_start_that_cannot_be_recorded_is_answered_with_503() -> None:
+    async with api(Held(job(JobState.ASSIGNED), ledger_full=True)) as (relay, server):
+        response = await relay.answer(WORKER, call("PATCH", RUN, body=b"{}"))
+        assert response is not None
+        assert response.status == 503
+        assert server.seen == []
+
+
+@scenario
+async def test_a_start_request_is_answered_without_airflow() -> None:
+    async with api(Held(job(JobState.ASSIGNED))) as (relay, server):
+        response = await relay.answer(WORKER, StartRequest(request_id="r", job_id=JOB, fence=Fence(3)))
+        assert response is not None
+        assert response.status == 200
+        assert server.seen == []
+
+
+@scenario
+async def test_a_repeated_call_is_made_once() -> None:
+    async with api(Held(job())) as (relay, server):
+        server.gate.clear()
+        first = asyncio.create_task(relay.answer(WORKER, call()))
+        await server.arrived.wait()
+        assert await relay.answer(WORKER, call()) is None
+        server.gate.set()
+        assert await first == await relay.answer(WORKER, call())
+        assert len(server.seen) == 1
+
+
+@scenario
+async def test_a_call_waits_while_the_api_server_is_not_ready() -> None:
+    async with api(Held(job())) as (relay, server):
+        server.answers += [(503, [], b""), (502, [], b"")]
+        response = await relay.answer(WORKER, call())
+        assert response is not None
+        assert response.status == 200
+        assert len(server.seen) == 3
+
+
+@scenario
+async def test_a_waiting_call_ends_when_the_job_is_taken_away() -> None:
+    held = Held(job())
+    async with api(held) as (relay, server):
+        server.answers.append((503, [], b""))
+        answer = asyncio.create_task(relay.answer(WORKER, call()))
+        await server.arrived.wait()
+        held.current = replace(held.current, fence=Fence(4))
+        response = await answer
+        assert response is not None
+        assert response.status == 409
+
+
+@scenario
+async def test_an_expired_token_is_replaced_where_the_bridge_can_sign() -> None:
+    held = Held(job())
+    async with api(held, Mint("minted")) as (relay, server):
+        server.answers.append((403, [], b'{"detail":"Invalid auth token"}'))
+        response = await relay.answer(WORKER, call())
+        assert response is not None
+        assert response.status == 200
+        assert server.seen[1].headers["authorization"] == "Bearer minted"
+
+
+@scenario
+async def test_an_expired_token_is_reported_where_it_cannot() -> None:
+    async with api(Held(job())) as (relay, server):
+        server.answers.append((403, [], b'{"detail":"Invalid auth token"}'))
+        response = await relay.answer(WORKER, call())
+        assert response is not None
+        assert response.status == 403
+
+
+@scenario
+async def test_airflow_gets_no_heartbeats_while_a_state_changes() -> None:
+    async with api(Held(job())) as (relay, server):
+        server.answers += [(409, [], b"{}"), (204, [], b"")]
+        await relay.answer(WORKER, call("PATCH", "task-instances/ti-1/state", "r1"))
+        assert not relay.is_silent(JOB)
+        await relay.answer(WORKER, call("PATCH", "task-instances/ti-1/state", "r2"))
+        assert relay.is_silent(JOB)
+        relay.forget(JOB)
+        assert not relay.is_silent(JOB)
+
+
+@pytest.mark.parametrize("target", ["../api/v2/dags", "a/%2e%2e/b", "http://elsewhere/", "a\\b"])
+def test_a_target_outside_the_execution_api_is_refused(target: str) -> None:
+    async def test() -> None:
+        async with api(Held(job())) as (relay, server):
+            response = await relay.answer(WORKER, call(target=target))
+            assert response is not None
+            assert response.status == 400
+            assert server.seen == []
+
+    asyncio.run(test())
+
+
+def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "ANSWERS_KEPT", 2)
+
+    async def test() -> None:
+        async with api(Held(job())) as (relay, server):
+            for request_id in ("r1", "r2", "r3", "r1"):
+                await relay.answer(WORKER, call(request_id=request_id))
+            assert len(server.seen) == 4
+
+    asyncio.run(test())

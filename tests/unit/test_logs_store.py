@@ -1,0 +1,78 @@
+"""The centre's log files grow without a gap, whatever order and repetition chunks come in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore, Write
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+
+JOB = JobId("j")
+PATH = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
+
+
+def write(offset: int, data: bytes, base: int = 0, job: JobId = JOB) -> Write:
+    return Write(job_id=job, log_path=PATH, base=base, offset=offset, data=data)
+
+
+def test_bytes_are_stored_once_however_often_they_come(tmp_path: Path) -> None:
+    store = LogStore(tmp_path)
+    assert store.append([write(0, b"one\n"), write(0, b"one\n"), write(2, b"e\ntwo\n")]) == {JOB: 8}
+    assert (tmp_path / PATH).read_bytes() == b"one\ntwo\n"
+
+
+def test_a_gap_is_not_stored_and_the_answer_says_where_to_go_on(tmp_path: Path) -> None:
+    store = LogStore(tmp_path)
+    store.append([write(0, b"one\n")])
+    assert store.append([write(8, b"three\n")]) == {JOB: 4}
+    assert store.size(PATH) == 4
+
+
+def test_a_second_job_goes_on_where_the_first_ended(tmp_path: Path) -> None:
+    store = LogStore(tmp_path)
+    store.append([write(0, b"before deferral\n")])
+    second = JobId("k")
+    assert store.append([write(0, b"after\n", base=16, job=second)]) == {second: 6}
+    assert store.read(PATH, 0, 100) == b"before deferral\nafter\n"
+
+
+@given(st.binary(max_size=200), st.lists(st.tuples(st.integers(0, 220), st.integers(0, 60)), max_size=30))
+@settings(max_examples=60)
+def test_any_chunks_in_any_order_leave_a_prefix_of_the_worker_s_file(
+    tmp_path_factory: pytest.TempPathFactory, whole: bytes, cuts: list[tuple[int, int]]
+) -> None:
+    store = LogStore(tmp_path_factory.mktemp("logs"))
+    for start, length in cuts:
+        stored = store.append([write(start, whole[start : start + length])])
+        assert stored[JOB] == store.size(PATH)
+    content = store.read(PATH, 0, 1000)
+    assert whole.startswith(content)
+    store.append([write(len(content), whole[len(content) :])])
+    assert store.read(PATH, 0, 1000) == whole
+
+
+@pytest.mark.parametrize("path", ["", ".", "../x", "a/../../x", "/etc/passwd", "link/x"])
+def test_a_path_that_leads_outside_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "link").symlink_to(tmp_path)
+    with pytest.raises(LogPathRefused, match="outside"):
+        LogStore(tmp_path / "logs").path(path)
+
+
+def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
+    store = LogStore(tmp_path)
+    assert (store.size(PATH), store.read(PATH, 0, 10)) == (0, b"")
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+@pytest.mark.parametrize("lines", [0, 1, 2, 3, 20_000, 20_001])
+def test_the_last_lines_are_found_across_blocks(tmp_path: Path, lines: int, ending: bytes) -> None:
+    content = b"\n".join(b"line %d" % number for number in range(20_000)) + ending
+    store = LogStore(tmp_path)
+    store.append([write(0, content)])
+    tail = content[store.offset_of_last_lines(PATH, lines) :]
+    assert tail.splitlines() == content.splitlines()[max(0, 20_000 - lines) :] if lines else tail == b""
