@@ -14,9 +14,12 @@ from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs.intake import LogIntake
 from edge_mqtt.broker_bridge.logs.tail import TailService
 from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge, ProtocolError
-from edge_mqtt.broker_bridge.protocol.ids import WorkerName
+from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
+    JobAccepted,
+    JobFinished,
+    JobStarted,
     LogChunk,
     LogPosition,
     Message,
@@ -136,10 +139,28 @@ class Desk:
                 self._send(self._topics.control(effect.worker), effect.message)
             case Assigned():
                 self._send(self._topics.assignment(effect.queue, effect.worker), effect.message)
+                _log_job("job assigned", effect.message.job.job_id, worker=effect.worker, fence=effect.message.fence)
             case ToExecutor():
                 self._send(self._topics.events(effect.executor), effect.message)
+                self._log_event(effect.message)
             case ToAdmin():
                 self._send(self._topics.admin_response(Identity(Role.EXECUTOR, effect.executor)), effect.message)
+
+    def _log_event(self, message: Message) -> None:
+        match message:
+            case JobAccepted():
+                _log_job("job accepted", message.job_id)
+            case JobStarted():
+                _log_job("job started", message.job_id, worker=message.worker)
+            case JobFinished():
+                self._relay.forget(message.job_id)
+                _log_job(
+                    "job finished",
+                    message.job_id,
+                    worker=message.worker,
+                    outcome=message.outcome,
+                    detail=message.detail or None,
+                )
 
     async def _welcome(self, worker: WorkerName, welcome: Welcome) -> None:
         """Complete the welcome with how much of each log is here."""
@@ -156,3 +177,8 @@ class Desk:
             log.error(  # noqa: TRY400  a traceback says nothing more
                 "message not sent: %s", error, extra={"action": "message_too_large", "topic": topic}
             )
+
+
+def _log_job(what: str, job_id: JobId, **fields: object) -> None:
+    given = {name: value for name, value in fields.items() if value is not None}
+    log.info(what, extra={"action": what.replace(" ", "_"), "job_id": job_id, **given})

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Decides which worker runs which job, and remembers it."""

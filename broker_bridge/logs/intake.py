@@ -76,11 +76,12 @@ class LogIntake:
     async def _store_batch(self, batch: list[tuple[WorkerName, LogChunk]]) -> None:
         writes: list[Write] = []
         owners: dict[JobId, WorkerName] = {}
-        jobs: dict[JobId, Job | None] = {}
+        jobs: dict[tuple[WorkerName, JobId], Job | None] = {}
         for worker, chunk in batch:
-            if chunk.job_id not in jobs:
-                jobs[chunk.job_id] = await self._open(worker, chunk.job_id)
-            job = jobs[chunk.job_id]
+            key = (worker, chunk.job_id)
+            if key not in jobs:
+                jobs[key] = await self._open(worker, chunk.job_id)
+            job = jobs[key]
             if job is None or job.log_base is None or job.spec.log_path is None:
                 continue
             owners[chunk.job_id] = worker

@@ -1,0 +1,63 @@
+"""The ledger for coroutines: one thread does all of its work: there is one writer, and the loop never waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from edge_mqtt.broker_bridge.dispatch.core.model import Job
+from edge_mqtt.broker_bridge.dispatch.ledger import Ledger
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import LogSelector
+
+T = TypeVar("T")
+
+
+class AsyncLedger:
+    """Runs every call of a :class:`Ledger` in one thread. Raises what the ledger raises."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bridge.ledger")
+
+    async def _run(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+
+    async def load_live(self) -> list[Job]:
+        """Return the jobs that are not over."""
+        return await self._run(self._ledger.load_live)
+
+    async def commit(self, changes: Sequence[Job]) -> None:
+        """Store ``changes`` in one transaction."""
+        await self._run(lambda: self._ledger.commit(changes))
+
+    async def get(self, job_ids: Collection[JobId]) -> list[Job]:
+        """Return those of ``job_ids`` that are known, finished or not."""
+        return await self._run(lambda: self._ledger.get(job_ids))
+
+    async def max_sequence(self) -> int:
+        """Return the highest sequence ever stored."""
+        return await self._run(self._ledger.max_sequence)
+
+    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
+        """Return matching jobs, newest first."""
+        return await self._run(lambda: self._ledger.find(selector, limit))
+
+    async def newest_run(self, dag_id: str) -> str | None:
+        """Return the run of ``dag_id`` whose job was queued last."""
+        return await self._run(lambda: self._ledger.newest_run(dag_id))
+
+    async def same_log(self, log_path: str) -> list[Job]:
+        """Return the jobs that write ``log_path``, oldest first."""
+        return await self._run(lambda: self._ledger.same_log(log_path))
+
+    async def purge(self, finished_before: float) -> int:
+        """Delete jobs that finished before a Unix time in seconds; return how many."""
+        return await self._run(lambda: self._ledger.purge(finished_before))
+
+    async def close(self) -> None:
+        """Close the ledger and end its thread."""
+        await self._run(self._ledger.close)
+        self._thread.shutdown()

@@ -1,0 +1,219 @@
+"""The loop around the dispatcher's decisions: take events, decide, commit, then speak.
+
+Everything that happened while the last commit was under way is decided and committed together, so a busy bridge pays
+one disk sync for many. When a commit fails, the decisions are undone and nothing is said: whoever sent the events
+still holds what they were about and sends them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from edge_mqtt.broker_bridge.changes import Changes
+from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.core import events
+from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
+from edge_mqtt.broker_bridge.dispatch.core.effects import Effect, StartDecided
+from edge_mqtt.broker_bridge.dispatch.core.events import Event
+from edge_mqtt.broker_bridge.dispatch.core.model import Job
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
+from edge_mqtt.broker_bridge.execution_api.relay import LedgerUnavailable
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import LogSelector
+
+log = logging.getLogger(__name__)
+
+#: Seconds to wait after a failed commit before taking events again.
+LEDGER_RETRY_S: Final = 1.0
+#: Events in one transaction at most, which bounds how long the first of them waits.
+BATCH_EVENTS: Final = 512
+
+
+@dataclass(slots=True)
+class _Waiting:
+    event: Event
+    committed: asyncio.Future[None] | None
+
+
+class DispatchService:
+    """Owns the dispatcher and the ledger. All methods belong to one event loop."""
+
+    def __init__(self, dispatcher: Dispatcher, ledger: AsyncLedger, changes: Changes) -> None:
+        self._dispatcher = dispatcher
+        self._ledger = ledger
+        self._changes = changes
+        self._events: deque[_Waiting] = deque()
+        self._arrived = asyncio.Event()
+        self._starts: dict[str, asyncio.Future[str | None]] = {}
+        self._start_number = 0
+        #: Why the ledger takes nothing at the moment; None when it does.
+        self.ledger_problem: str | None = None
+
+    async def load(self) -> int:
+        """Take over what the ledger has; return how many jobs are live."""
+        jobs = await self._ledger.load_live()
+        last = await self._ledger.max_sequence()
+        decision = self._dispatcher.load(jobs, time.monotonic(), last_sequence=last)
+        await self._ledger.commit(decision.changed)
+        return len(jobs)
+
+    def post(self, event: Event) -> None:
+        """Queue an event."""
+        self._put(event, None)
+
+    async def commit(self, event: Event) -> None:
+        """Queue an event and wait until what it changed is on disk.
+
+        :raises LedgerUnavailable: it could not be stored.
+        """
+        committed = asyncio.get_running_loop().create_future()
+        self._put(event, committed)
+        await committed
+
+    def _put(self, event: Event, committed: asyncio.Future[None] | None) -> None:
+        self._events.append(_Waiting(event, committed))
+        self._arrived.set()
+
+    async def run(self, perform: Callable[[Effect], None]) -> None:
+        """Decide, and have ``perform`` do what was decided, until cancelled."""
+        while True:
+            await self._wait()
+            batch = [self._events.popleft() for _ in range(min(len(self._events), BATCH_EVENTS))]
+            batch = batch or [_Waiting(events.Tick(), None)]
+            await self._decide(batch, perform)
+
+    async def _wait(self) -> None:
+        if self._events:
+            return
+        self._arrived.clear()
+        deadline = self._dispatcher.next_deadline()
+        if deadline is None:
+            await self._arrived.wait()
+            return
+        try:
+            await asyncio.wait_for(self._arrived.wait(), max(0.0, deadline - time.monotonic()))
+        except TimeoutError:
+            return
+
+    async def _decide(self, batch: list[_Waiting], perform: Callable[[Effect], None]) -> None:
+        self._dispatcher.checkpoint()
+        try:
+            changed, effects = await self._decide_each([waiting.event for waiting in batch])
+            if changed:
+                await self._ledger.commit(list(changed.values()))
+                self._recovered()
+        except LedgerError as error:
+            self._dispatcher.rollback()
+            await self._refuse(batch, error)
+            return
+        for waiting in batch:
+            if waiting.committed is not None and not waiting.committed.done():
+                waiting.committed.set_result(None)
+        for effect in effects:
+            if isinstance(effect, StartDecided):
+                self._start_decided(effect)
+            else:
+                perform(effect)
+        if changed:
+            self._changes.notify()
+
+    async def _decide_each(self, batch: list[Event]) -> tuple[dict[JobId, Job], list[Effect]]:
+        missing = {job_id for event in batch for job_id in self._dispatcher.missing(event)}
+        if missing:
+            self._dispatcher.recall(await self._ledger.get(missing))
+        now = time.monotonic()
+        changed: dict[JobId, Job] = {}
+        effects: list[Effect] = []
+        for event in batch:
+            decision = self._dispatcher.handle(event, now)
+            changed.update((job.id, job) for job in decision.changed)
+            effects.extend(decision.effects)
+        return changed, effects
+
+    def _recovered(self) -> None:
+        if self.ledger_problem is not None:
+            log.warning("the ledger takes entries again", extra={"action": "ledger_recovered"})
+            self.ledger_problem = None
+
+    async def _refuse(self, batch: list[_Waiting], error: LedgerError) -> None:
+        if self.ledger_problem is None:
+            log.error("nothing is accepted: %s", error, extra={"action": "ledger_failed"})
+        self.ledger_problem = str(error)
+        for waiting in batch:
+            if waiting.committed is not None and not waiting.committed.done():
+                waiting.committed.set_exception(LedgerUnavailable(str(error)))
+            if isinstance(waiting.event, events.StartAsked):
+                start = self._starts.pop(waiting.event.request_id, None)
+                if start is not None and not start.done():
+                    start.set_exception(LedgerUnavailable(str(error)))
+        await asyncio.sleep(LEDGER_RETRY_S)
+
+    # ------------------------------------------------------------ what the relay asks
+
+    def job(self, job_id: JobId) -> Job | None:
+        """Return a live job."""
+        return self._dispatcher.job(job_id)
+
+    def running_jobs(self) -> list[Job]:
+        """Return the jobs that run."""
+        return list(self._dispatcher.running_jobs())
+
+    async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
+        """Record the start of a job's user code; return None when it may start, else why not.
+
+        :raises LedgerUnavailable: the start could not be recorded.
+        """
+        self._start_number += 1
+        request_id = str(self._start_number)
+        decided: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._starts[request_id] = decided
+        self.post(
+            events.StartAsked(worker=worker, job_id=job_id, fence=fence, starter=starter, request_id=request_id)
+        )
+        return await decided
+
+    def _start_decided(self, effect: StartDecided) -> None:
+        start = self._starts.pop(effect.request_id, None)
+        if start is not None and not start.done():
+            start.set_result(None if effect.granted else effect.reason)
+
+    async def token_refreshed(self, job_id: JobId, token: str) -> None:
+        """Store the job's newer token."""
+        await self.commit(events.TokenRefreshed(job_id=job_id, token=token))
+
+    # ------------------------------------------------------------ what the logs ask
+
+    async def record(self, job_id: JobId) -> Job | None:
+        """Return the job, finished or not."""
+        live = self._dispatcher.job(job_id)
+        if live is not None:
+            return live
+        return next(iter(await self._ledger.get([job_id])), None)
+
+    async def same_log(self, log_path: str) -> list[Job]:
+        """Return the jobs that write one log."""
+        return await self._ledger.same_log(log_path)
+
+    async def log_opened(self, job_id: JobId, base: int) -> None:
+        """Store where the job's log begins in its file."""
+        await self.commit(events.LogOpened(job_id=job_id, base=base))
+
+    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
+        """Return matching jobs, newest first."""
+        return await self._ledger.find(selector, limit)
+
+    async def newest_run(self, dag_id: str) -> str | None:
+        """Return the run of ``dag_id`` whose job was queued last."""
+        return await self._ledger.newest_run(dag_id)
+
+    async def next_sequence(self) -> int:
+        """Return the number of the oldest job that a worker holds, or that the next job will get."""
+        workers = self._dispatcher.workers()
+        held = [job.sequence for worker in workers for job in self._dispatcher.jobs_of(worker.name)]
+        return min(held) if held else await self._ledger.max_sequence() + 1

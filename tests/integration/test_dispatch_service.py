@@ -1,0 +1,178 @@
+"""The loop around the decisions: nothing is said before it is stored, and nothing is lost when it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from edge_mqtt.broker_bridge.changes import Changes
+from edge_mqtt.broker_bridge.dispatch import service as service_module
+from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.core import events
+from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
+from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToExecutor
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
+from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
+from edge_mqtt.broker_bridge.dispatch.service import DispatchService
+from edge_mqtt.broker_bridge.execution_api.relay import LedgerUnavailable
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import (
+    JobAccepted,
+    JobSpec,
+    Presence,
+    WorkerState,
+    WorkloadType,
+)
+
+EXECUTOR = ExecutorName("e")
+WORKER = WorkerName("w")
+
+
+class MovableDisk(MemoryLedger):
+    """A ledger whose disk can be full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        self.commits = 0
+
+    def commit(self, changes: Sequence[Job]) -> None:
+        if self.full:
+            raise LedgerFull("the disk is full: free space")
+        self.commits += 1
+        super().commit(changes)
+
+
+@dataclass
+class Running:
+    service: DispatchService
+    ledger: MovableDisk
+    effects: list[Effect] = field(default_factory=list)
+    performed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def perform(self, effect: Effect) -> None:
+        self.effects.append(effect)
+        self.performed.set()
+
+    async def until(self, wanted: Callable[[Effect], bool]) -> Effect:
+        while True:
+            for effect in self.effects:
+                if wanted(effect):
+                    return effect
+            self.performed.clear()
+            await asyncio.wait_for(self.performed.wait(), 10)
+
+
+@asynccontextmanager
+async def running(ledger: MovableDisk | None = None) -> AsyncIterator[Running]:
+    disk = ledger or MovableDisk()
+    service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), Changes())
+    await service.load()
+    state = Running(service, disk)
+    loop = asyncio.create_task(service.run(state.perform))
+    try:
+        yield state
+    finally:
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+
+def submitted(job_id: str = "j") -> events.Submitted:
+    job = JobSpec(job_id=JobId(job_id), type=WorkloadType.TASK, queue="q")
+    return events.Submitted(executor=EXECUTOR, job=job, token="t")
+
+
+def seen() -> events.WorkerSeen:
+    presence = Presence(incarnation="i", connection=1, state=WorkerState.ONLINE, queues=("q",), concurrency=1)
+    return events.WorkerSeen(worker=WORKER, presence=presence)
+
+
+def is_acceptance(effect: Effect) -> bool:
+    return isinstance(effect, ToExecutor) and isinstance(effect.message, JobAccepted)
+
+
+def test_a_job_is_in_the_ledger_before_its_acceptance_is_said() -> None:
+    async def test() -> None:
+        async with running() as bridge:
+            bridge.service.post(submitted())
+            await bridge.until(is_acceptance)
+            assert [job.id for job in bridge.ledger.load_live()] == ["j"]
+
+    asyncio.run(test())
+
+
+def test_what_happens_during_a_commit_is_committed_together() -> None:
+    async def test() -> None:
+        async with running() as bridge:
+            for number in range(200):
+                bridge.service.post(submitted(f"j{number}"))
+            await bridge.until(lambda effect: is_acceptance(effect) and effect.message.job_id == "j199")  # type: ignore[union-attr]
+            assert bridge.ledger.commits <= 2
+
+    asyncio.run(test())
+
+
+def test_a_full_disk_accepts_nothing_says_so_and_goes_on_when_there_is_room(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
+
+    async def test() -> None:
+        async with running() as bridge:
+            bridge.ledger.full = True
+            with pytest.raises(LedgerUnavailable, match="free space"):
+                await bridge.service.commit(submitted())
+            assert bridge.effects == []
+            assert bridge.service.ledger_problem == "the disk is full: free space"
+            assert bridge.service.job(JobId("j")) is None
+            bridge.ledger.full = False
+            await bridge.service.commit(submitted())
+            await bridge.until(is_acceptance)
+            assert bridge.service.ledger_problem is None
+
+    asyncio.run(test())
+    assert [record.getMessage() for record in caplog.records] == [
+        "nothing is accepted: the disk is full: free space",
+        "the ledger takes entries again",
+    ]
+
+
+def test_a_start_is_on_disk_when_it_is_granted_and_refused_when_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
+
+    async def test() -> None:
+        async with running() as bridge:
+            bridge.service.post(seen())
+            bridge.service.post(submitted())
+            effect = await bridge.until(lambda effect: isinstance(effect, Assigned))
+            assert isinstance(effect, Assigned)
+            bridge.ledger.full = True
+            with pytest.raises(LedgerUnavailable):
+                await bridge.service.ask_start(WORKER, JobId("j"), effect.message.fence, "host:1")
+            bridge.ledger.full = False
+            assert await bridge.service.ask_start(WORKER, JobId("j"), effect.message.fence, "host:1") is None
+            (job,) = bridge.ledger.load_live()
+            assert (job.state, job.starter) == (JobState.RUNNING, "host:1")
+            refusal = await bridge.service.ask_start(WORKER, JobId("j"), Fence(99), "host:1")
+            assert refusal is not None
+
+    asyncio.run(test())
+
+
+def test_a_restarted_bridge_goes_on_with_what_the_ledger_has() -> None:
+    async def test() -> None:
+        disk = MovableDisk()
+        async with running(disk) as bridge:
+            await bridge.service.commit(submitted())
+        async with running(disk) as bridge:
+            bridge.service.post(seen())
+            effect = await bridge.until(lambda effect: isinstance(effect, Assigned))
+            assert isinstance(effect, Assigned)
+            assert effect.message.job.job_id == "j"
+
+    asyncio.run(test())
