@@ -28,6 +28,7 @@ from edge_mqtt.broker_bridge.execution_api.heartbeats import Heartbeats
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.execution_api.runs import Runs
 from edge_mqtt.broker_bridge.execution_api.tokens import AirflowTokenMint
+from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
 from edge_mqtt.broker_bridge.health import serve_health
 from edge_mqtt.broker_bridge.logs.intake import LogIntake
 from edge_mqtt.broker_bridge.logs.store import LogStore
@@ -36,7 +37,7 @@ from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.port import MessageChannel
 from edge_mqtt.certs.identity import Role
-from edge_mqtt.certs.tls import expiry_warning, load_party
+from edge_mqtt.certs.tls import expiry_warning, load_party, server_context
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +70,14 @@ class Bridge:
             self._ledger = AsyncLedger(open_ledger(settings.ledger_url))
         except LedgerError as error:
             raise StartupError(str(error)) from error
-        topics = Topics(settings.topic_prefix)
-        changes = Changes()
-        mint = AirflowTokenMint()
-        store = LogStore(settings.log_folder)
+        self._topics = Topics(settings.topic_prefix)
+        self._changes = Changes()
         self._broker = EmbeddedBroker(
-            party=party, topics=topics, host=settings.bridge_host, port=settings.bridge_port
+            ssl_context=server_context(party),
+            topics=self._topics,
+            host=settings.bridge_host,
+            port=settings.bridge_port,
         )
-        self._channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
-        self._api = ExecutionApiClient(settings.execution_api_url)
         dispatcher = Dispatcher(
             DispatchSettings(
                 offline_grace_s=settings.offline_grace,
@@ -86,27 +86,9 @@ class Bridge:
                 settle_s=min(SETTLE_S, settings.offline_grace),
             )
         )
-        self._service = DispatchService(dispatcher, self._ledger, changes)
-        self._relay = Relay(self._api, self._service, mint)
-        self._intake = LogIntake(
-            store,
-            self._service,
-            acknowledge=lambda worker, ack: self._channel.send(topics.control(worker), ack),
-            changes=changes,
-        )
-        runs = Runs(self._api, mint, api_version=API_VERSION)
-        tail = TailService(store, self._service, runs, changes, clock=time.monotonic)
-        self._heartbeats = Heartbeats(
-            self._api,
-            self._service,
-            self._relay,
-            running=self._service.running_jobs,
-            not_wanted=lambda job, reason: self._service.post(TaskEnded(job_id=job.id, reason=reason)),
-            interval_s=settings.heartbeat_interval,
-        )
-        self._desk = Desk(
-            topics, self._channel, service=self._service, relay=self._relay, intake=self._intake, tail=tail
-        )
+        self._service = DispatchService(dispatcher, self._ledger, self._changes)
+        self._api = ExecutionApiClient(settings.execution_api_url)
+        self._mint = AirflowTokenMint()
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
@@ -149,12 +131,8 @@ class Bridge:
             loop.add_signal_handler(number, self._over.set)
         live = await self._service.load()
         health = await serve_health(settings.health_host, settings.health_port, self.problem)
-        await self._broker.start()
-        self._channel.start(self._desk)
-        self._supervise("dispatch", self._service.run(self._desk.perform))
-        self._supervise("logs", self._intake.run())
-        self._supervise("heartbeats", self._heartbeats.run())
-        self._supervise("purge", self._purge())
+        await self._listen()
+        desk = self._begin_work()
         log.info(
             "bridge is ready: wss://%s:%s/mqtt, %s live jobs",
             settings.bridge_host,
@@ -168,13 +146,54 @@ class Bridge:
             task.remove_done_callback(self._ended)
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._desk.stop()
-        self._channel.stop()
+        await desk.stop()
+        self._warming.cancel()
         await self._broker.stop()
         health.close()
         await self._api.aclose()
         await self._ledger.close()
         return 0 if self._failure is None else 1
+
+    async def _listen(self) -> None:
+        try:
+            await self._broker.start()
+        except OSError as error:
+            settings = self._settings
+            raise StartupError(
+                f"cannot listen on {settings.bridge_host}:{settings.bridge_port} ({error.strerror or error}): ports "
+                "below 1024 need root or CAP_NET_BIND_SERVICE; set [edge_mqtt] bridge_port or --port for another"
+            ) from error
+
+    def _begin_work(self) -> Desk:
+        """Put the parts together and start their loops; nothing has been received before."""
+        settings, service, topics = self._settings, self._service, self._topics
+        channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
+        store = LogStore(settings.log_folder)
+        relay = Relay(self._api, service, self._mint)
+        intake = LogIntake(
+            store,
+            service,
+            acknowledge=lambda worker, ack: channel.send(topics.control(worker), ack),
+            changes=self._changes,
+        )
+        runs = Runs(self._api, self._mint, api_version=API_VERSION)
+        tail = TailService(store, service, runs, self._changes, clock=time.monotonic)
+        heartbeats = Heartbeats(
+            self._api,
+            service,
+            relay,
+            running=service.running_jobs,
+            not_wanted=lambda job, reason: service.post(TaskEnded(job_id=job.id, reason=reason)),
+            interval_s=settings.heartbeat_interval,
+        )
+        desk = Desk(topics, channel, service=service, relay=relay, intake=intake, tail=tail)
+        channel.start(desk)
+        self._supervise("dispatch", service.run(desk.perform))
+        self._supervise("logs", intake.run())
+        self._supervise("heartbeats", heartbeats.run())
+        self._supervise("purge", self._purge())
+        self._warming = asyncio.create_task(warm_up(self._api, API_VERSION), name="bridge.warm_up")
+        return desk
 
     async def _purge(self) -> None:
         while True:

@@ -19,6 +19,20 @@ UNAVAILABLE: Final = frozenset(
 )
 #: The header by which Airflow hands out a newer token (JWTReissueMiddleware in airflow's execution_api/app.py).
 REFRESHED_TOKEN_HEADER: Final = "refreshed-api-token"  # noqa: S105  a header's name
+#: Response headers that end here: those of one connection, those that no longer fit the decoded body, and the token.
+NOT_RELAYED: Final = frozenset(
+    {
+        "connection",
+        "content-encoding",
+        "content-length",
+        "date",
+        "keep-alive",
+        REFRESHED_TOKEN_HEADER,
+        "server",
+        "set-cookie",
+        "transfer-encoding",
+    }
+)
 
 
 class ApiUnavailable(Exception):
@@ -77,7 +91,7 @@ class ExecutionApiClient:
             raise ApiUnavailable(f"{self._base_url} answered {response.status_code}")
         return ApiResult(
             status=response.status_code,
-            headers={"content-type": response.headers["content-type"]} if "content-type" in response.headers else {},
+            headers={name: value for name, value in response.headers.items() if name not in NOT_RELAYED},
             body=response.content,
             refreshed_token=response.headers.get(REFRESHED_TOKEN_HEADER),
         )

@@ -134,7 +134,12 @@ class Relay:
         """Return why the call may not pass; record the start when it is one."""
         starter = _starter(request)
         if starter is not None:
-            return await self._jobs.ask_start(worker, request.job_id, request.fence, starter)
+            # The job counts as running from here on, but Airflow knows only when the call has been answered.
+            self._silent.add(request.job_id)
+            refusal = await self._jobs.ask_start(worker, request.job_id, request.fence, starter)
+            if refusal is not None or isinstance(request, StartRequest):
+                self._silent.discard(request.job_id)
+            return refusal
         if self._held(worker, request) is None:
             return f"job {request.job_id} is not running on worker {worker} with fence {request.fence}"
         return None
@@ -149,7 +154,7 @@ class Relay:
         """Call the Execution API until it answers; None when the job was taken from the worker meanwhile."""
         begins = _is(_RUN_CALL, request)
         ends = _is(_STATE_CALL, request)
-        if begins or ends:
+        if ends:
             # Before the call, because Airflow changes the state while the call is under way.
             self._silent.add(request.job_id)
         minted: str | None = None

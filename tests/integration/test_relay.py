@@ -75,6 +75,8 @@ class Held:
     refusal: str | None = None
     ledger_full: bool = False
     starts: list[str] = field(default_factory=list)
+    on_start: Callable[[], bool] = bool
+    silent_at_start: bool = False
 
     def job(self, job_id: JobId) -> Job | None:
         return self.current if job_id == self.current.id else None
@@ -82,6 +84,7 @@ class Held:
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
         if self.ledger_full:
             raise LedgerUnavailable("the disk is full")
+        self.silent_at_start = self.on_start()
         self.starts.append(starter)
         if self.refusal is None:
             self.current = replace(self.current, state=JobState.RUNNING, starter=starter)
@@ -144,6 +147,17 @@ async def test_a_call_gets_the_job_s_token_and_keeps_its_own_headers() -> None:
         assert seen.headers["authorization"] == "Bearer t1"
         assert seen.headers["airflow-api-version"] == "2026-06-30"
         assert seen.body == b"[1]"
+
+
+@scenario
+async def test_the_answer_s_own_headers_arrive_and_the_connection_s_do_not() -> None:
+    async with api(Held(job())) as (relay, server):
+        server.answers.append(
+            (206, ["Content-Range: map_indexes 10", "Connection: keep-alive", "Set-Cookie: a=b"], b"")
+        )
+        response = await relay.answer(WORKER, call("HEAD", "xcoms/d/r/t/k"))
+        assert response is not None
+        assert response.headers == {"content-range": "map_indexes 10", "content-type": "application/json"}
 
 
 @pytest.mark.parametrize("changes", [{"fence": 2}, {"fence": 4}, {"job_id": "other"}])
@@ -275,6 +289,21 @@ async def test_airflow_gets_no_heartbeats_while_a_state_changes() -> None:
         await relay.answer(WORKER, call("PATCH", "task-instances/ti-1/state", "r2"))
         assert relay.is_silent(JOB)
         relay.forget(JOB)
+        assert not relay.is_silent(JOB)
+
+
+@scenario
+async def test_airflow_gets_no_heartbeats_until_it_has_answered_the_run_call() -> None:
+    held = Held(job(JobState.ASSIGNED))
+    async with api(held) as (relay, server):
+        server.gate.clear()
+        held.on_start = lambda: relay.is_silent(JOB)
+        answer = asyncio.create_task(relay.answer(WORKER, call("PATCH", RUN, body=b"{}")))
+        await server.arrived.wait()
+        assert relay.is_silent(JOB)
+        server.gate.set()
+        await answer
+        assert held.silent_at_start
         assert not relay.is_silent(JOB)
 
 
