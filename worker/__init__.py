@@ -1,1 +1,1 @@
-"""TODO"""
+"""The edge worker: takes jobs over one outbound connection and runs them under Airflow's own supervisors."""

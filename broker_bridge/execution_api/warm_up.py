@@ -1,7 +1,7 @@
 """The first call to the Execution API, made before a task has to wait for it.
 
-Airflow 3.3 builds the Execution API's versions when the first request arrives, which takes an api-server some ten
-seconds of CPU. Asking for its health once has that done while nobody waits, and tells an operator whether it is there.
+Airflow 3.3 builds the Execution API's versions when the first request arrives, which takes some ten seconds of CPU.
+Asking for its health once has that done while nobody waits, and tells an operator whether it is there.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The worker's decisions: no I/O, no clock, no threads."""

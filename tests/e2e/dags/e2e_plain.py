@@ -7,7 +7,7 @@ from airflow.sdk import dag, task
 
 
 @dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False)
-def e2e_plain():
+def e2e_plain() -> None:
     @task
     def make_number() -> int:
         return 20
