@@ -10,7 +10,7 @@ from deploy.quickstart.stack import EDGE_EXECUTOR, Stack, WorkerSpec
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
-DAGS = Path(__file__).parent / "dags"
+DAGS = Path(__file__).parent / "dags_two_executors"
 
 
 def test_tasks_run_where_their_executor_says(tmp_path: Path) -> None:

@@ -1,0 +1,272 @@
+"""The WSS listener: who may connect is settled here, before amqtt sees the first byte.
+
+amqtt would delete the session of a client id before it asks who the newcomer is. So the CONNECT packet is read and
+checked against the certificate first, and only then passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import logging
+import ssl
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, cast
+
+from amqtt.broker import Broker
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from edge_mqtt.broker_bridge.broker.acl import CLIENT_ROLES, Action, allowed
+from edge_mqtt.broker_bridge.broker.client_link import ClientReader, ClientWriter
+from edge_mqtt.broker_bridge.broker.connect_packet import (
+    MAX_CONNECT_BYTES,
+    PROTOCOL_LEVEL,
+    ConnectPacket,
+    parse_connect,
+    without_keep_alive,
+)
+from edge_mqtt.broker_bridge.broker.packets import MAX_PACKET_BYTES, PacketError, PacketSplitter, build_connack
+from edge_mqtt.broker_bridge.broker.tls_connection import OneLine, TlsConnection, make_alerting, peer_name
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.certs.errors import CertificateError
+from edge_mqtt.certs.identity import Identity
+from edge_mqtt.certs.tls import peer_identity
+
+log = logging.getLogger(__name__)
+
+#: The one path that is served.
+PATH: Final = "/mqtt"
+#: Seconds for the WebSocket handshake.
+OPEN_TIMEOUT_S: Final = 10.0
+#: Seconds for the CONNECT packet.
+CONNECT_TIMEOUT_S: Final = 10.0
+#: Seconds for the peer's WebSocket farewell.
+CLOSE_TIMEOUT_S: Final = 2.0
+#: Seconds for the session of a closed connection to end.
+SESSION_END_S: Final = 15.0
+#: Bytes of one WebSocket message at most; it may hold several packets.
+MAX_WEBSOCKET_MESSAGE_BYTES: Final = 2 * MAX_PACKET_BYTES
+
+#: CONNACK return codes [MQTT-3.2.2-4].
+WRONG_VERSION: Final = 1
+NAME_IN_USE: Final = 2
+UNAVAILABLE: Final = 3
+NOT_AUTHORIZED: Final = 5
+
+
+class _Refusal(Exception):
+    """A connection is turned down; ``code`` is the CONNACK to send, None when the peer speaks no MQTT."""
+
+    def __init__(self, reason: str, code: int | None) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+@dataclass(eq=False, slots=True)
+class _Live:
+    incarnation: str
+    websocket: ServerConnection
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class WssListener:
+    """Accepts clients over WebSockets and TLS and passes those who are who they say to the broker.
+
+    :param context: requires a client certificate.
+    :param listener_name: of the broker's EXTERNAL listener.
+    """
+
+    def __init__(
+        self, broker: Broker, *, context: ssl.SSLContext, topics: Topics, listener_name: str = "default"
+    ) -> None:
+        self._broker = broker
+        self._context = context
+        self._topics = topics
+        self._listener_name = listener_name
+        self._live: dict[str, _Live] = {}
+        self._server: Server | None = None
+        #: Connections that were turned down since the start.
+        self.refused = 0
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._live)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        if self._server is None:
+            raise RuntimeError("the listener is not started")
+        port: int = next(iter(self._server.sockets)).getsockname()[1]
+        return port
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen.
+
+        :param port: 0 takes a free one.
+        :raises OSError: the address is taken or may not be used.
+        """
+        logger = logging.getLogger(f"{__name__}.websockets")
+        logger.setLevel(logging.WARNING)
+        logger.filters[:] = [OneLine()]
+        make_alerting(self._context)
+        self._server = await serve(
+            self._serve,
+            host,
+            port,
+            subprotocols=[Subprotocol("mqtt")],
+            compression=None,
+            process_request=_route,
+            server_header=None,
+            open_timeout=OPEN_TIMEOUT_S,
+            # paho answers WebSocket pings without the mask that the standard asks for.
+            ping_interval=None,
+            close_timeout=CLOSE_TIMEOUT_S,
+            max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
+            logger=logger,
+            create_connection=cast(
+                "type[ServerConnection]", partial(TlsConnection, context=self._context, refused=self._log_refusal)
+            ),
+        )
+
+    async def stop(self) -> None:
+        """Stop listening and end every connection."""
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+
+    def _log_refusal(self, who: str, reason: str) -> None:
+        self.refused += 1
+        log.warning("%s refused: %s", who, reason, extra={"action": "connection_refused", "peer": who})
+
+    async def _serve(self, websocket: ServerConnection) -> None:
+        peer = peer_name(websocket.transport)
+        splitter = PacketSplitter(MAX_CONNECT_BYTES)
+        try:
+            packet = await _read_connect(websocket, splitter)
+            connect = _parse(packet)
+            identity = self._identify(websocket, connect)
+            live = await self._claim_name(websocket, connect)
+        except ConnectionClosed:
+            return
+        except _Refusal as refusal:
+            self._log_refusal(peer, str(refusal))
+            if refusal.code is not None:
+                await _send_connack(websocket, refusal.code)
+            return
+        splitter.limit = MAX_PACKET_BYTES
+        log.info(
+            "%s connected from %s", identity, peer, extra={"action": "client_connected", "client": str(identity)}
+        )
+        writer = ClientWriter(websocket, connect.client_id)
+        reader = ClientReader(
+            websocket,
+            splitter,
+            # Ours to enforce: amqtt's timer may cut a packet's header in two.
+            connect=without_keep_alive(packet, connect),
+            keep_alive_s=connect.keep_alive_s,
+            writer=writer,
+        )
+        try:
+            await self._run_session(websocket, reader, writer)
+        finally:
+            writer.stop()
+            if self._live.get(connect.client_id) is live:
+                del self._live[connect.client_id]
+            live.ended.set()
+            log.info("%s disconnected", identity, extra={"action": "client_disconnected", "client": str(identity)})
+
+    def _identify(self, websocket: ServerConnection, connect: ConnectPacket) -> Identity:
+        tls = websocket.transport.get_extra_info("ssl_object")
+        try:
+            identity = peer_identity(tls.getpeercert() or {})
+        except CertificateError as error:
+            raise _Refusal(f"its certificate is not one of ours: {error}", NOT_AUTHORIZED) from error
+        if connect.client_id != identity.client_id:
+            raise _Refusal(f"{identity}'s certificate came with client id {connect.client_id!r}", NOT_AUTHORIZED)
+        if identity.role not in CLIENT_ROLES:
+            raise _Refusal(f"{identity} may not connect: a {identity.role} is not a client", NOT_AUTHORIZED)
+        if not connect.clean_session:
+            raise _Refusal(f"{identity} asks for a persistent session, which is not offered", NOT_AUTHORIZED)
+        will = connect.will_topic
+        if will is not None and not allowed(identity, Action.PUBLISH, will, self._topics):
+            raise _Refusal(f"{identity} may not have a will on {will}", NOT_AUTHORIZED)
+        return identity
+
+    async def _claim_name(self, websocket: ServerConnection, connect: ConnectPacket) -> _Live:
+        """Take the client id: from an older connection of the same program, never from another one."""
+        name = connect.client_id
+        while (old := self._live.get(name)) is not None:
+            if not connect.username or old.incarnation != connect.username:
+                where = peer_name(old.websocket.transport)
+                raise _Refusal(f"{name} is in use by another program, connected from {where}", NAME_IN_USE)
+            log.info("%s reconnects; its old connection is closed", name, extra={"action": "client_take_over"})
+            old.websocket.transport.abort()
+            try:
+                # Its will must be out before the newcomer speaks.
+                async with asyncio.timeout(SESSION_END_S):
+                    await old.ended.wait()
+            except TimeoutError:
+                raise _Refusal(f"the old connection of {name} does not end", UNAVAILABLE) from None
+        live = self._live[name] = _Live(connect.username, websocket)
+        return live
+
+    async def _run_session(self, websocket: ServerConnection, reader: ClientReader, writer: ClientWriter) -> None:
+        session = asyncio.create_task(
+            self._broker.external_connected(reader, writer, self._listener_name), name="broker.session"
+        )
+        closed = asyncio.create_task(websocket.wait_closed(), name="broker.session_closed")
+        try:
+            await asyncio.wait({session, closed}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({session}, timeout=SESSION_END_S)
+            if not done:
+                log.error("a session outlives its connection and is cancelled", extra={"action": "session_stuck"})
+        finally:
+            closed.cancel()
+            session.cancel()
+            results = await asyncio.gather(session, closed, return_exceptions=True)
+        if isinstance(results[0], Exception):
+            raise results[0]
+
+
+def _route(connection: ServerConnection, request: Request) -> Response | None:
+    if request.path.partition("?")[0] != PATH:
+        return connection.respond(http.HTTPStatus.NOT_FOUND, "There is nothing here.\n")
+    return None
+
+
+async def _read_connect(websocket: ServerConnection, splitter: PacketSplitter) -> bytes:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            while True:
+                message = await websocket.recv()
+                if isinstance(message, str):
+                    raise _Refusal("a text message; MQTT is binary", None)
+                for packet in splitter.feed(message):
+                    return packet
+    except TimeoutError:
+        raise _Refusal(f"it sent no CONNECT within {CONNECT_TIMEOUT_S:g} s", None) from None
+    except PacketError as error:
+        raise _Refusal(str(error), None) from error
+
+
+def _parse(packet: bytes) -> ConnectPacket:
+    try:
+        connect = parse_connect(packet)
+    except PacketError as error:
+        raise _Refusal(str(error), None) from error
+    if connect.protocol_level != PROTOCOL_LEVEL:
+        raise _Refusal(f"it speaks MQTT level {connect.protocol_level}; 3.1.1, level 4, is served", WRONG_VERSION)
+    return connect
+
+
+async def _send_connack(websocket: ServerConnection, code: int) -> None:
+    try:
+        await websocket.send(build_connack(code))
+    except ConnectionClosed:
+        return

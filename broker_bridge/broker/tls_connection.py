@@ -1,0 +1,180 @@
+"""A WebSocket connection that does its own TLS handshake, because asyncio's server keeps failed ones to itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Final
+
+from websockets.asyncio.server import Server, ServerConnection
+from websockets.exceptions import InvalidUpgrade
+from websockets.server import ServerProtocol
+
+#: Seconds for the TLS handshake.
+TLS_TIMEOUT_S: Final = 10.0
+#: Seconds to wait for the peer's farewell on the TLS layer.
+TLS_SHUTDOWN_S: Final = 2.0
+
+#: Told of a connection that ends before it is one: peer address, reason.
+Refused = Callable[[str, str], None]
+
+#: The TCP connection on which a handshake takes place.
+_HANDSHAKING: ContextVar[asyncio.Transport] = ContextVar("handshaking")
+
+
+class _AlertingObject(ssl.SSLObject):
+    """Sends the alert of a failed handshake, which asyncio throws away: the client would never learn the reason."""
+
+    outgoing: ssl.MemoryBIO
+    connection: asyncio.Transport
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake.
+
+        :raises ssl.SSLError: it failed, or waits for the peer.
+        """
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            self.connection.write(self.outgoing.read())
+            raise
+
+
+class _AlertingContext(ssl.SSLContext):
+    sslobject_class = _AlertingObject
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        if isinstance(made, _AlertingObject):
+            made.outgoing = outgoing
+            made.connection = _HANDSHAKING.get()
+        return made
+
+
+def make_alerting(context: ssl.SSLContext) -> None:
+    """Let failed handshakes with ``context`` tell the client why; for :class:`TlsConnection` only."""
+    context.__class__ = _AlertingContext
+
+
+def peer_name(transport: asyncio.BaseTransport) -> str:
+    """Return the peer's address and port for a log line."""
+    peer = transport.get_extra_info("peername")
+    return f"{peer[0]}:{peer[1]}" if peer else "an unknown address"
+
+
+class TlsConnection(ServerConnection):
+    """Made on a plain TCP connection; is told of its transport when TLS is up.
+
+    :param context: requires the client's certificate.
+    :param refused: told when the handshake fails.
+    """
+
+    def __init__(
+        self,
+        protocol: ServerProtocol,
+        server: Server,
+        *,
+        context: ssl.SSLContext,
+        refused: Refused,
+        **options: Any,
+    ) -> None:
+        super().__init__(protocol, server, **options)
+        self._context = context
+        self._refused = refused
+        self._secured = False
+        self._lost = False
+        self._opening: asyncio.Task[None] | None = None
+        #: Address and port for log lines, also when the connection is gone.
+        self.peer = "an unknown address"
+        #: What the TLS layer delivered before the task that opens it went on.
+        self._early: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the TLS handshake."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own promise to a stream protocol
+        self.peer = peer_name(transport)
+        self._opening = self.loop.create_task(self._open(transport), name="broker.tls_handshake")
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on, once TLS is up."""
+        if self._secured:
+            super().data_received(data)
+        else:
+            self._early.append(data)
+
+    def eof_received(self) -> None:
+        """Pass on, once TLS is up."""
+        if self._secured:
+            super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on, once TLS is up."""
+        self._lost = True
+        if self._secured:
+            super().connection_lost(exc)
+
+    async def _open(self, transport: asyncio.Transport) -> None:
+        _HANDSHAKING.set(transport)
+        began = self.loop.time()
+        try:
+            secure = await self.loop.start_tls(
+                transport,
+                self,
+                self._context,
+                server_side=True,
+                ssl_handshake_timeout=TLS_TIMEOUT_S,
+                ssl_shutdown_timeout=TLS_SHUTDOWN_S,
+            )
+        except OSError as error:
+            if isinstance(error, ssl.SSLError):
+                self._refused(self.peer, _explain(error))
+            elif self.loop.time() - began >= TLS_TIMEOUT_S:
+                self._refused(self.peer, f"no TLS handshake within {TLS_TIMEOUT_S:g} s")
+            return
+        finally:
+            if not self._lost and self._opening is not None and self._opening.cancelling():
+                transport.abort()
+        if secure is None or self._lost:
+            return
+        self._secured = True
+        super().connection_made(secure)
+        for data in self._early:
+            super().data_received(data)
+        self._early.clear()
+
+
+def _explain(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {error.verify_message}"
+    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return "it has no client certificate"
+    return f"the TLS handshake failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+
+
+class OneLine(logging.Filter):
+    """Makes one line of what websockets logs with a traceback, and nothing of mere visitors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record; False drops it."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, InvalidUpgrade | ConnectionError) or isinstance(
+            getattr(error, "__cause__", None), EOFError
+        ):
+            return False
+        peer = getattr(getattr(record, "websocket", None), "peer", "a client")
+        record.msg, record.args = "%s: %s: %s", (peer, record.getMessage(), error)
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True

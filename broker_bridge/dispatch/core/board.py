@@ -1,0 +1,284 @@
+"""The dispatcher's state and its indexes. Every change goes through here, so the indexes are never behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from edge_mqtt.broker_bridge.dispatch.core.deadlines import Deadlines
+from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect
+from edge_mqtt.broker_bridge.dispatch.core.journal import JournaledDict
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState, WorkerView, check_move
+from edge_mqtt.broker_bridge.dispatch.core.pool import WorkerPool
+from edge_mqtt.broker_bridge.dispatch.core.ready import ReadyQueue
+from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
+from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+
+DeadlineKind = Literal["handout", "lease", "pause"]
+#: What is due, and for which job or worker.
+DeadlineKey = tuple[DeadlineKind, str]
+
+#: Times that an assignment is sent before it is taken back. The second sending makes good a loss on the way.
+MAX_SENDINGS: Final = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handout:
+    """An assignment that its worker has not confirmed."""
+
+    at: float
+    sendings: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pause:
+    """A worker that is spared a job until some time."""
+
+    worker: WorkerName
+    until: float
+
+
+class Board:
+    """Jobs, workers, and what follows from them."""
+
+    def __init__(self, settings: DispatchSettings) -> None:
+        self.settings = settings
+        #: Monotonic seconds of the event that is being decided.
+        self.now = 0.0
+        self.last_sequence = 0
+        self.jobs: JournaledDict[JobId, Job] = JournaledDict()
+        self.workers: JournaledDict[WorkerName, WorkerView] = JournaledDict()
+        self.handouts: JournaledDict[JobId, Handout] = JournaledDict()
+        self.pauses: JournaledDict[JobId, Pause] = JournaledDict()
+        self._assignments = 0
+        self._changed: dict[JobId, Job] = {}
+        self._effects: list[Effect] = []
+        self._clear_indexes()
+
+    def _clear_indexes(self) -> None:
+        self.ready: dict[str, ReadyQueue] = {}
+        #: Queues whose first job may have found a worker since the last matching.
+        self.unsettled: set[str] = set()
+        self.pool = WorkerPool()
+        self.deadlines: Deadlines[DeadlineKey] = Deadlines()
+        self.running: dict[JobId, None] = {}
+        self.unacked: dict[JobId, None] = {}
+        self._over: dict[JobId, None] = {}
+        self._held: dict[WorkerName, dict[JobId, None]] = {}
+        self._used: dict[WorkerName, int] = {}
+
+    # ------------------------------------------------------------ reading
+
+    def held(self, worker: WorkerName) -> list[Job]:
+        """Return the jobs that ``worker`` holds, in the order they came to it."""
+        return [self.jobs[job_id] for job_id in self._held.get(worker, ())]
+
+    def current(self, worker: WorkerName, job_id: JobId, fence: int) -> Job | None:
+        """Return the job when ``worker`` holds it under ``fence``; None when its word is out of date."""
+        job = self.jobs.get(job_id)
+        if job is None or job.holder != worker or job.fence != fence:
+            return None
+        return job
+
+    def view(self, worker: WorkerName) -> WorkerView:
+        """Return a worker; one that nothing is known of is offline."""
+        return self.workers.get(worker) or WorkerView(name=worker)
+
+    # ------------------------------------------------------------ changing
+
+    def emit(self, effect: Effect) -> None:
+        """Have something done after the commit."""
+        self._effects.append(effect)
+
+    def take(self) -> Decision:
+        """Return what was decided since the last call."""
+        decision = Decision(changed=tuple(self._changed.values()), effects=tuple(self._effects))
+        self._changed.clear()
+        self._effects.clear()
+        return decision
+
+    def put_job(self, job: Job) -> None:
+        """Store a new or changed job.
+
+        :raises IllegalMove: the transition table does not allow it.
+        """
+        before = self.jobs.get(job.id)
+        self.jobs.put(job.id, job)
+        self._changed[job.id] = job
+        if before is None:
+            self._index(job)
+            return
+        check_move(job.id, before.state, job.state)
+        if job.state is not JobState.QUEUED:
+            self._end_pause(job.id)
+        if job.state is not JobState.ASSIGNED or job.accepted:
+            self._end_handout(job.id)
+        if _place(before) != _place(job):
+            if before.holder is None and job.holder is not None and not self._held.get(job.holder):
+                self._begin_lease(job.holder)
+            self._unindex(before)
+            self._index(job)
+
+    def put_worker(self, view: WorkerView) -> None:
+        """Store a new or changed worker."""
+        before = self.workers.get(view.name)
+        self.workers.put(view.name, view)
+        self._arm_lease(view)
+        if before is None or _room(before) != _room(view):
+            self._count_slots(view)
+
+    def drop_worker(self, worker: WorkerName) -> None:
+        """Forget a worker that holds nothing."""
+        self.workers.drop(worker)
+        self.pool.remove(worker)
+
+    def heard(self, worker: WorkerName) -> None:
+        """Renew the lease of everything that ``worker`` holds."""
+        self.put_worker(replace(self.view(worker), last_contact=self.now, lease_from=self.now))
+
+    def hand_out(self, job_id: JobId, sendings: int) -> None:
+        """Expect the confirmation of an assignment that is sent now for the ``sendings``-th time."""
+        self._put_handout(job_id, Handout(at=self.now, sendings=sendings))
+
+    def pause(self, job_id: JobId, worker: WorkerName) -> None:
+        """Spare ``worker`` a job that it has just refused."""
+        self._put_pause(job_id, Pause(worker=worker, until=self.now + self.settings.refusal_pause_s))
+
+    def resume(self, job_id: JobId) -> None:
+        """End a pause that is over."""
+        self.pauses.drop(job_id)
+        self.unsettled.add(self.jobs[job_id].spec.queue)
+
+    def next_assignment(self) -> int:
+        """Return the number of the assignment that is being made."""
+        self._assignments += 1
+        return self._assignments
+
+    def next_sequence(self) -> int:
+        """Return the place of a job that arrives now."""
+        self.last_sequence += 1
+        return self.last_sequence
+
+    # ------------------------------------------------------------ whole batches
+
+    def admit(self, jobs: Iterable[Job]) -> None:
+        """Take in jobs as the ledger has them, without calling them changed.
+
+        Nothing is known of their workers yet: a running job's lease begins now, an assigned one waits for its
+        worker's presence for as long as an unconfirmed assignment may.
+        """
+        for job in jobs:
+            if job.id in self.jobs:
+                continue
+            known = replace(job, accepted=False) if job.state is JobState.ASSIGNED else job
+            self.last_sequence = max(self.last_sequence, job.sequence)
+            self.jobs.put(known.id, known)
+            if known.holder is not None and known.holder not in self.workers:
+                self.put_worker(WorkerView(name=known.holder, last_contact=self.now, lease_from=self.now))
+            self._index(known)
+            if known.state is JobState.ASSIGNED:
+                self.hand_out(known.id, MAX_SENDINGS)
+
+    def checkpoint(self) -> None:
+        """Make the present what :meth:`rollback` returns to; forget the oldest of the jobs that are over."""
+        self._commit_journals()
+        while len(self._over) > self.settings.remembered_jobs:
+            oldest = next(iter(self._over))
+            del self._over[oldest]
+            self.jobs.drop(oldest)
+        self._commit_journals()
+
+    def rollback(self) -> None:
+        """Return to the last checkpoint. Rare, so the indexes are simply built again."""
+        self.take()
+        for journal in (self.jobs, self.workers, self.handouts, self.pauses):
+            journal.rollback()
+        self._clear_indexes()
+        for job in self.jobs.values():
+            self._index(job)
+        for view in self.workers.values():
+            self._arm_lease(view)
+            self._count_slots(view)
+        for job_id, handout in self.handouts.items():
+            self._put_handout(job_id, handout)
+        for job_id, pause in self.pauses.items():
+            self._put_pause(job_id, pause)
+        self._commit_journals()
+
+    # ------------------------------------------------------------ indexes
+
+    def _commit_journals(self) -> None:
+        for journal in (self.jobs, self.workers, self.handouts, self.pauses):
+            journal.checkpoint()
+
+    def _index(self, job: Job) -> None:
+        if job.state is JobState.QUEUED:
+            self.ready.setdefault(job.spec.queue, ReadyQueue()).add(job)
+            self.unsettled.add(job.spec.queue)
+        elif job.state is JobState.FINISHED:
+            (self._over if job.event_acked else self.unacked)[job.id] = None
+        elif job.state is JobState.RUNNING:
+            self.running[job.id] = None
+        if job.holder is not None:
+            self._held.setdefault(job.holder, {})[job.id] = None
+            view = self.view(job.holder)
+            self._arm_lease(view)
+            self._set_used(view, self._used.get(view.name, 0) + view.cost(job.spec.slots))
+
+    def _unindex(self, job: Job) -> None:
+        if job.state is JobState.QUEUED:
+            self.ready[job.spec.queue].remove(job.id)
+            self.unsettled.add(job.spec.queue)
+        self.running.pop(job.id, None)
+        self.unacked.pop(job.id, None)
+        self._over.pop(job.id, None)
+        if job.holder is not None:
+            del self._held[job.holder][job.id]
+            view = self.view(job.holder)
+            self._arm_lease(view)
+            self._set_used(view, self._used[view.name] - view.cost(job.spec.slots))
+
+    def _count_slots(self, view: WorkerView) -> None:
+        self._set_used(view, sum(view.cost(job.spec.slots) for job in self.held(view.name)))
+
+    def _set_used(self, view: WorkerView, used: int) -> None:
+        self._used[view.name] = used
+        self.pool.update(view, used)
+        self.unsettled.update(queue for queue in view.queues if self.ready.get(queue))
+
+    def _begin_lease(self, worker: WorkerName) -> None:
+        # An idle worker says nothing for hours: its silence counts from when it has something to lose.
+        self.put_worker(replace(self.view(worker), lease_from=self.now))
+
+    def _arm_lease(self, view: WorkerView) -> None:
+        if self._held.get(view.name):
+            self.deadlines.set(("lease", view.name), view.lease_from + self.settings.offline_grace_s)
+        else:
+            self.deadlines.clear(("lease", view.name))
+
+    def _put_handout(self, job_id: JobId, handout: Handout) -> None:
+        self.handouts.put(job_id, handout)
+        self.deadlines.set(("handout", job_id), handout.at + self.settings.settle_s)
+
+    def _end_handout(self, job_id: JobId) -> None:
+        self.handouts.drop(job_id)
+        self.deadlines.clear(("handout", job_id))
+
+    def _put_pause(self, job_id: JobId, pause: Pause) -> None:
+        self.pauses.put(job_id, pause)
+        self.deadlines.set(("pause", job_id), pause.until)
+
+    def _end_pause(self, job_id: JobId) -> None:
+        self.pauses.drop(job_id)
+        self.deadlines.clear(("pause", job_id))
+
+
+def _place(job: Job) -> tuple[object, ...]:
+    """Return what decides which indexes a job is in."""
+    return job.state, job.holder, job.event_acked
+
+
+def _room(view: WorkerView) -> tuple[object, ...]:
+    """Return what the choice of a worker depends on."""
+    return view.state, view.queues, view.concurrency, view.last_assigned

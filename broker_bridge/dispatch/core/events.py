@@ -1,0 +1,145 @@
+"""What happens to the dispatcher, one class a kind. Names of senders come from the topic, never from a message."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, Presence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submitted:
+    """An executor hands over a job; repeated until it is accepted."""
+
+    executor: ExecutorName
+    job: JobSpec
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSeen:
+    """A worker's presence, or its will."""
+
+    worker: WorkerName
+    presence: Presence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobAccepted:
+    """A worker has the assignment in its spool."""
+
+    worker: WorkerName
+    job_id: JobId
+    fence: Fence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRejected:
+    """A worker cannot take the job."""
+
+    worker: WorkerName
+    job_id: JobId
+    fence: Fence
+    reason: str
+    #: No worker could ever take it.
+    permanent: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartAsked:
+    """A process on a worker asks for the permission to run a job's user code; repeated until it is answered."""
+
+    worker: WorkerName
+    job_id: JobId
+    fence: Fence
+    #: The process ("host:pid"): only the same one may be granted again.
+    starter: str
+    request_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResultReported:
+    """A job ended on its worker; repeated until it is acknowledged."""
+
+    worker: WorkerName
+    result: Finished
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenRefreshed:
+    """The Execution API gave a job a new token."""
+
+    job_id: JobId
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogOpened:
+    """A job's log begins at byte ``base`` of its file."""
+
+    job_id: JobId
+    base: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CancelAsked:
+    """An executor revokes a job and wants to hear no more of it."""
+
+    executor: ExecutorName
+    job_id: JobId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskEnded:
+    """Airflow does not want this task to run any more: its heartbeat was answered with 404, 409 or 410."""
+
+    job_id: JobId
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutorConnected:
+    """An executor (re)connected and has missed what was sent to it meanwhile."""
+
+    executor: ExecutorName
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventAcked:
+    """Airflow has the final event of a job."""
+
+    executor: ExecutorName
+    job_id: JobId
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdoptAsked:
+    """An executor takes over jobs that Airflow believes to be unfinished."""
+
+    executor: ExecutorName
+    request_id: str
+    job_ids: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tick:
+    """Time has passed: ``next_deadline()`` is due."""
+
+
+Event = (
+    Submitted
+    | WorkerSeen
+    | JobAccepted
+    | JobRejected
+    | StartAsked
+    | ResultReported
+    | TokenRefreshed
+    | LogOpened
+    | CancelAsked
+    | TaskEnded
+    | ExecutorConnected
+    | EventAcked
+    | AdoptAsked
+    | Tick
+)

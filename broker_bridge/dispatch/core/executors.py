@@ -1,0 +1,50 @@
+"""Executors come, go, acknowledge, and take over from each other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edge_mqtt.broker_bridge.dispatch.core import ending, events
+from edge_mqtt.broker_bridge.dispatch.core.board import Board
+from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin
+from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import AdoptReply
+
+
+def connected(board: Board, event: events.ExecutorConnected) -> None:
+    """Repeat what an executor may have missed. Acceptances are not: it repeats its submissions itself."""
+    for job_id in board.running:
+        job = board.jobs[job_id]
+        if job.executor == event.executor and not job.event_acked:
+            ending.tell_started(board, job)
+    for job_id in board.unacked:
+        job = board.jobs[job_id]
+        if job.executor == event.executor:
+            ending.tell_finished(board, job)
+
+
+def acked(board: Board, event: events.EventAcked) -> None:
+    """Note that Airflow has a job's end. The word of an executor that the job was taken from does not count."""
+    job = board.jobs.get(event.job_id)
+    if job is not None and job.state is JobState.FINISHED and job.executor == event.executor:
+        board.put_job(replace(job, event_acked=True))
+
+
+def adopt(board: Board, event: events.AdoptAsked) -> None:
+    """Hand jobs over to the asker and tell their states.
+
+    Airflow asks only about what it believes to be unfinished. So a final event that was acknowledged before is
+    told again: whoever acknowledged it did not live to pass it on.
+    """
+    states: dict[JobId, str] = {}
+    for job_id in dict.fromkeys(event.job_ids):
+        job = board.jobs.get(job_id)
+        if job is not None:
+            states[job_id] = job.state.value
+    board.emit(ToAdmin(executor=event.executor, message=AdoptReply(request_id=event.request_id, states=states)))
+    for job_id in states:
+        job = replace(board.jobs[job_id], executor=event.executor, event_acked=False)
+        board.put_job(job)
+        if job.state is JobState.FINISHED:
+            ending.tell_finished(board, job)

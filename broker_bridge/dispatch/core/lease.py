@@ -1,0 +1,48 @@
+"""What happens when nothing happens: leases end, unconfirmed assignments return."""
+
+from __future__ import annotations
+
+from edge_mqtt.broker_bridge.dispatch.core import assignment, ending
+from edge_mqtt.broker_bridge.dispatch.core.board import MAX_SENDINGS, Board
+from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+
+
+def expire(board: Board) -> None:
+    """Do what is due."""
+    for kind, name in board.deadlines.due(board.now):
+        if kind == "lease":
+            _end_lease(board, WorkerName(name))
+        elif kind == "handout":
+            _end_handout(board, JobId(name))
+        else:
+            board.resume(JobId(name))
+
+
+def _end_lease(board: Board, worker: WorkerName) -> None:
+    """End or take back everything that a silent worker holds.
+
+    A worker that is silent but connected is forgotten, so that it gets nothing more; its next presence is a hello.
+    """
+    view = board.view(worker)
+    silence_s = board.now - view.lease_from
+    held = board.held(worker)
+    for job in held:
+        if job.state is JobState.RUNNING:
+            ending.lose(board, job, f"no contact with worker {worker} for {silence_s:.0f} s")
+        else:
+            ending.give_back(board, job)
+    if held and view.connected:
+        board.drop_worker(worker)
+
+
+def _end_handout(board: Board, job_id: JobId) -> None:
+    """Send an unconfirmed assignment again, or take it back when that has been done."""
+    job = board.jobs[job_id]
+    handout = board.handouts.get(job_id)
+    if handout is None or job.worker is None:
+        return
+    if handout.sendings < MAX_SENDINGS and board.view(job.worker).connected:
+        assignment.send(board, job, job.worker, handout.sendings + 1)
+    else:
+        ending.give_back(board, job, spare=job.worker)

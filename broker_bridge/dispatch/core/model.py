@@ -1,0 +1,126 @@
+"""What the dispatcher decides about: jobs, workers, and the one table of a job's moves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkerState, WorkloadType
+
+#: The fence of a job's first assignment. Each return to the queue adds one.
+FIRST_FENCE: Final = Fence(1)
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    #: Waits for a worker.
+    QUEUED = "queued"
+    #: Handed to a worker; no user code has been permitted.
+    ASSIGNED = "assigned"
+    #: One process has the permission to run user code.
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+#: The only moves there are. A running job never goes back: it would run twice.
+TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
+    JobState.QUEUED: frozenset({JobState.ASSIGNED, JobState.FINISHED}),
+    JobState.ASSIGNED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.FINISHED}),
+    JobState.RUNNING: frozenset({JobState.FINISHED}),
+    JobState.FINISHED: frozenset(),
+}
+
+
+class IllegalMove(RuntimeError):
+    """The dispatcher tried a move that is not in the table: a bug of ours, never an input's fault."""
+
+
+def check_move(job_id: JobId, before: JobState, after: JobState) -> None:
+    """Return when a job may go from ``before`` to ``after`` (staying is no move).
+
+    :raises IllegalMove: the table does not have it.
+    """
+    if after is not before and after not in TRANSITIONS[before]:
+        raise IllegalMove(f"job {job_id} cannot go from {before} to {after}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One queueing of one workload, and all that the centre knows of it."""
+
+    spec: JobSpec
+    #: Who is told the outcome.
+    executor: ExecutorName
+    #: The newest Execution API token; None once the job is finished.
+    token: str | None = field(default=None, repr=False)
+    state: JobState = JobState.QUEUED
+    fence: Fence = FIRST_FENCE
+    #: Who holds the job, or held it last when it is finished.
+    worker: WorkerName | None = None
+    #: The worker has the assignment in its spool.
+    accepted: bool = False
+    #: The process that has the permission to run user code, as it named itself ("host:pid").
+    starter: str | None = None
+    #: Order of arrival. Kept when the job returns to the queue.
+    sequence: int = 0
+    outcome: Outcome | None = None
+    #: One line for people about the outcome.
+    detail: str = ""
+    #: Nobody waits for the final event: it was acknowledged, or the executor revoked the job.
+    event_acked: bool = False
+    #: Why the job is to be stopped; None while it is wanted.
+    cancel_reason: str | None = None
+    #: Byte offset of this job's log in its file; None before its first byte.
+    log_base: int | None = None
+    #: Bytes of log that this job wrote; known when it is finished.
+    log_size: int | None = None
+
+    @property
+    def id(self) -> JobId:
+        """The job's id."""
+        return self.spec.job_id
+
+    @property
+    def holder(self) -> WorkerName | None:
+        """The worker whose slots the job takes now."""
+        return self.worker if self.state in (JobState.ASSIGNED, JobState.RUNNING) else None
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Sort key in its queue: callbacks first, then higher priority, then earlier arrival."""
+        rank = 0 if self.spec.type is WorkloadType.CALLBACK else 1
+        return (rank, -self.spec.priority, self.sequence)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerView:
+    """A worker as its latest presence shows it."""
+
+    name: WorkerName
+    #: Empty while the worker is known only as the holder of jobs (after a restart of the bridge).
+    incarnation: str = ""
+    connection: int = 0
+    #: The newest presence of this connection.
+    sequence: int = -1
+    state: WorkerState = WorkerState.OFFLINE
+    queues: tuple[str, ...] = ()
+    #: Slots it has.
+    concurrency: int = 0
+    #: When it was last heard, in seconds of the caller's monotonic clock.
+    last_contact: float = 0.0
+    #: From when the lease of its jobs counts: its last contact, or when it last began to hold jobs.
+    lease_from: float = 0.0
+    #: Number of the latest assignment to it among all assignments; 0 for none.
+    last_assigned: int = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether a message to it can arrive now, as far as we know."""
+        return self.state is not WorkerState.OFFLINE
+
+    def cost(self, slots: int) -> int:
+        """Return how many of its slots a job of ``slots`` takes: never more than it has."""
+        return min(slots, self.concurrency)

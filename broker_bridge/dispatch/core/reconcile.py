@@ -1,0 +1,137 @@
+"""A worker says what it is and what it holds; both sides leave agreed on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from edge_mqtt.broker_bridge.dispatch.core import assignment, ending, events, lifecycle
+from edge_mqtt.broker_bridge.dispatch.core.board import Board
+from edge_mqtt.broker_bridge.dispatch.core.effects import ToWorker
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState, WorkerView
+from edge_mqtt.broker_bridge.protocol.messages import (
+    HeldJob,
+    HeldJobState,
+    JobRef,
+    Presence,
+    PresenceAck,
+    Welcome,
+    WorkerState,
+)
+
+
+def worker_seen(board: Board, event: events.WorkerSeen) -> None:
+    """Take in a presence: the first of a connection is a hello and settles everything, later ones renew the lease."""
+    presence = event.presence
+    view = board.view(event.worker)
+    if presence.state is WorkerState.OFFLINE:
+        _gone(board, view, presence)
+        return
+    same = view.incarnation == presence.incarnation
+    if same and presence.connection < view.connection:
+        return
+    hello = not (same and presence.connection == view.connection)
+    if not hello and not view.connected:
+        # Said before the will of its connection, and overtaken by it.
+        return
+    if hello or presence.sequence > view.sequence:
+        view = _renew(board, view, presence)
+        if hello:
+            _welcome(board, view, presence)
+        else:
+            _remind(board, view, presence)
+    _confirm_lease(board, view, presence)
+    if hello:
+        _settle(board, view, presence)
+
+
+def _gone(board: Board, view: WorkerView, presence: Presence) -> None:
+    outdated = presence.incarnation != view.incarnation or presence.connection < view.connection
+    if view.incarnation and outdated:
+        return
+    board.put_worker(
+        replace(
+            view,
+            incarnation=presence.incarnation,
+            connection=presence.connection,
+            state=WorkerState.OFFLINE,
+        )
+    )
+    for job in board.held(view.name):
+        if job.state is JobState.ASSIGNED:
+            ending.give_back(board, job)
+
+
+def _renew(board: Board, view: WorkerView, presence: Presence) -> WorkerView:
+    renewed = replace(
+        view,
+        incarnation=presence.incarnation,
+        connection=presence.connection,
+        sequence=presence.sequence,
+        state=presence.state,
+        queues=presence.queues,
+        concurrency=presence.concurrency,
+        last_contact=board.now,
+        lease_from=board.now,
+    )
+    board.put_worker(renewed)
+    return renewed
+
+
+def _confirm_lease(board: Board, view: WorkerView, presence: Presence) -> None:
+    ack = PresenceAck(incarnation=presence.incarnation, sequence=presence.sequence)
+    board.emit(ToWorker(worker=view.name, message=ack))
+
+
+def _welcome(board: Board, view: WorkerView, presence: Presence) -> None:
+    """Tell a worker what of the things that it holds is settled."""
+    drop: list[JobRef] = []
+    known: list[JobRef] = []
+    for held in presence.jobs:
+        ref = JobRef(job_id=held.job_id, fence=held.fence)
+        job = board.jobs.get(held.job_id)
+        if job is None or job.worker != view.name or job.fence != held.fence:
+            drop.append(ref)
+        elif job.state is JobState.FINISHED:
+            (known if held.state is HeldJobState.FINISHED else drop).append(ref)
+    settings = board.settings
+    message = Welcome(
+        incarnation=presence.incarnation,
+        offline_grace_s=settings.offline_grace_s,
+        kill_grace_s=settings.kill_grace_s,
+        presence_interval_s=settings.presence_interval_s,
+        drop=tuple(drop),
+        known_results=tuple(known),
+    )
+    board.emit(ToWorker(worker=view.name, message=message))
+
+
+def _settle(board: Board, view: WorkerView, presence: Presence) -> None:
+    """Bring what we believe a worker holds in line with what it says."""
+    held = {(job.job_id, job.fence): job for job in presence.jobs}
+    for job in board.held(view.name):
+        said = held.get((job.id, job.fence))
+        if said is not None:
+            _still_held(board, job, said)
+        elif job.state is JobState.RUNNING:
+            ending.lose(board, job, f"worker {view.name} came back without it")
+        elif view.state is WorkerState.ONLINE and job.cancel_reason is None:
+            board.put_job(replace(job, accepted=False))
+            assignment.send(board, job, view.name, 1)
+        else:
+            ending.give_back(board, job)
+
+
+def _remind(board: Board, view: WorkerView, presence: Presence) -> None:
+    """Make good what was lost on the way since the hello: confirmations and cancellations."""
+    for held in presence.jobs:
+        job = board.current(view.name, held.job_id, held.fence)
+        if job is not None:
+            _still_held(board, job, held)
+        elif held.state is not HeldJobState.FINISHED:
+            lifecycle.stop_stale(board, view.name, held.job_id, held.fence)
+
+
+def _still_held(board: Board, job: Job, held: HeldJob) -> None:
+    lifecycle.confirm(board, job)
+    if job.cancel_reason is not None and held.state is not HeldJobState.FINISHED:
+        ending.tell_cancel(board, job)

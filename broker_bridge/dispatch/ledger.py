@@ -1,0 +1,84 @@
+"""The ledger: the durable memory of every accepted job.
+
+LedgerError
+├── LedgerFull           the disk is full: nothing was stored, nothing already stored is lost
+├── LedgerBusy           somebody else holds the ledger
+├── LedgerUnavailable    it cannot be opened, read or written
+├── LedgerCorrupt        the file is not a ledger, or damaged
+└── LedgerTooNew         a newer version of this program wrote it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from edge_mqtt.broker_bridge.dispatch.core.model import Job
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import LogSelector
+
+
+class LedgerError(Exception):
+    """Root of what can go wrong with the ledger; its text is one line that says what to do."""
+
+    #: The same call may succeed later without anybody's help to this program.
+    retryable = False
+
+
+class LedgerFull(LedgerError):
+    """The disk or the quota is full."""
+
+    retryable = True
+
+
+class LedgerBusy(LedgerError):
+    """Another process holds the ledger."""
+
+    retryable = True
+
+
+class LedgerUnavailable(LedgerError):
+    """The ledger cannot be opened, read or written."""
+
+    retryable = True
+
+
+class LedgerCorrupt(LedgerError):
+    """The file is not a ledger, or it is damaged."""
+
+
+class LedgerTooNew(LedgerError):
+    """A newer version of this program wrote the ledger."""
+
+
+class Ledger(Protocol):
+    """What the dispatcher needs of a database. Every method may raise :class:`LedgerError`; calls may come
+    from any thread, ``commit`` and ``purge`` from one at a time.
+    """
+
+    def load_live(self) -> list[Job]:
+        """Return the jobs that are not over: unfinished, or their final event not acknowledged."""
+
+    def commit(self, changes: Sequence[Job]) -> None:
+        """Store ``changes`` in one transaction that survives a power cut; of a job named twice the later wins."""
+
+    def get(self, job_ids: Iterable[JobId]) -> list[Job]:
+        """Return those of ``job_ids`` that are known, in any order."""
+
+    def find(self, selector: LogSelector, limit: int) -> list[Job]:
+        """Return at most ``limit`` jobs that match every field set in ``selector``, newest first."""
+
+    def newest_run(self, dag_id: str) -> str | None:
+        """Return the run of ``dag_id`` whose job came last."""
+
+    def same_log(self, log_path: str) -> list[Job]:
+        """Return the jobs that write to one log file, in order of arrival."""
+
+    def purge(self, finished_before: float) -> int:
+        """Forget the jobs that are over since before ``finished_before`` (Unix seconds); return how many."""
+
+    def max_sequence(self) -> int:
+        """Return the highest sequence ever stored, 0 for none."""
+
+    def close(self) -> None:
+        """Let go of the database."""

@@ -1,0 +1,228 @@
+"""The transport over WebSockets and TLS, for executors, workers and operators.
+
+paho's own reconnecting is not used: it keeps queued messages across connections and starts at once again after a
+refusal. Here every attempt has a paho client of its own, so that nothing survives a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Final
+
+from edge_mqtt.broker_bridge.transport import refusals
+from edge_mqtt.broker_bridge.transport.backoff import Backoff
+from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl, parse_url
+from edge_mqtt.broker_bridge.transport.paho_connection import (
+    Connection,
+    ConnectOptions,
+    Lost,
+    NameInUse,
+    Refused,
+)
+from edge_mqtt.broker_bridge.transport.port import Listener
+from edge_mqtt.certs.tls import explain_tls_error
+
+__all__ = ["ConnectOptions", "PahoTransport"]
+
+log = logging.getLogger(__name__)
+
+#: Seconds that :meth:`PahoTransport.stop` waits for the thread, which may be looking up a host name.
+STOP_TIMEOUT_S: Final = 5.0
+#: Seconds between attempts at most while our name is in use: the old connection may be noticed as dead any moment.
+NAME_IN_USE_WAIT_S: Final = 5.0
+
+
+class PahoTransport:
+    """Keeps up one WSS connection to a broker, for ever.
+
+    :param url: ``wss://host[:port]/mqtt``.
+    :param ssl_context: has our certificate and checks the server's.
+    :raises InvalidUrl: the URL is not of that form.
+    """
+
+    def __init__(self, url: str, ssl_context: ssl.SSLContext, options: ConnectOptions) -> None:
+        self._url = url
+        self._endpoint = parse_url(url)
+        self._ssl_context = ssl_context
+        self._options = options
+        self._backoff = Backoff()
+        self._listener: Listener | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = threading.Event()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+        #: The present attempt, and the same once its subscriptions are acknowledged.
+        self._current: Connection | None = None
+        self._live: Connection | None = None
+        self._connection = 0
+        self._name_in_use_since: float | None = None
+        _TRANSPORTS.add(self)
+
+    @property
+    def connection(self) -> int:
+        """How many connections there have been, the present one included."""
+        return self._connection
+
+    def start(self, listener: Listener) -> None:
+        """Begin connecting in a thread of our own."""
+        self._listener = listener
+        identity = self._options.identity
+        name = f"{identity.role}[{identity.name}].transport"
+        self._thread = threading.Thread(target=self._run, args=(listener,), name=name, daemon=True)
+        self._thread.start()
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
+        """Send one packet; False, and nothing sent, while there is no connection. Thread-safe, never blocks."""
+        live = self._live
+        if live is None or not live.publish(topic, payload, qos=qos, retain=retain):
+            return False
+        self._wake()
+        return True
+
+    def stop(self) -> None:
+        """Say goodbye and end the thread."""
+        self._stopping.set()
+        self._wake()
+        thread = self._thread
+        if thread is None:
+            self._close_wake()
+        elif thread is not threading.current_thread():
+            thread.join(STOP_TIMEOUT_S)
+
+    def close_in_child(self) -> None:
+        """Let go of the connection in a process that was forked from ours: it would keep the socket open."""
+        self._live = None
+        if self._current is not None:
+            self._current.close_in_child()
+        self._close_wake()
+
+    def _wake(self) -> None:
+        # Full means that the thread is about to wake; closed means that it has ended.
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._wake_write.send(b"\0")
+
+    def _close_wake(self) -> None:
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def _run(self, listener: Listener) -> None:
+        try:
+            while not self._stopping.is_set():
+                wait_s = self._attempt(listener)
+                if wait_s is None:
+                    return
+                self._stopping.wait(wait_s)
+        finally:
+            self._close_wake()
+
+    def _attempt(self, listener: Listener) -> float | None:
+        """Connect and serve until the end; return the seconds to wait before the next attempt, None for no next."""
+        began = time.monotonic()
+        try:
+            reason = self._connect_and_serve(listener)
+        except Refused as error:
+            refusal = error.refusal
+            _tell(lambda: listener.refused(refusal))
+            return None
+        except NameInUse:
+            return self._wait_for_name(listener)
+        except Exception:
+            # An error of ours must not end the thread in silence: the program would look alive and hear nothing.
+            log.exception("connection attempt failed unexpectedly", extra={"action": "connect_failed"})
+            reason = "internal error"
+        if self._stopping.is_set():
+            return None
+        self._backoff.connection_ended(time.monotonic() - began)
+        wait_s = self._backoff.next_wait()
+        log.warning(
+            "no connection to %s: %s; next attempt in %.1f s",
+            self._url,
+            reason,
+            wait_s,
+            extra={"action": "connect_retry", "wait_s": round(wait_s, 1)},
+        )
+        return wait_s
+
+    def _wait_for_name(self, listener: Listener) -> float | None:
+        now = time.monotonic()
+        if self._name_in_use_since is None:
+            self._name_in_use_since = now
+            log.warning(
+                "%s is still connected to %s; waiting for that connection to end",
+                self._options.identity,
+                self._url,
+                extra={"action": "name_in_use"},
+            )
+        # A connection that died without a word is found out by the broker within 1.5 x keep alive.
+        if now - self._name_in_use_since > 2 * self._options.keep_alive_s:
+            refusal = refusals.name_in_use(self._options.identity.client_id, url=self._url)
+            _tell(lambda: listener.refused(refusal))
+            return None
+        return min(NAME_IN_USE_WAIT_S, self._backoff.next_wait())
+
+    def _connect_and_serve(self, listener: Listener) -> str:
+        number = self._connection + 1
+        self._current = connection = Connection(self._url, self._ssl_context, self._options, number)
+        early: list[tuple[str, bytes]] = []
+        connection.on_message = lambda topic, payload: early.append((topic, payload))
+
+        def received(topic: str, payload: bytes) -> None:
+            _tell(lambda: listener.received(topic, payload))
+
+        def subscribed() -> None:
+            self._name_in_use_since = None
+            self._live = connection
+            log.info("connected to %s", self._url, extra={"action": "connected", "connection": number})
+            _tell(listener.connected)
+            for topic, payload in early:
+                received(topic, payload)
+            connection.on_message = received
+
+        reason = "stopped"
+        try:
+            connection.open(self._endpoint)
+            self._connection = number
+            connection.serve(self._wake_read, self._stopping, subscribed)
+            self._live = None
+            connection.say_goodbye()
+        except (OSError, InvalidUrl, Lost) as error:
+            refusal = refusals.from_connect_error(error, url=self._url)
+            if refusal is not None:
+                raise Refused(refusal) from error
+            reason = explain_tls_error(error) if isinstance(error, OSError) else str(error)
+        finally:
+            was_live, self._live = self._live is not None, None
+            connection.close()
+            self._current = None
+            if was_live:
+                _tell(lambda: listener.disconnected(reason))
+        return reason
+
+
+def _tell(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except Exception:
+        # The listener's mistake must not take the connection down.
+        log.exception("a listener failed", extra={"action": "listener_failed"})
+
+
+#: Every transport of this process, to be let go of in its forks.
+_TRANSPORTS: weakref.WeakSet[PahoTransport] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for transport in list(_TRANSPORTS):
+        transport.close_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,276 @@
+"""One WebSocket connection by paho: from its first packet to its end. The only importer of paho.
+
+paho's own thread is not used, so one thread owns the socket: others only append to paho's queue.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from edge_mqtt.broker_bridge.transport import refusals
+from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, proxy_for
+from edge_mqtt.broker_bridge.transport.port import Refusal, Will, encode_now
+from edge_mqtt.broker_bridge.transport.websocket import WebSocket, open_websocket
+from edge_mqtt.certs.identity import Identity
+
+#: Seconds for each of: reaching the host, the TLS handshake, each answer of the WebSocket handshake.
+CONNECT_TIMEOUT_S: Final = 10.0
+#: Seconds for the broker to acknowledge the connection and the subscriptions. It may first have to take an old
+#: connection of ours down.
+HANDSHAKE_TIMEOUT_S: Final = 15.0
+#: Seconds that saying goodbye may take.
+GOODBYE_TIMEOUT_S: Final = 2.0
+#: A silent connection that was asked for a sign of life is given up after this part of the keep alive.
+ANSWER_WITHIN: Final = 0.5
+#: How often in a keep alive the clock is looked at.
+CHECKS_PER_KEEP_ALIVE: Final = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectOptions:
+    """Who connects, and what for."""
+
+    identity: Identity
+    #: A new one at every start of the program: tells a reconnect from a second program with the same name.
+    incarnation: str
+    #: Seconds without traffic after which the connection is checked.
+    keep_alive_s: int
+    #: Topic filters to receive.
+    subscriptions: tuple[str, ...]
+    #: Returns the last will for the given connection number.
+    will: Callable[[int], Will | None] = lambda _: None
+
+
+class _Client(mqtt.Client):
+    """paho's client on a connection that is already there."""
+
+    websocket: mqtt.SocketLike
+
+    def _create_socket(self) -> mqtt.SocketLike:
+        return self.websocket
+
+
+class Lost(Exception):
+    """The connection ended, or never came to be; another attempt may succeed."""
+
+
+class NameInUse(Exception):
+    """CONNACK 2."""
+
+
+class Refused(Exception):
+    """The broker does not want us."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+class Connection:
+    """One connection, from its first packet to its end. Used by the transport's thread, but for ``publish``."""
+
+    def __init__(self, url: str, context: ssl.SSLContext, options: ConnectOptions, number: int) -> None:
+        self._url = url
+        self._options = options
+        self._attempted = False
+        self._connack: ReasonCode | None = None
+        self._suback: list[ReasonCode] | None = None
+        self._context = context
+        self._websocket: WebSocket | None = None
+        #: Closed in forks of this process; there from the first moment on.
+        self._socket: socket.socket | None = None
+        self._saying_goodbye = False
+        self._full = False
+        #: Called with every message.
+        self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self._client = self._make_client(number)
+
+    def _make_client(self, number: int) -> _Client:
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self._options.identity.client_id,
+            clean_session=True,
+            protocol=mqtt.MQTTv311,
+        )
+        client.username_pw_set(self._options.incarnation)
+        # 0 is "without limit": a QoS 1 message never waits for the acknowledgement of another.
+        client.max_inflight_messages_set(0)
+        will = self._options.will(number)
+        if will is not None:
+            (payload,) = encode_now(will.message)
+            client.will_set(will.topic, payload, qos=1, retain=True)
+        client.on_pre_connect = self._before_connect
+        client.on_connect = self._on_connack
+        client.on_subscribe = self._on_suback
+        client.on_message = lambda _client, _userdata, message: self.on_message(message.topic, bytes(message.payload))
+        client.on_socket_close = self._on_socket_close
+        # With this set, paho leaves writing to the thread that owns the socket.
+        client.on_socket_register_write = lambda _client, _userdata, _socket: None
+        return client
+
+    # ------------------------------------------------------------ paho's callbacks
+
+    def _before_connect(self, _client: mqtt.Client, _userdata: object) -> None:
+        if self._attempted:
+            # paho answers CONNACK 1 with a second attempt that speaks an older MQTT.
+            raise Refused(refusals.wrong_version(url=self._url))
+        self._attempted = True
+
+    def _on_connack(
+        self, client: mqtt.Client, _userdata: object, _flags: object, code: ReasonCode, _properties: Properties | None
+    ) -> None:
+        self._connack = code
+        if code.is_failure:
+            return
+        if self._options.subscriptions:
+            client.subscribe([(topic_filter, 1) for topic_filter in self._options.subscriptions])
+        else:
+            self._suback = []
+
+    def _on_suback(
+        self, _client: mqtt.Client, _userdata: object, _mid: int, codes: list[ReasonCode], _props: Properties | None
+    ) -> None:
+        self._suback = codes
+
+    def _on_socket_close(self, _client: mqtt.Client, _userdata: object, _sock: mqtt.SocketLike) -> None:
+        websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            websocket.end(linger_s=GOODBYE_TIMEOUT_S if self._saying_goodbye else 0.0)
+
+    # ------------------------------------------------------------ the thread's side
+
+    def open(self, endpoint: Endpoint) -> None:
+        """Connect and send CONNECT.
+
+        :raises OSError: of the socket, TLS, the proxy or the WebSocket handshake.
+        :raises InvalidUrl: of the proxy.
+        """
+        self._websocket = open_websocket(
+            endpoint,
+            self._context,
+            proxy=proxy_for(endpoint.host),
+            timeout_s=CONNECT_TIMEOUT_S,
+            opened=self._opened,
+        )
+        self._client.websocket = self._websocket
+        self._client.connect(endpoint.host, endpoint.port, keepalive=self._options.keep_alive_s)
+
+    def _opened(self, sock: socket.socket) -> None:
+        self._socket = sock
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # A host that no longer acknowledges what we send is noticed sooner than by our own pings.
+            limit_ms = int(self._options.keep_alive_s * ANSWER_WITHIN * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
+
+    def serve(self, wake: socket.socket, stopping: threading.Event, subscribed: Callable[[], None]) -> None:
+        """Read and write until the connection ends or ``stopping`` is set.
+
+        :raises Lost: the connection ended.
+        :raises NameInUse: another program has our client id.
+        :raises Refused: the broker does not want us.
+        """
+        keep_alive_s = float(self._options.keep_alive_s)
+        poller = select.poll()
+        poller.register(wake, select.POLLIN)
+        started = heard = time.monotonic()
+        told = False
+        while not stopping.is_set():
+            heard = self._step(poller, wake, keep_alive_s / CHECKS_PER_KEEP_ALIVE, heard)
+            now = time.monotonic()
+            if not told and self._is_subscribed():
+                told = True
+                subscribed()
+            if not told and now - started > HANDSHAKE_TIMEOUT_S:
+                raise Lost(f"the broker did not answer within {HANDSHAKE_TIMEOUT_S:g} s")
+            if self._full:
+                # Every packet id is taken. What was not sent is sent again after the next connect.
+                raise Lost("the broker does not acknowledge what we publish")
+            if now - heard > keep_alive_s * (1 + ANSWER_WITHIN):
+                raise Lost("the broker does not answer to pings")
+
+    def _step(self, poller: select.poll, wake: socket.socket, tick_s: float, heard: float) -> float:
+        websocket = self._websocket
+        if websocket is None:
+            raise Lost("the connection was closed")
+        descriptor = websocket.fileno()
+        writing = websocket.unsent or self._client.want_write()
+        poller.register(descriptor, select.POLLIN | (select.POLLOUT if writing else 0))
+        pending = websocket.pending
+        events = dict(poller.poll(0 if pending else tick_s * 1000))
+        if wake.fileno() in events:
+            with contextlib.suppress(BlockingIOError):
+                wake.recv(4096)
+        if pending or events.get(descriptor, 0) & ~select.POLLOUT:
+            heard = time.monotonic()
+            self._check(self._client.loop_read())
+        websocket.flush()
+        if self._client.want_write():
+            self._check(self._client.loop_write())
+        self._check(self._client.loop_misc())
+        return heard
+
+    def _check(self, result: MQTTErrorCode) -> None:
+        code = self._connack
+        if code is not None and code.is_failure:
+            client_id = self._options.identity.client_id
+            if code == "Client identifier not valid":
+                raise NameInUse
+            if code == "Server unavailable":
+                raise Lost("the broker is not available")
+            raise Refused(refusals.not_authorized(client_id, url=self._url))
+        if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise Lost(mqtt.error_string(result).rstrip(".").lower())
+
+    def _is_subscribed(self) -> bool:
+        if self._suback is None:
+            return False
+        for topic_filter, code in zip(self._options.subscriptions, self._suback, strict=False):
+            if code.is_failure:
+                client_id = self._options.identity.client_id
+                raise Refused(refusals.subscription_refused(topic_filter, client_id, url=self._url))
+        return True
+
+    def say_goodbye(self) -> None:
+        """Send what is queued and DISCONNECT, which keeps the broker from publishing the will [MQTT-3.14.4-3]."""
+        self._saying_goodbye = True
+        deadline = time.monotonic() + GOODBYE_TIMEOUT_S
+        self._client.disconnect()
+        poller = select.poll()
+        while (websocket := self._websocket) is not None and time.monotonic() < deadline:
+            poller.register(websocket.fileno(), select.POLLOUT)
+            if poller.poll(100):
+                self._client.loop_write()
+
+    def close(self) -> None:
+        """Drop the connection; nothing is said."""
+        websocket, self._websocket = self._websocket, None
+        if websocket is not None:
+            websocket.end(linger_s=0.0)
+            websocket.close()
+        self._socket = None
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> bool:
+        """Queue one packet; False when it cannot be sent on this connection."""
+        result = self._client.publish(topic, payload, qos, retain).rc
+        if result == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            self._full = True
+        return result == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def close_in_child(self) -> None:
+        """Close this process's copy of the socket; the connection itself is the parent's and goes on."""
+        self._websocket = None
+        if self._socket is not None:
+            self._socket.close()

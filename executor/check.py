@@ -1,0 +1,71 @@
+"""``airflow edge-mqtt check``: would the executor get through to the bridge from here, as who it is?
+
+It goes as far as HTTP: no MQTT name is taken, so it can be run beside a scheduler that is connected.
+"""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import httpx
+from airflow.configuration import conf
+
+from edge_mqtt.certs.errors import CertificateError
+from edge_mqtt.certs.tls import Party, client_context, expiry_warning, explain_tls_error, load_party
+from edge_mqtt.executor.errors import CannotDial, SettingsError
+from edge_mqtt.executor.line import check_role
+from edge_mqtt.executor.settings import ExecutorSettings, read_settings
+
+#: Seconds that the bridge may take to answer.
+TIMEOUT_S = 10.0
+#: Exit codes.
+UNREACHABLE = 1
+WRONG_SETTINGS = 2
+
+
+def check_command(_args: object = None) -> None:
+    """Print what was found; exit with 1 when the bridge is not reached, with 2 when a setting or file is wrong."""
+    try:
+        settings = read_settings(conf)
+        party = load_party(settings.certs)
+        check_role(party, settings)
+        context = client_context(party)
+    except (SettingsError, CertificateError, CannotDial) as error:
+        _fail(str(error), WRONG_SETTINGS)
+    _say(f"certificate  {party.identity}, valid until {party.not_after:%Y-%m-%d}, from {party.directory}")
+    warning = expiry_warning(party, datetime.now(UTC))
+    if warning is not None:
+        _say(f"warning      {warning}")
+    _reach(settings, party, context)
+
+
+def _reach(settings: ExecutorSettings, party: Party, context: ssl.SSLContext) -> None:
+    address = settings.bridge_url.replace("wss://", "https://", 1)
+    try:
+        # Any answer will do: it shows that each side has accepted the other's certificate.
+        httpx.get(address, verify=context, timeout=TIMEOUT_S)
+    except httpx.TransportError as error:
+        _fail(f"{settings.bridge_url} is not reached: {_explain(error)}", UNREACHABLE)
+    _say(f"bridge       {settings.bridge_url} answers and accepts {party.identity}")
+
+
+def _explain(error: BaseException) -> str:
+    """Return the innermost reason in words; httpx wraps what TLS and the socket said."""
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, OSError):
+            return explain_tls_error(reason)
+        reason = reason.__cause__ or reason.__context__
+    return str(error) or type(error).__name__
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _fail(line: str, code: int) -> NoReturn:
+    sys.stderr.write(line + "\n")
+    raise SystemExit(code)

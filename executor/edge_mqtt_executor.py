@@ -1,0 +1,335 @@
+"""The executor: translates between Airflow's scheduler and the link to the bridge, and decides nothing itself.
+
+Airflow's rules that shape it (``airflow.jobs.scheduler_job_runner``, ``airflow.executors.base_executor``):
+
+- ``queue_workload`` runs inside the scheduler's transaction, ``_process_workloads`` after its commit: only the
+  latter may publish.
+- A row that another transaction has locked is skipped by ``process_executor_events`` and its event dropped. What it
+  has handled it takes out of the very dict that ``get_event_buffer`` returned, so what is left in there at the next
+  ``sync`` was passed over and is offered again; what is gone was committed, for otherwise the scheduler had died.
+  Only then is the bridge told to forget the event.
+- The info of a running event is written to ``external_executor_id``: it must be the job's id.
+- What the scheduler drops from ``running`` by itself (no heartbeat, connection test overdue) it has given up.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.exceptions import AirflowConfigException
+from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.executor_utils import ExecutorName as AirflowExecutorName
+from airflow.utils.state import TaskInstanceState
+
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobStarted, Outcome
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.executor.errors import SettingsError
+from edge_mqtt.executor.exchange import UnknownJobs
+from edge_mqtt.executor.jobs import JobBook, Offer
+from edge_mqtt.executor.link import Line, Link
+from edge_mqtt.executor.settings import ExecutorSettings, read_settings
+from edge_mqtt.executor.workloads import is_task_key, order_for
+
+if TYPE_CHECKING:
+    from airflow.executors.base_executor import EventBufferValueType
+    from airflow.executors.workloads import ExecutorWorkload
+    from airflow.executors.workloads.types import WorkloadKey
+    from airflow.models.taskinstance import TaskInstance
+
+log = logging.getLogger(__name__)
+
+#: Seconds to wait for the bridge when tasks of a dead scheduler are taken over. Airflow holds their rows locked
+#: meanwhile; without an answer they are adopted all the same.
+ADOPT_TIMEOUT_S = 3.0
+#: Seconds that a scheduler's shutdown waits for the bridge to have what was just submitted and acknowledged.
+FLUSH_TIMEOUT_S = 5.0
+
+
+class EdgeMqttExecutor(BaseExecutor):
+    """Runs workloads on edge workers, through the edge bridge."""
+
+    pre_assigns_external_executor_id = True
+    supports_callbacks = True
+    supports_connection_test = True
+    supports_multi_team = True
+    is_local = False
+    is_production = True
+    serve_logs = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Make the executor; it connects at ``start``, because the api-server makes one just to ask about logs."""
+        super().__init__(*args, **kwargs)
+        self._book: JobBook[WorkloadKey] = JobBook()
+        self._handed_out: list[dict[WorkloadKey, EventBufferValueType]] = []
+        self._settings: ExecutorSettings | None = None
+        self._link: Link | None = None
+        self._incarnation = uuid.uuid4().hex
+
+    # ------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Read the settings and begin connecting in the background.
+
+        :raises AirflowConfigException: a setting is missing or wrong.
+        """
+        try:
+            self._settings = read_settings(self.conf)
+        except SettingsError as error:
+            log.critical("%s", error, extra={"action": "settings_error"})
+            raise AirflowConfigException(str(error)) from None
+        self._answer_to_class_name()
+        self._link = self._make_link(self._settings)
+        self._link.start()
+        log.info(
+            "handing jobs to the bridge at %s",
+            self._settings.bridge_url,
+            extra={"action": "executor_started", "bridge_url": self._settings.bridge_url},
+        )
+
+    def end(self) -> None:
+        """Let what was just submitted reach the bridge, then disconnect; running jobs go on and are adopted later."""
+        if self._link is None:
+            return
+        if not self._link.flush(timeout_s=FLUSH_TIMEOUT_S):
+            log.warning(
+                "shutting down before the bridge has everything: the next scheduler submits it again",
+                extra={"action": "flush_incomplete"},
+            )
+        self.terminate()
+
+    def terminate(self) -> None:
+        """Disconnect at once."""
+        if self._link is not None:
+            self._link.stop()
+
+    def _make_link(self, settings: ExecutorSettings) -> Link:
+        name = "executor" if self.team_name is None else f"executor[{self.team_name}]"
+        return Link(lambda: self._open_line(settings), topics=Topics(settings.topic_prefix), name=name)
+
+    def _open_line(self, settings: ExecutorSettings) -> Line:
+        from edge_mqtt.executor.line import open_line
+
+        return open_line(settings, incarnation=self._incarnation)
+
+    def _answer_to_class_name(self) -> None:
+        """Give the executor its class name as alias when it has none.
+
+        Beside another executor, Airflow assigns job ids only to tasks whose ``executor=`` is exactly the alias or the
+        module path, though it routes those with the bare class name here too. Its core executors have such an alias.
+        """
+        if self.name is not None and self.name.alias is None:
+            self.name = AirflowExecutorName(
+                module_path=self.name.module_path,
+                alias=self.name.module_path.rpartition(".")[2],
+                team_name=self.name.team_name,
+            )
+
+    # ------------------------------------------------------------ Airflow -> bridge
+
+    def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
+        """Submit workloads whose state is committed."""
+        link, settings = self._started()
+        for workload in workload_items:
+            order = order_for(workload, default_queue=settings.default_queue)
+            job_id = order.job.job_id
+            self._retire(order.key, self._book.begin(order.key, job_id))
+            link.submit(order.job, order.token)
+            self._unqueue(order.key)
+            self.running.add(order.key)
+            if not order.id_is_known:
+                # Written to the database by this event; an adoption before that resets the task.
+                self.change_state(order.key, TaskInstanceState.QUEUED, job_id, remove_running=False)
+
+    def _retire(self, key: WorkloadKey, earlier: JobId | None) -> None:
+        """Take no more notice of earlier jobs of ``key``: a later one is Airflow's concern now."""
+        link, _ = self._started()
+        if earlier is not None:
+            link.dismiss(earlier)
+        for job_id in self._book.offered_for(key):
+            self._settle(job_id)
+
+    def _unqueue(self, key: WorkloadKey) -> None:
+        """Take ``key`` from whichever queue it is in."""
+        queues: tuple[dict[Any, Any], ...] = (
+            self.queued_tasks,
+            self.queued_callbacks,
+            self.queued_connection_tests,
+        )
+        for queue in queues:
+            queue.pop(key, None)
+
+    def revoke_task(self, *, ti: TaskInstance) -> None:
+        """Have a task's job stopped and forget it; says nothing to Airflow."""
+        key = ti.key
+        self._unqueue(key)
+        self.running.discard(key)
+        job_id = self._book.forget(key) or ti.external_executor_id
+        if self._link is None:
+            return
+        self._retire(key, None)
+        if job_id is not None:
+            self._link.cancel(JobId(job_id))
+
+    def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
+        """Take over the tasks of a scheduler that died; return those that the bridge does not know.
+
+        A task that is given back is reset by Airflow and runs again, so when the bridge can't be asked everything
+        is adopted; jobs that turn out to be unknown later are reported as failed, which Airflow retries.
+        """
+        link, _ = self._started()
+        jobs = {JobId(ti.external_executor_id): ti for ti in tis if ti.external_executor_id}
+        if not jobs:
+            return tis
+        known = link.adopt(tuple(jobs), timeout_s=ADOPT_TIMEOUT_S)
+        if known is None:
+            log.warning(
+                "the bridge can't be asked about %d tasks of a scheduler that died: adopting them",
+                len(jobs),
+                extra={"action": "adopted_unasked", "jobs": len(jobs)},
+            )
+        adopted = {job_id: ti for job_id, ti in jobs.items() if known is None or job_id in known}
+        for job_id, ti in adopted.items():
+            self._adopt(ti.key, job_id)
+        return [ti for ti in tis if JobId(ti.external_executor_id or "") not in adopted]
+
+    def _adopt(self, key: WorkloadKey, job_id: JobId) -> None:
+        self._retire(key, self._book.begin(key, job_id))
+        self.running.add(key)
+        log.info("job adopted", extra={"action": "job_adopted", "job_id": job_id})
+        finished = self._book.claim(job_id)
+        if finished is not None:
+            self._on_finished(finished)
+
+    # ------------------------------------------------------------ bridge -> Airflow
+
+    def sync(self) -> None:
+        """Turn the bridge's news into Airflow's events."""
+        if self._link is None:
+            return
+        self._follow_up_offers()
+        for event in self._link.news():
+            if isinstance(event, JobStarted):
+                self._on_started(event)
+            elif isinstance(event, JobFinished):
+                self._on_finished(event)
+            else:
+                self._on_unknown(event)
+        self._cancel_abandoned()
+        self._let_unclaimed_go()
+
+    def get_event_buffer(self, dag_ids: Any = None) -> dict[WorkloadKey, EventBufferValueType]:
+        """Return and flush the events; remembers the dict, because the scheduler takes out of it what it handles."""
+        events = super().get_event_buffer(dag_ids)
+        self._handed_out.append(events)
+        return events
+
+    def _on_started(self, event: JobStarted) -> None:
+        key = self._book.key_of(event.job_id)
+        # A key that is queued again belongs to a later job, whose id this event would overwrite.
+        if key is None or key in self.queued_tasks or self._book.start(event.job_id) is None:
+            return
+        self.running_state(key, info=event.job_id)
+
+    def _on_finished(self, event: JobFinished) -> None:
+        if self._book.is_offered(event.job_id):
+            return
+        key = self._book.key_of(event.job_id)
+        if key is None:
+            # Of a scheduler that died: this one may be asked to adopt it yet.
+            self._book.keep_unclaimed(event, self._now())
+            return
+        if event.outcome is Outcome.SUCCESS:
+            self.success(key, info=event.detail or None)
+        else:
+            self.fail(key, info=event.detail or event.outcome.value)
+        if event.outcome is Outcome.LOST:
+            self.log_task_event(event="edge job lost", extra=event.detail, ti_key=key)
+        self._book.forget(key)
+        offered = self.event_buffer[key]
+        self._book.offer(Offer(key=key, job_id=event.job_id, event=offered, offered_at=self._now()))
+
+    def _on_unknown(self, event: UnknownJobs) -> None:
+        for job_id in event.job_ids:
+            log.warning("the bridge does not know an adopted job", extra={"action": "job_unknown", "job_id": job_id})
+            detail = "the edge bridge does not know this job: it never arrived there"
+            if self._book.key_of(job_id) is not None:
+                self._on_finished(JobFinished(job_id=job_id, outcome=Outcome.LOST, detail=detail))
+
+    def _follow_up_offers(self) -> None:
+        """Settle the final events that Airflow has handled and offer those again that it passed over."""
+        passed_over: dict[WorkloadKey, EventBufferValueType] = {}
+        for events in self._handed_out:
+            passed_over.update(events)
+        self._handed_out.clear()
+        now = self._now()
+        for offer in self._book.offers():
+            if offer.due_at is not None:
+                if offer.due_at <= now:
+                    offer.due_at = None
+                    self.event_buffer.setdefault(offer.key, offer.event)
+            elif offer.key in self.event_buffer:
+                continue
+            elif not is_task_key(offer.key) or passed_over.get(offer.key) != offer.event:
+                self._settle(offer.job_id)
+            elif not offer.passed_over(now):
+                log.warning(
+                    "Airflow does not take the final event of a job: its task instance is gone",
+                    extra={"action": "event_not_taken", "job_id": offer.job_id},
+                )
+                self._settle(offer.job_id)
+
+    def _settle(self, job_id: JobId) -> None:
+        link, _ = self._started()
+        self._book.settle(job_id)
+        link.acknowledge(job_id)
+
+    def _cancel_abandoned(self) -> None:
+        """Stop the jobs that the scheduler has given up by taking them from ``running`` itself."""
+        link, _ = self._started()
+        for key in self._book.keys() - self.running:
+            job_id = self._book.forget(key)
+            if job_id is not None:
+                log.warning(
+                    "Airflow has given up a job: cancelling it", extra={"action": "job_abandoned", "job_id": job_id}
+                )
+                link.cancel(job_id)
+
+    def _let_unclaimed_go(self) -> None:
+        """Acknowledge final events that nobody adopted: their tasks reported their own end, nothing is missing."""
+        link, settings = self._started()
+        for job_id in self._book.expire_unclaimed(self._now() - settings.unclaimed_for_s):
+            link.acknowledge(job_id)
+
+    # ------------------------------------------------------------ for people
+
+    def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
+        """Name the source of a running task's lines, which are read from the log folder that the bridge writes.
+
+        Any message keeps Airflow from asking the worker's port 8793, which cannot be reached from here
+        (``airflow.utils.log.file_task_handler``); lines of our own would be shown twice.
+        """
+        named = ti.hostname and ti.try_number == try_number
+        worker = f"edge worker {ti.hostname}" if named else "its edge worker"
+        return [f"Log received live from {worker} by the edge bridge"], []
+
+    def debug_dump(self) -> None:
+        """Log what the executor holds, the link included; called on the scheduler's SIGUSR2."""
+        super().debug_dump()  # type: ignore[no-untyped-call]
+        if self._link is None:
+            log.info("executor.link: not started")
+            return
+        log.info("executor.link: %s", self._link.status())
+        log.info("executor.jobs (%d current, %d final events not handled)", len(self._book), len(self._book.offers()))
+
+    def _started(self) -> tuple[Link, ExecutorSettings]:
+        if self._link is None or self._settings is None:
+            raise RuntimeError("the executor is not started: call start() first")
+        return self._link, self._settings
+
+    def _now(self) -> float:
+        return time.monotonic()

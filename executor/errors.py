@@ -1,0 +1,20 @@
+"""Errors of the executor's side.
+
+ExecutorError
+├── SettingsError   an option of ``[edge_mqtt]`` is missing or wrong
+└── CannotDial      the connection can't even be tried: its certificate is missing or not an executor's
+"""
+
+from __future__ import annotations
+
+
+class ExecutorError(Exception):
+    """Root of what can go wrong on the executor's side; its text is one line that says what to do."""
+
+
+class SettingsError(ExecutorError):
+    """An option of ``[edge_mqtt]`` is missing or wrong."""
+
+
+class CannotDial(ExecutorError):
+    """There is nothing to connect with; may be cured while the scheduler runs."""

@@ -1,0 +1,232 @@
+"""What the executor owes the bridge and what the bridge has told it. No threads, no clock, no connection.
+
+Everything that goes out stays here until the bridge has answered it; what is answered how, is decided here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
+from edge_mqtt.broker_bridge.protocol.messages import (
+    AdoptReply,
+    AdoptRequest,
+    CancelJob,
+    JobAccepted,
+    JobFinished,
+    JobSpec,
+    JobStarted,
+    Message,
+    Outcome,
+    Submit,
+)
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.certs.identity import Identity
+
+#: What the bridge calls a job that has ended, in an :class:`AdoptReply`.
+_ENDED = "finished"
+#: Marks the request by which is seen whether a cancel has had its effect.
+_CANCEL_CHECK = "cancel:"
+#: Jobs whose final event is acknowledged without asking. A repeat can only come shortly after the first, at most one
+#: reconnect later; one that has dropped out of the memory is just offered again.
+_DISMISSED_MEMORY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownJobs:
+    """The bridge, asked late, does not know these jobs: they never arrived or were purged."""
+
+    job_ids: tuple[JobId, ...]
+
+
+News = JobStarted | JobFinished | UnknownJobs
+
+#: Topic and message, in the order of sending.
+Post = list[tuple[str, Message]]
+#: What something unanswered is about: its kind and the job's or request's id.
+_Subject = tuple[str, str]
+
+
+@dataclass(slots=True)
+class Unanswered:
+    """Something that is sent again until it is answered."""
+
+    subject: _Subject
+    #: Makes the messages, for whoever we are on the connection.
+    post: Callable[[Identity], Post] = field(repr=False)
+    jobs: tuple[JobId, ...]
+    #: Monotonic seconds.
+    due_at: float
+    delay_s: float
+
+
+class Exchange:
+    """Outgoing things until they are answered, incoming news until they are read."""
+
+    def __init__(self, topics: Topics, *, resend_s: float, resend_at_most_s: float) -> None:
+        """Prepare.
+
+        :param resend_s: seconds until something unanswered is sent again; doubled each time up to the next one.
+        """
+        self._topics = topics
+        self._resend_s = resend_s
+        self._resend_at_most_s = resend_at_most_s
+        self._unanswered: dict[_Subject, Unanswered] = {}
+        self._acks: dict[JobId, None] = {}
+        self._dismissed: OrderedDict[JobId, None] = OrderedDict()
+        self._news: deque[News] = deque()
+        self._asking: set[str] = set()
+        self._answers: dict[str, frozenset[JobId]] = {}
+
+    # ------------------------------------------------------------ outgoing
+
+    def submit(self, job: JobSpec, token: str, now: float) -> Unanswered:
+        """Owe the bridge a job."""
+
+        def post(me: Identity) -> Post:
+            submit = Submit(executor=ExecutorName(me.name), job=job, token=token)
+            return [(self._topics.submit(job.queue), submit)]
+
+        return self._owe(("submit", job.job_id), post, (job.job_id,), now)
+
+    def cancel(self, job_id: JobId, now: float) -> Unanswered:
+        """Owe the bridge a cancel: nothing answers it, so the same asks how the job stands."""
+
+        def post(me: Identity) -> Post:
+            topic = self._topics.admin_request(me)
+            check = AdoptRequest(request_id=f"{_CANCEL_CHECK}{job_id}", job_ids=(job_id,))
+            return [(topic, CancelJob(job_id=job_id)), (topic, check)]
+
+        self.dismiss(job_id)
+        self._unanswered.pop(("submit", job_id), None)
+        return self._owe(("cancel", job_id), post, (job_id,), now)
+
+    def adopt(self, request: AdoptRequest, now: float) -> Unanswered:
+        """Owe the bridge the question whether it knows these jobs."""
+
+        def post(me: Identity) -> Post:
+            return [(self._topics.admin_request(me), request)]
+
+        for job_id in request.job_ids:
+            # Its final event may have been acknowledged here before anybody wanted it; the bridge tells it again.
+            self._dismissed.pop(job_id, None)
+        self._asking.add(request.request_id)
+        return self._owe(("adopt", request.request_id), post, request.job_ids, now)
+
+    def _owe(
+        self, subject: _Subject, post: Callable[[Identity], Post], jobs: tuple[JobId, ...], now: float
+    ) -> Unanswered:
+        item = Unanswered(subject=subject, post=post, jobs=jobs, due_at=now + self._resend_s, delay_s=self._resend_s)
+        self._unanswered[subject] = item
+        return item
+
+    def acknowledge(self, job_id: JobId) -> None:
+        """Owe the bridge the word that Airflow has the job's final event."""
+        self.dismiss(job_id)
+        self._acks[job_id] = None
+
+    def dismiss(self, job_id: JobId) -> None:
+        """Acknowledge the job's final event whenever it comes, without handing it out."""
+        self._dismissed[job_id] = None
+        self._dismissed.move_to_end(job_id)
+        if len(self._dismissed) > _DISMISSED_MEMORY:
+            self._dismissed.popitem(last=False)
+
+    def give_up(self, item: Unanswered, why: str) -> None:
+        """Owe ``item`` no longer: it can never be sent; its jobs have failed."""
+        self._unanswered.pop(item.subject, None)
+        self._news.extend(JobFinished(job_id=job_id, outcome=Outcome.FAILED, detail=why) for job_id in item.jobs)
+
+    def restart(self) -> None:
+        """Have everything unanswered sent again: there is a new connection."""
+        for item in self._unanswered.values():
+            item.due_at, item.delay_s = 0.0, self._resend_s
+
+    def due(self, now: float) -> list[Unanswered]:
+        """Return what is to be sent now, oldest first, and plan when it is to be sent again."""
+        due = [item for item in self._unanswered.values() if item.due_at <= now]
+        for item in due:
+            item.due_at = now + item.delay_s
+            item.delay_s = min(2 * item.delay_s, self._resend_at_most_s)
+        return due
+
+    def next_due_at(self) -> float | None:
+        """Return when something is to be sent again, in monotonic seconds."""
+        return min((item.due_at for item in self._unanswered.values()), default=None)
+
+    def take_acks(self) -> list[JobId]:
+        """Return the acknowledgements to send; what could not be sent is to be given back to ``acknowledge``."""
+        acks, self._acks = list(self._acks), {}
+        return acks
+
+    @property
+    def acks(self) -> int:
+        """How many acknowledgements are still to be sent."""
+        return len(self._acks)
+
+    @property
+    def unanswered(self) -> int:
+        """How much the bridge has not answered."""
+        return len(self._unanswered)
+
+    @property
+    def is_clear(self) -> bool:
+        """The bridge has every job and, as far as that can be known, every acknowledgement."""
+        return not self._acks and not any(kind == "submit" for kind, _ in self._unanswered)
+
+    # ------------------------------------------------------------ incoming
+
+    def take(self, message: Message) -> bool:
+        """Take what the bridge says; False when it is nothing for an executor."""
+        if isinstance(message, JobAccepted | JobStarted | JobFinished):
+            self._unanswered.pop(("submit", message.job_id), None)
+            if isinstance(message, JobFinished):
+                self._unanswered.pop(("cancel", message.job_id), None)
+            if not isinstance(message, JobAccepted) and not self._is_dismissed(message):
+                self._news.append(message)
+        elif isinstance(message, AdoptReply):
+            self._take_adopt_reply(message)
+        else:
+            return False
+        return True
+
+    def _take_adopt_reply(self, reply: AdoptReply) -> None:
+        if reply.request_id.startswith(_CANCEL_CHECK):
+            job_id = JobId(reply.request_id.removeprefix(_CANCEL_CHECK))
+            if reply.states.get(job_id, _ENDED) == _ENDED:
+                self._unanswered.pop(("cancel", job_id), None)
+            return
+        asked = self._unanswered.pop(("adopt", reply.request_id), None)
+        if asked is None:
+            return
+        if reply.request_id in self._asking:
+            self._answers[reply.request_id] = frozenset(reply.states)
+            return
+        unknown = tuple(job_id for job_id in asked.jobs if job_id not in reply.states)
+        if unknown:
+            self._news.append(UnknownJobs(unknown))
+
+    def is_answered(self, request_id: str) -> bool:
+        """Tell whether the bridge has said which of those jobs it knows."""
+        return request_id in self._answers
+
+    def answer(self, request_id: str) -> frozenset[JobId] | None:
+        """Return the jobs that the bridge knows; None, and wait no longer, when it has not answered."""
+        self._asking.discard(request_id)
+        return self._answers.pop(request_id, None)
+
+    def read(self) -> list[News]:
+        """Return what has come in since the last call, oldest first."""
+        news = [item for item in self._news if not self._is_dismissed(item)]
+        self._news.clear()
+        return news
+
+    def _is_dismissed(self, item: News) -> bool:
+        """Tell whether nobody wants ``item`` any more; a final event is acknowledged then."""
+        if isinstance(item, UnknownJobs) or item.job_id not in self._dismissed:
+            return False
+        if isinstance(item, JobFinished):
+            self._acks[item.job_id] = None
+        return True

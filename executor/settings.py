@@ -1,0 +1,93 @@
+"""The executor's settings, read from Airflow's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX
+from edge_mqtt.executor.errors import SettingsError
+
+SECTION = "edge_mqtt"
+#: Seconds between MQTT keep alive pings when nothing is set.
+DEFAULT_KEEP_ALIVE_S = 60
+#: Airflow's own default of ``[scheduler] orphaned_tasks_check_interval``, in seconds.
+_ORPHAN_CHECK_S = 300.0
+#: Airflow's own default of ``[scheduler] scheduler_health_check_threshold``, in seconds.
+_SCHEDULER_DEAD_AFTER_S = 30.0
+
+
+class Configuration(Protocol):
+    """What is asked of Airflow's configuration; an executor of a team sees its team's values."""
+
+    def get(self, section: str, key: str, *, fallback: str) -> str | None:
+        """Return an option's value."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExecutorSettings:
+    """What the executor needs to know."""
+
+    #: Where the bridge listens: ``wss://host:443/mqtt``.
+    bridge_url: str
+    #: The folder with ``ca.crt``, ``tls.crt`` and ``tls.key``.
+    certs: Path
+    #: The first level of every topic.
+    topic_prefix: str
+    #: Seconds between MQTT keep alive pings.
+    keep_alive_s: int
+    #: The queue of workloads that name none (callbacks).
+    default_queue: str
+    #: Seconds for which the final event of a job that nobody here knows is kept for an adoption.
+    unclaimed_for_s: float
+
+
+def read_settings(conf: Configuration) -> ExecutorSettings:
+    """Read and check the settings.
+
+    :raises SettingsError: an option is missing or wrong; one line that names it and says what to do.
+    """
+    return ExecutorSettings(
+        bridge_url=_bridge_url(conf),
+        certs=Path(_mandatory(conf, "executor_certs", "the folder that `edge-certs issue executor NAME` made")),
+        topic_prefix=conf.get(SECTION, "topic_prefix", fallback=DEFAULT_PREFIX) or DEFAULT_PREFIX,
+        keep_alive_s=_positive_int(conf, "keep_alive", DEFAULT_KEEP_ALIVE_S),
+        default_queue=conf.get("operators", "default_queue", fallback="default") or "default",
+        unclaimed_for_s=_adoption_window_s(conf),
+    )
+
+
+def _bridge_url(conf: Configuration) -> str:
+    url = _mandatory(conf, "bridge_url", "the bridge's address, such as wss://bridge.example.com:443/mqtt")
+    parts = urlsplit(url)
+    if parts.scheme != "wss" or not parts.hostname:
+        raise SettingsError(f"[{SECTION}] bridge_url is {url!r}: it must look like wss://bridge.example.com:443/mqtt")
+    return url
+
+
+def _mandatory(conf: Configuration, key: str, what: str) -> str:
+    value = conf.get(SECTION, key, fallback="")
+    if not value:
+        variable = f"AIRFLOW__{SECTION.upper()}__{key.upper()}"
+        raise SettingsError(f"[{SECTION}] {key} is not set: set it (or {variable}) to {what}")
+    return value
+
+
+def _positive_int(conf: Configuration, key: str, default: int) -> int:
+    text = conf.get(SECTION, key, fallback=str(default))
+    try:
+        value = int(text or default)
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise SettingsError(f"[{SECTION}] {key} is {text!r}: it must be a whole number of seconds above 0")
+    return value
+
+
+def _adoption_window_s(conf: Configuration) -> float:
+    """Return how long after a scheduler's death another one may still adopt its tasks: two checks, to be sure."""
+    check = conf.get("scheduler", "orphaned_tasks_check_interval", fallback=str(_ORPHAN_CHECK_S))
+    dead_after = conf.get("scheduler", "scheduler_health_check_threshold", fallback=str(_SCHEDULER_DEAD_AFTER_S))
+    return 2 * float(check or _ORPHAN_CHECK_S) + float(dead_after or _SCHEDULER_DEAD_AFTER_S)

@@ -1,0 +1,100 @@
+"""Airflow's workloads as jobs. The one place that knows how workloads and their keys look in which Airflow."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeGuard
+
+from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
+from airflow.models.taskinstancekey import TaskInstanceKey
+
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecutorWorkload
+    from airflow.executors.workloads.types import WorkloadKey
+
+#: The priority of workloads to which Airflow gives none; the bridge takes callbacks before tasks anyway.
+_NO_PRIORITY = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """A workload, ready to be submitted."""
+
+    key: WorkloadKey
+    job: JobSpec
+    token: str = field(repr=False)
+    #: Airflow has the job's id in its database already.
+    id_is_known: bool
+
+
+def is_task_key(key: object) -> TypeGuard[TaskInstanceKey]:
+    """Tell whether ``key`` is a task instance's: only for those does Airflow say which events it has handled."""
+    return isinstance(key, TaskInstanceKey)
+
+
+def order_for(workload: ExecutorWorkload, *, default_queue: str) -> Order:
+    """Return the job that ``workload`` is.
+
+    :param default_queue: the queue of workloads that name none.
+    :raises TypeError: it is not a workload that Airflow 3.3 gives to executors.
+    """
+    if isinstance(workload, ExecuteTask):
+        return _task(workload)
+    if isinstance(workload, ExecuteCallback):
+        return _callback(workload, default_queue)
+    if isinstance(workload, TestConnection):
+        return _connection_test(workload, default_queue)
+    raise TypeError(f"an executor of this version cannot run a {type(workload).__name__}")
+
+
+def _task(workload: ExecuteTask) -> Order:
+    ti = workload.ti
+    known = ti.external_executor_id
+    job = JobSpec(
+        job_id=JobId(known or str(uuid.uuid4())),
+        type=WorkloadType.TASK,
+        queue=ti.queue,
+        priority=ti.priority_weight,
+        slots=max(1, ti.pool_slots),
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        try_number=ti.try_number,
+        log_path=workload.log_path,
+        workload=_without_token(workload),
+    )
+    return Order(key=workload.key, job=job, token=workload.token, id_is_known=known is not None)
+
+
+def _callback(workload: ExecuteCallback, default_queue: str) -> Order:
+    job = JobSpec(
+        job_id=JobId(workload.callback.id),
+        type=WorkloadType.CALLBACK,
+        queue=default_queue,
+        priority=_NO_PRIORITY,
+        dag_id=str(workload.callback.data.get("dag_id") or ""),
+        log_path=workload.log_path,
+        workload=_without_token(workload),
+    )
+    return Order(key=workload.key, job=job, token=workload.token, id_is_known=True)
+
+
+def _connection_test(workload: TestConnection, default_queue: str) -> Order:
+    job = JobSpec(
+        job_id=JobId(str(workload.connection_test_id)),
+        type=WorkloadType.CONNECTION_TEST,
+        queue=workload.queue or default_queue,
+        priority=_NO_PRIORITY,
+        workload=_without_token(workload),
+    )
+    return Order(key=workload.key, job=job, token=workload.token, id_is_known=True)
+
+
+def _without_token(workload: ExecutorWorkload) -> dict[str, object]:
+    """Return the workload as JSON: the token stays in the data centre, the rest goes to the worker."""
+    return workload.model_dump(mode="json", exclude={"token"})

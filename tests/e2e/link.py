@@ -1,0 +1,245 @@
+"""A network link that can be made bad: a TCP proxy in one thread, for tests of what an outage does."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+_HOST = "127.0.0.1"
+#: Bytes held for a direction whose receiver is slow or far; the sender waits then, as it would for a real link.
+_WINDOW_BYTES = 1 << 18
+#: close() sends RST instead of FIN: an abort, as when the way back is gone.
+_ABORT = struct.pack("ii", 1, 0)
+
+
+class _Flow:
+    """One direction of one connection."""
+
+    def __init__(self, source: socket.socket, sink: socket.socket, *, up: bool) -> None:
+        self.source = source
+        self.sink = sink
+        self.up = up
+        self.waiting: deque[tuple[float, bytes]] = deque()
+        self.held = 0
+        self.ended = False
+
+    def next_due(self) -> float | None:
+        return self.waiting[0][0] if self.waiting else None
+
+
+class BadLink:
+    """Forwards connections to a port of this machine until told to be bad.
+
+    Public methods return when the link has become what they ask for.
+    """
+
+    def __init__(self, target_port: int) -> None:
+        """Start forwarding from :attr:`port`; nothing needs to listen on ``target_port`` yet."""
+        #: Seconds that every byte is under way, in each direction.
+        self.delay_s = 0.0
+        #: Bytes taken from those who connect, and for them.
+        self.bytes_up = 0
+        self.bytes_down = 0
+        #: Connections forwarded since the start.
+        self.connections = 0
+        self._target_port = target_port
+        self._listener: socket.socket | None = None
+        self.port = 0
+        self._listen()
+        self._flows: dict[socket.socket, _Flow] = {}
+        self._silent = False
+        self._orders: deque[tuple[Callable[[], None], threading.Event]] = deque()
+        self._bell, self._doorbell = socket.socketpair()
+        self._running = True
+        self._thread = threading.Thread(target=self._loop, name=f"bad-link[{target_port}]", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        """Use it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections it forwards now."""
+        return len(self._flows) // 2
+
+    def cut(self) -> None:
+        """Reset every connection and refuse new ones."""
+        self._order(self._cut)
+
+    def blackhole(self) -> None:
+        """Let every byte vanish: nobody is told anything, new connections hang."""
+        self._order(self._fall_silent)
+
+    def restore(self) -> None:
+        """Be a good link again."""
+        self._order(self._restore)
+
+    def close(self) -> None:
+        """Reset every connection and end."""
+        if self._running:
+            self._order(self._end)
+            self._thread.join()
+            self._bell.close()
+            self._doorbell.close()
+
+    # ---------------------------------------------------------------- what the orders do, in the thread
+
+    def _cut(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        for flow in list(self._flows.values()):
+            self._abort(flow)
+
+    def _fall_silent(self) -> None:
+        self._silent = True
+
+    def _restore(self) -> None:
+        self._silent = False
+        if self._listener is None:
+            self._listen()
+
+    def _end(self) -> None:
+        self._cut()
+        self._running = False
+
+    def _order(self, order: Callable[[], None]) -> None:
+        done = threading.Event()
+        self._orders.append((order, done))
+        self._doorbell.send(b"!")
+        done.wait()
+
+    # ---------------------------------------------------------------- the loop
+
+    def _loop(self) -> None:
+        while self._running:
+            for descriptor in self._ready():
+                descriptor()
+            self._deliver()
+
+    def _ready(self) -> list[Callable[[], None]]:
+        """Wait until something can be done; return what."""
+        actions: dict[int, Callable[[], None]] = {self._bell.fileno(): self._obey}
+        waiting = select.poll()
+        waiting.register(self._bell, select.POLLIN)
+        if not self._silent:
+            if self._listener is not None:
+                waiting.register(self._listener, select.POLLIN)
+                actions[self._listener.fileno()] = self._accept
+            for flow in self._flows.values():
+                if not flow.ended and flow.held < _WINDOW_BYTES:
+                    waiting.register(flow.source, select.POLLIN)
+                    actions[flow.source.fileno()] = _bound(self._read, flow)
+        return [actions[descriptor] for descriptor, _ in waiting.poll(self._timeout_ms())]
+
+    def _timeout_ms(self) -> int | None:
+        due = [at for flow in self._flows.values() if (at := flow.next_due()) is not None]
+        if self._silent or not due:
+            return None
+        # At least 1 ms: a receiver that takes nothing now must not make the loop spin.
+        return max(1, int((min(due) - time.monotonic()) * 1000))
+
+    def _obey(self) -> None:
+        self._bell.recv(1024)
+        while self._orders:
+            order, done = self._orders.popleft()
+            order()
+            done.set()
+
+    def _accept(self) -> None:
+        if self._listener is None or self._silent:
+            return
+        near, _ = self._listener.accept()
+        try:
+            far = socket.create_connection((_HOST, self._target_port), timeout=5.0)
+        except OSError:
+            _reset(near)
+            return
+        for end in (near, far):
+            end.setblocking(False)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._flows[near] = _Flow(near, far, up=True)
+        self._flows[far] = _Flow(far, near, up=False)
+        self.connections += 1
+
+    def _read(self, flow: _Flow) -> None:
+        if self._silent or flow.source not in self._flows:
+            return
+        try:
+            data = flow.source.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._abort(flow)
+            return
+        flow.ended = not data
+        flow.held += len(data)
+        if flow.up:
+            self.bytes_up += len(data)
+        else:
+            self.bytes_down += len(data)
+        flow.waiting.append((time.monotonic() + self.delay_s, data))
+
+    def _deliver(self) -> None:
+        now = time.monotonic()
+        for flow in list(self._flows.values()):
+            while not self._silent and flow.waiting and flow.waiting[0][0] <= now:
+                if not self._send(flow, *flow.waiting.popleft()):
+                    break
+
+    def _send(self, flow: _Flow, due: float, data: bytes) -> bool:
+        try:
+            if not data:
+                flow.sink.shutdown(socket.SHUT_WR)
+                if self._flows[flow.sink].ended and not self._flows[flow.sink].waiting:
+                    self._abort(flow)
+                return False
+            sent = flow.sink.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._abort(flow)
+            return False
+        flow.held -= sent
+        if sent < len(data):
+            flow.waiting.appendleft((due, data[sent:]))
+            return False
+        return True
+
+    def _abort(self, flow: _Flow) -> None:
+        for end in (flow.source, flow.sink):
+            if self._flows.pop(end, None) is not None:
+                _reset(end)
+
+    def _listen(self) -> None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((_HOST, self.port))
+        listener.listen()
+        self.port = listener.getsockname()[1]
+        self._listener = listener
+
+
+def _bound(method: Callable[[_Flow], None], flow: _Flow) -> Callable[[], None]:
+    return lambda: method(flow)
+
+
+def _reset(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    end.close()

@@ -1,0 +1,221 @@
+"""Who gets in: certificates, client ids, names in use, and what a refusal looks like on both sides."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from broker_parts import EXECUTOR, ROGUE, TOPICS, VICTIM, BrokerThread, Recorder, Site, connect_packet
+from websockets.exceptions import ConnectionClosed
+
+from edge_mqtt.broker_bridge.broker import listener as listener_module
+from edge_mqtt.broker_bridge.broker import tls_connection
+from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
+from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
+from edge_mqtt.broker_bridge.transport.port import RefusalReason
+from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.tls import client_context, load_party
+
+
+@pytest.fixture
+def site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Site]:
+    made = Site(tmp_path, caplog)
+    yield made
+    made.close()
+
+
+def options(identity: Identity, incarnation: str = "one", keep_alive_s: int = 60) -> ConnectOptions:
+    return ConnectOptions(identity=identity, incarnation=incarnation, keep_alive_s=keep_alive_s, subscriptions=())
+
+
+def refused(transport: PahoTransport) -> Recorder:
+    recorder = Recorder()
+    transport.start(recorder)
+    recorder.wait_event("refused")
+    assert recorder.events == ["refused"]
+    assert not transport.publish("t", b"", qos=0)
+    transport.stop()
+    return recorder
+
+
+def context_of_another_authority(site: Site) -> ssl.SSLContext:
+    site.other_store.issue(ROGUE, force=False, now=datetime.now(UTC))
+    context = client_context(load_party(site.other_store.folder(ROGUE)))
+    context.load_verify_locations(site.thread.store.directory / "bridge" / "ca.crt")
+    return context
+
+
+def context_without_certificate(site: Site) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(site.thread.store.directory / "bridge" / "ca.crt"))
+
+
+def context_of_a_server(site: Site) -> ssl.SSLContext:
+    context = context_without_certificate(site)
+    folder = site.thread.store.directory / "bridge"
+    context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    return context
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("make", [context_of_another_authority, context_without_certificate, context_of_a_server])
+def test_a_wrong_or_missing_certificate_is_refused_in_one_line(
+    site: Site, make: Callable[[Site], ssl.SSLContext], version: ssl.TLSVersion
+) -> None:
+    context = make(site)
+    context.maximum_version = version
+    transport = PahoTransport(site.thread.url, context, options(ROGUE))
+    if version is ssl.TLSVersion.TLSv1_2 and make is context_without_certificate:
+        # The alert of TLS 1.2 says no more than that the handshake failed; it need not be for ever.
+        recorder = Recorder()
+        transport.start(recorder)
+        site.expect_one_warning("127.0.0.1:", "refused", "certificate")
+        transport.stop()
+        assert recorder.events == []
+    else:
+        refusal = refused(transport).refusal
+        assert refusal is not None
+        assert refusal.reason is RefusalReason.NOT_AUTHORIZED
+        assert "certificate" in refusal.message
+        site.expect_one_warning("127.0.0.1:", "refused", "certificate")
+    site.expect_undisturbed_victim()
+
+
+def test_a_certificate_with_another_client_id_is_refused(site: Site) -> None:
+    transport = PahoTransport(site.thread.url, site.context(ROGUE), options(VICTIM))
+    refusal = refused(transport).refusal
+    assert refusal is not None
+    assert refusal.reason is RefusalReason.NOT_AUTHORIZED
+    site.expect_one_warning("127.0.0.1:", "worker:rogue", "worker:victim")
+    site.expect_undisturbed_victim()
+    assert site.broker.refused == 1
+
+
+def test_a_context_that_asks_for_no_certificate_is_not_served(site: Site, tmp_path: Path) -> None:
+    second = BrokerThread(tmp_path / "second")
+    careless = EmbeddedBroker(
+        ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), topics=TOPICS, host="127.0.0.1", port=0
+    )
+    with pytest.raises(ValueError, match="client certificates"):
+        second.run(careless.start())
+    second.close()
+    site.expect_undisturbed_victim()
+
+
+@pytest.mark.parametrize(
+    ("connect", "code", "reason"),
+    [
+        (connect_packet(ROGUE.client_id, clean=False), 5, "persistent session"),
+        (connect_packet(ROGUE.client_id, will_topic=TOPICS.presence(VICTIM.name)), 5, "will"),
+        (connect_packet(ROGUE.client_id, level=5), 1, "level 5"),
+        (connect_packet(""), 5, "client id ''"),
+    ],
+    ids=["persistent", "foreign will", "mqtt 5", "no client id"],
+)
+def test_what_a_client_asks_for_in_connect_is_checked(site: Site, connect: bytes, code: int, reason: str) -> None:
+    with site.raw(ROGUE) as client:
+        client.send(connect)
+        assert client.packet() == bytes((0x20, 2, 0, code))
+        with pytest.raises(ConnectionClosed):
+            client.packet()
+    site.expect_one_warning("127.0.0.1:", reason)
+    site.expect_undisturbed_victim()
+
+
+def test_a_silent_client_is_turned_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "CONNECT_TIMEOUT_S", 0.2)
+    with site.raw(ROGUE) as client, pytest.raises(ConnectionClosed):
+        client.packet()
+    site.expect_one_warning("127.0.0.1:", "no CONNECT")
+    site.expect_undisturbed_victim()
+
+
+def test_a_client_that_never_finishes_tls_is_turned_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls_connection, "TLS_TIMEOUT_S", 0.2)
+    with socket.create_connection(("127.0.0.1", site.broker.port)) as plain:
+        assert plain.recv(1) == b""
+    site.expect_one_warning("127.0.0.1:", "TLS handshake")
+    site.expect_undisturbed_victim()
+
+
+def test_a_plain_http_request_is_refused_in_one_line(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.broker.port)) as plain:
+        plain.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert not plain.recv(100).startswith(b"HTTP")
+    site.expect_one_warning("127.0.0.1:", "http request")
+    site.expect_undisturbed_victim()
+
+
+@pytest.mark.parametrize(("path", "status"), [("/", 404), ("/mqtt2", 404), ("/mqtt", 426)])
+def test_visitors_get_an_answer_and_make_no_noise(site: Site, path: str, status: int) -> None:
+    connection = http.client.HTTPSConnection("localhost", site.broker.port, context=site.context(ROGUE), timeout=10)
+    connection.request("GET", path)
+    assert connection.getresponse().status == status
+    connection.close()
+    site.expect_undisturbed_victim()
+    assert site.warnings() == []
+
+
+def test_a_visitor_that_hangs_up_after_tls_makes_no_noise(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.broker.port)) as plain:
+        site.context(ROGUE).wrap_socket(plain, server_hostname="localhost").close()
+    site.expect_undisturbed_victim()
+    assert site.warnings() == []
+
+
+def test_garbage_instead_of_http_is_refused_in_one_line(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.broker.port)) as plain:
+        tls = site.context(ROGUE).wrap_socket(plain, server_hostname="localhost")
+        tls.sendall(b"\x10\x00 no HTTP at all\r\n\r\n")
+        while tls.recv(1000):
+            pass
+        tls.close()
+    site.expect_one_warning("127.0.0.1:", "handshake")
+    site.expect_undisturbed_victim()
+
+
+def test_a_name_in_use_is_refused_and_in_the_end_for_good(site: Site) -> None:
+    transport = site.transport(VICTIM, incarnation="two", keep_alive_s=1)
+    refusal = refused(transport).refusal
+    assert refusal is not None
+    assert refusal.reason is RefusalReason.NAME_IN_USE
+    assert "worker:victim" in refusal.message
+    assert all("in use" in line for line in site.warnings())
+    site.expect_undisturbed_victim()
+
+
+def test_a_name_is_free_again_when_its_program_has_gone(site: Site) -> None:
+    newcomer = site.transport(VICTIM, incarnation="two", keep_alive_s=60)
+    recorder = Recorder()
+    newcomer.start(recorder)
+    site.expect_one_warning("in use")
+    site.victim.stop()
+    recorder.wait_event("connected")
+
+
+def test_a_program_that_reconnects_takes_its_old_connection_over(site: Site) -> None:
+    presence = TOPICS.presence(ROGUE.name)
+    with site.raw(ROGUE) as old, site.raw(ROGUE) as new:
+        assert old.connect(ROGUE.client_id, will_topic=presence) == 0
+        assert new.connect(ROGUE.client_id, will_topic=presence) == 0
+        with pytest.raises(ConnectionClosed):
+            old.packet()
+        # The old connection's will is out before the new one is let in.
+        assert site.heard.wait_packets(1)[0] == (presence, b"the will")
+        assert new.subscribe(TOPICS.control(ROGUE.name)) == [1]
+        site.centre.publish(TOPICS.control(ROGUE.name), b"you", qos=0)
+        assert new.message()[:2] == (TOPICS.control(ROGUE.name), b"you")
+    site.expect_undisturbed_victim()
+
+
+def test_an_executor_may_connect(site: Site) -> None:
+    transport = site.transport(EXECUTOR)
+    recorder = Recorder()
+    transport.start(recorder)
+    recorder.wait_event("connected")
+    assert Identity(Role.EXECUTOR, "main") == EXECUTOR
+    assert site.broker.connections == 2

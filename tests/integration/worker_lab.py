@@ -1,0 +1,380 @@
+"""A worker's surroundings for tests: an Airflow home with real Dags, and a bridge that answers from memory.
+
+Also a program: ``python worker_lab.py STATE_DIR`` runs a worker and its bridge in a process of its own, so that a
+test can kill it. It reads one JSON document a line on stdin and reports what the bridge sees on stdout.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edge_mqtt.broker_bridge.protocol.codec import Decoder
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import (
+    ApiRequest,
+    ApiResponse,
+    Assign,
+    AssignmentAccepted,
+    Finished,
+    JobRef,
+    JobSpec,
+    LogAck,
+    LogChunk,
+    LogPosition,
+    Message,
+    Presence,
+    PresenceAck,
+    ResultAck,
+    StartRequest,
+    Welcome,
+    WorkerState,
+    WorkloadType,
+)
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
+from edge_mqtt.broker_bridge.transport.port import encode_now
+from edge_mqtt.worker.app import Worker
+from edge_mqtt.worker.config import StateDir, WorkerSettings
+from edge_mqtt.worker.launcher import Launcher, LauncherProcess
+from edge_mqtt.worker.link import WorkerAddress
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+NAME = WorkerName("lab-1")
+CLIENT_ID = f"worker:{NAME}"
+TOPICS = Topics()
+
+DAG_FILE = """
+import os
+import time
+from pathlib import Path
+
+from airflow.sdk import DAG, Variable, task
+
+with DAG("lab") as dag:
+
+    @task
+    def hello(marks):
+        with open(marks, "a") as file:
+            file.write("ran\\n")
+        print("hello from the edge")
+        return 42
+
+    @task
+    def wait_for(marks, until):
+        with open(marks, "a") as file:
+            file.write("ran\\n")
+        count = 0
+        while not Path(until).exists():
+            count += 1
+            print(f"tick {count}")
+            time.sleep(0.1)
+        print("seen")
+
+    @task
+    def chatty():
+        for number in range(3000):
+            print(f"line {number} " + "x" * 400)
+
+    @task
+    def asks():
+        print("the variable is " + Variable.get("place"))
+
+    @task
+    def shot():
+        os.kill(os.getpid(), 9)
+
+    @task
+    def environment():
+        print("ENV " + repr(sorted(os.environ)))
+        print("ARGV " + Path("/proc/self/cmdline").read_text())
+
+    hello(os.environ.get("LAB_MARKS", "/dev/null"))
+    wait_for(os.environ.get("LAB_MARKS", "/dev/null"), os.environ.get("LAB_UNTIL", "/"))
+    chatty()
+    asks()
+    shot()
+    environment()
+
+
+def called(**kwargs):
+    print("the callback ran")
+"""
+
+
+def make_airflow_home(home: Path) -> None:
+    """Make a worker's Airflow home with one Dag."""
+    (home / "dags").mkdir(parents=True)
+    (home / "dags" / "lab.py").write_text(DAG_FILE)
+    os.environ["AIRFLOW_HOME"] = str(home)
+    os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
+
+
+def task_job(task_id: str, *, job_id: str | None = None, fence: int = 1, **spec: Any) -> Assign:
+    """Return the assignment of one task of the Dag."""
+    job_id = job_id or str(uuid.uuid4())
+    ti = {
+        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, job_id)),
+        "task_id": task_id,
+        "dag_id": "lab",
+        "run_id": "r1",
+        "try_number": 1,
+        "map_index": -1,
+        "dag_version_id": str(uuid.uuid4()),
+        "queue": "default",
+        "pool_slots": 1,
+        "priority_weight": 1,
+        "context_carrier": {},
+    }
+    fields: dict[str, Any] = {
+        "job_id": JobId(job_id),
+        "type": WorkloadType.TASK,
+        "queue": "default",
+        "dag_id": "lab",
+        "task_id": task_id,
+        "run_id": "r1",
+        "try_number": 1,
+        "log_path": f"dag_id=lab/run_id=r1/task_id={task_id}/attempt=1-{job_id[:8]}.log",
+        "workload": {
+            "type": "ExecuteTask",
+            "ti": ti,
+            "dag_rel_path": "lab.py",
+            "bundle_info": {"name": "dags-folder", "version": None},
+        },
+        **spec,
+    }
+    return Assign(fence=Fence(fence), job=JobSpec(**fields))
+
+
+def run_context() -> dict[str, Any]:
+    """Return what Airflow answers to a ``run`` call."""
+    return {
+        "dag_run": {
+            "dag_id": "lab",
+            "run_id": "r1",
+            "logical_date": "2024-01-01T00:00:00Z",
+            "data_interval_start": None,
+            "data_interval_end": None,
+            "run_after": "2024-01-01T00:00:00Z",
+            "start_date": "2024-01-01T00:00:00Z",
+            "end_date": None,
+            "run_type": "manual",
+            "state": "running",
+            "conf": {},
+            "consumed_asset_events": [],
+            "partition_key": None,
+        },
+        "task_reschedule_count": 0,
+        "max_tries": 0,
+        "variables": [],
+        "connections": [],
+        "upstream_map_indexes": {},
+        "xcom_keys_to_clear": [],
+        "should_retry": False,
+    }
+
+
+def answer_json(request: ApiRequest, status: int, body: object = None) -> ApiResponse:
+    """Return an answer of the Execution API."""
+    if body is None:
+        return ApiResponse(request_id=request.request_id, status=status)
+    headers = {"content-type": "application/json"}
+    return ApiResponse(request_id=request.request_id, status=status, headers=headers, body=json.dumps(body).encode())
+
+
+def execution_api(request: ApiRequest) -> ApiResponse | None:
+    """Answer like Airflow's Execution API does when all is well; None for no answer."""
+    if request.target.endswith("/run"):
+        return answer_json(request, 200, run_context())
+    if request.target.startswith("variables/"):
+        return answer_json(request, 200, {"key": "place", "value": "the edge"})
+    return answer_json(request, 204)
+
+
+@dataclass
+class FakeBridge:
+    """Welcomes, answers, stores logs and results, and remembers all it was sent."""
+
+    broker: MemoryBroker
+    api: Callable[[ApiRequest], ApiResponse | None] = execution_api
+    offline_grace_s: float = 900.0
+    kill_grace_s: float = 10.0
+    presence_interval_s: float = 20.0
+    acks_logs: bool = True
+    acks_results: bool = True
+    welcomes: bool = True
+    drop: tuple[JobRef, ...] = ()
+    known_results: tuple[JobRef, ...] = ()
+    tell: Callable[[Message], None] = lambda _: None
+    logs: dict[str, bytearray] = field(default_factory=dict)
+    seen: list[Message] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._decoder = Decoder()
+        self._news = threading.Condition(threading.RLock())
+        self.broker.subscribe(TOPICS.for_bridge(), self._received)
+
+    # ---------------------------------------------------------------- what a test asks
+
+    def of(self, kind: type[M], condition: Callable[[M], bool] = lambda _: True) -> list[M]:
+        """Return what was seen of one kind."""
+        with self._news:
+            return [message for message in self.seen if isinstance(message, kind) and condition(message)]
+
+    async def until(self, look: Callable[[], T], timeout_s: float = 60.0) -> T:
+        """Wait until ``look`` returns something true; looked at after every message."""
+
+        def wait() -> T:
+            with self._news:
+                self._news.wait_for(look, timeout_s)
+                return look()
+
+        found = await asyncio.to_thread(wait)
+        assert found, "it did not happen in time"
+        return found
+
+    async def result(self, job_id: str, timeout_s: float = 60.0) -> Finished:
+        """Wait for a job's result."""
+        return (await self.until(lambda: self.of(Finished, lambda m: m.job_id == job_id), timeout_s))[0]
+
+    # ---------------------------------------------------------------- what a test does
+
+    def send(self, topic: str, message: Message) -> None:
+        """Publish to the worker."""
+        for packet in encode_now(message):
+            self.broker.publish(topic, packet, qos=1, retain=False)
+
+    def assign(self, assign: Assign) -> str:
+        """Give the worker a job."""
+        self.send(TOPICS.assignment(assign.job.queue, NAME), assign)
+        return assign.job.job_id
+
+    def control(self, message: Message) -> None:
+        """Say something on the control topic."""
+        self.send(TOPICS.control(NAME), message)
+
+    def respond(self, response: ApiResponse) -> None:
+        """Answer a call."""
+        self.send(TOPICS.rpc_response(NAME), response)
+
+    # ---------------------------------------------------------------- what it does by itself
+
+    def _received(self, topic: str, payload: bytes) -> None:
+        message = self._decoder.feed(topic, payload)
+        if message is None:
+            return
+        self._react(message)
+        with self._news:
+            self.seen.append(message)
+            self._news.notify_all()
+        self.tell(message)
+
+    def _react(self, message: Message) -> None:
+        match message:
+            case Presence(state=WorkerState.OFFLINE):
+                pass
+            case Presence():
+                self._answer_presence(message)
+            case ApiRequest():
+                response = self.api(message)
+                if response is not None:
+                    self.respond(response)
+            case StartRequest():
+                self.respond(ApiResponse(request_id=message.request_id, status=200))
+            case LogChunk():
+                self._store_log(message)
+            case Finished():
+                if self.acks_results:
+                    self.control(ResultAck(job_id=message.job_id, fence=message.fence))
+
+    def _answer_presence(self, presence: Presence) -> None:
+        if not self.welcomes:
+            return
+        if presence.sequence == 0:
+            positions = tuple(
+                LogPosition(job_id=JobId(job_id), offset=len(data)) for job_id, data in self.logs.items()
+            )
+            self.control(
+                Welcome(
+                    incarnation=presence.incarnation,
+                    offline_grace_s=self.offline_grace_s,
+                    kill_grace_s=self.kill_grace_s,
+                    presence_interval_s=self.presence_interval_s,
+                    logs=positions,
+                    drop=self.drop,
+                    known_results=self.known_results,
+                )
+            )
+        self.control(PresenceAck(incarnation=presence.incarnation, sequence=presence.sequence))
+
+    def _store_log(self, chunk: LogChunk) -> None:
+        data = self.logs.setdefault(chunk.job_id, bytearray())
+        if chunk.offset <= len(data):
+            data[chunk.offset :] = chunk.body if chunk.offset + len(chunk.body) > len(data) else data[chunk.offset :]
+        if self.acks_logs:
+            self.control(LogAck(job_id=chunk.job_id, offset=len(data)))
+
+
+def settings_for(home: Path, state: Path, *, concurrency: int = 4) -> WorkerSettings:
+    """Return a worker's settings."""
+    return WorkerSettings(
+        bridge_url="wss://bridge.test/mqtt",
+        certs=home,
+        queues=("default",),
+        concurrency=concurrency,
+        state=StateDir(path=state),
+        base_log_folder=home / "logs",
+    )
+
+
+def make_worker(broker: MemoryBroker, settings: WorkerSettings, launcher: Launcher) -> Worker:
+    """Return a worker that is connected to ``broker``."""
+    address = WorkerAddress(name=NAME, incarnation=uuid.uuid4().hex, topics=TOPICS)
+    transport = MemoryTransport(broker, CLIENT_ID, address.subscriptions, address.will)
+    return Worker(settings, address, transport, launcher, version="0")
+
+
+async def program(home: Path, state: Path) -> int:
+    """Be a worker in a process of its own."""
+    process = LauncherProcess()
+    settings = settings_for(home, state)
+    lock = settings.state.prepare()
+    launcher = Launcher(process)
+    await launcher.ready()
+    broker = MemoryBroker()
+    bridge = FakeBridge(broker)
+
+    def report(message: Message) -> None:
+        document = {**message.model_dump(mode="json"), "kind": message.kind}
+        if isinstance(message, LogChunk):
+            document["body"] = message.body.decode()
+        sys.stdout.write(json.dumps(document) + "\n")
+        sys.stdout.flush()
+
+    bridge.tell = report
+    worker = make_worker(broker, settings, launcher)
+
+    def obey() -> None:
+        for line in sys.stdin:
+            bridge.assign(Assign.model_validate_json(line))
+
+    threading.Thread(target=obey, daemon=True).start()
+    code = await worker.run()
+    os.close(lock)
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(program(Path(os.environ["AIRFLOW_HOME"]), Path(sys.argv[1]))))
+
+__all__ = ["AssignmentAccepted", "FakeBridge", "make_airflow_home", "make_worker", "settings_for", "task_job"]

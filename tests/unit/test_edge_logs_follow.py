@@ -1,0 +1,304 @@
+"""The reader asks one thing at a time and loses and repeats nothing, whatever the connection does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+from edge_logs_twin import ME, PATIENCE_S, TOPICS, Paper, TwinBridge
+
+from edge_mqtt.broker_bridge.logs import follow
+from edge_mqtt.broker_bridge.logs.follow import End, Ending, Reader
+from edge_mqtt.broker_bridge.logs.lines import Tail
+from edge_mqtt.broker_bridge.protocol.messages import ErrorReply, LogSelector, LogStream, StreamBytes, TailReply
+from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
+from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal, RefusalReason
+
+URL = "wss://bridge.example:443/mqtt"
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker()
+
+
+@pytest.fixture
+def bridge(broker: MemoryBroker) -> TwinBridge:
+    return TwinBridge(broker)
+
+
+@pytest.fixture
+def paper() -> Paper:
+    return Paper()
+
+
+Start = Callable[..., Future[Ending]]
+
+
+def make_reader(broker: MemoryBroker, paper: Paper, *, follow: bool, last_lines: int | None = None) -> Reader:
+    transport = MemoryTransport(broker, ME.client_id, (TOPICS.admin_response(ME),))
+    return Reader(
+        MessageChannel(transport),
+        url=URL,
+        request_topic=TOPICS.admin_request(ME),
+        tail=Tail(LogSelector(dag_id="d"), last_lines=last_lines, wait_s=20.0 if follow else 0.0),
+        output=paper,
+        follow=follow,
+    )
+
+
+@pytest.fixture
+def start(broker: MemoryBroker, bridge: TwinBridge, paper: Paper) -> Iterator[Start]:  # noqa: ARG001  the bridge has to be there first
+    """Start a reader in a thread; what it has not ended by itself is ended by a refusal."""
+    running: list[tuple[Reader, Future[Ending]]] = []
+    with ThreadPoolExecutor(4) as threads:
+
+        def begin(*, follow: bool, last_lines: int | None = None) -> Future[Ending]:
+            reader = make_reader(broker, paper, follow=follow, last_lines=last_lines)
+            future = threads.submit(reader.run)
+            running.append((reader, future))
+            return future
+
+        yield begin
+        for reader, _ in running:
+            reader.refused(Refusal(reason=RefusalReason.NOT_AUTHORIZED, message="the test is over"))
+
+
+def test_without_following_what_is_there_is_printed_and_reading_ends(
+    bridge: TwinBridge, start: Start, paper: Paper
+) -> None:
+    bridge.write("a", b"one\ntwo\nhalf a li")
+    bridge.write("b", b"three\n")
+    ending = start(follow=False).result(PATIENCE_S)
+    assert ending == Ending(end=End.DONE)
+    assert paper.printed == [("a", b"one"), ("a", b"two"), ("b", b"three"), ("a", b"half a li")]
+
+
+def test_without_following_a_long_log_is_read_to_its_end(bridge: TwinBridge, start: Start, paper: Paper) -> None:
+    bridge.write("a", b"0123456789012345678901234567890\n" * 1000)
+    assert start(follow=False).result(PATIENCE_S).end is End.DONE
+    assert len(paper.printed) == 1000
+    assert len(bridge.requests) == 2
+
+
+def test_a_followed_run_is_printed_as_it_goes_and_ends_with_it(
+    bridge: TwinBridge, start: Start, paper: Paper
+) -> None:
+    reading = start(follow=True)
+    bridge.write("a", b"one\n")
+    paper.wait_for_lines(1)
+    bridge.wait_until_parked({"a": 4})
+    bridge.write("a", b"two\nthr")
+    paper.wait_for_lines(2)
+    assert not reading.done()
+    bridge.write("a", b"ee")
+    bridge.end_run("success")
+    assert reading.result(PATIENCE_S) == Ending(end=End.DONE, run_state="success")
+    assert paper.printed == [("a", b"one"), ("a", b"two"), ("a", b"three")]
+
+
+def test_a_followed_run_that_fails_is_told_apart(bridge: TwinBridge, start: Start) -> None:
+    bridge.write("a", b"one\n")
+    bridge.end_run("failed")
+    assert start(follow=True).result(PATIENCE_S) == Ending(end=End.RUN_FAILED, run_state="failed")
+
+
+def test_a_failed_run_that_is_only_printed_is_no_failure(bridge: TwinBridge, start: Start) -> None:
+    bridge.write("a", b"one\n")
+    bridge.end_run("failed")
+    assert start(follow=False).result(PATIENCE_S).end is End.DONE
+
+
+def test_nothing_is_lost_or_repeated_when_the_link_breaks(
+    broker: MemoryBroker, bridge: TwinBridge, start: Start, paper: Paper
+) -> None:
+    reading = start(follow=True)
+    expected = []
+    for number in range(20):
+        line = f"line {number}".encode()
+        expected.append(("a", line))
+        if number % 3 == 0:
+            broker.cut(ME.client_id)
+            bridge.forget_request()
+        bridge.write("a", line[:4])
+        bridge.write("a", line[4:] + b"\n")
+        if number % 3 == 0:
+            broker.restore(ME.client_id)
+        paper.wait_for_lines(number + 1)
+    bridge.end_run("success")
+    assert reading.result(PATIENCE_S).end is End.DONE
+    assert paper.printed == expected
+
+
+def test_the_same_is_asked_again_after_a_reconnect_under_a_new_id(
+    broker: MemoryBroker, bridge: TwinBridge, start: Start, paper: Paper
+) -> None:
+    start(follow=True)
+    bridge.write("a", b"one\n")
+    bridge.wait_until_parked({"a": 4})
+    asked = bridge.requests[-1]
+    bridge.forget_request()
+    broker.cut(ME.client_id, "reset by peer")
+    broker.restore(ME.client_id)
+    bridge.wait_until_parked({"a": 4})
+    again = bridge.requests[-1]
+    assert again.request_id != asked.request_id
+    assert again.model_copy(update={"request_id": "", "id": "", "sent_at": 0}) == asked.model_copy(
+        update={"request_id": "", "id": "", "sent_at": 0}
+    )
+    paper.wait_for_news(2)
+    assert paper.told == [f"waiting for the bridge at {URL}: reset by peer", "connected to the bridge"]
+
+
+def test_an_answer_to_an_earlier_request_is_ignored(bridge: TwinBridge, start: Start, paper: Paper) -> None:
+    start(follow=True)
+    bridge.wait_until_parked({})
+    stale = TailReply(
+        request_id="of another life",
+        streams=(
+            LogStream(
+                stream_id="a",
+                dag_id="d",
+                run_id="r1",
+                task_id="a",
+                map_index=-1,
+                try_number=1,
+                worker="w",
+                queue="q",
+                complete=False,
+            ),
+        ),
+        slices=(StreamBytes(stream_id="a", offset=0, length=6),),
+        body=b"stale\n",
+    )
+    bridge.send(stale)
+    bridge.write("a", b"one\n")
+    paper.wait_for_lines(1)
+    assert paper.printed == [("a", b"one")]
+
+
+def test_one_request_is_outstanding_at_a_time(bridge: TwinBridge, start: Start) -> None:
+    start(follow=True)
+    bridge.wait_until_parked({})
+    bridge.write("a", b"one\n")
+    bridge.wait_until_parked({"a": 4})
+    assert len(bridge.requests) == 2
+
+
+def test_what_cannot_be_met_ends_with_the_bridge_s_own_words(bridge: TwinBridge, start: Start, paper: Paper) -> None:
+    bridge.error = "there is no Dag 'd'"
+    assert start(follow=True).result(PATIENCE_S) == Ending(end=End.NOT_FOUND, message="there is no Dag 'd'")
+    assert paper.printed == []
+
+
+def test_a_bridge_that_does_not_know_the_request_is_a_clear_end(bridge: TwinBridge, start: Start) -> None:
+    reading = start(follow=True)
+    bridge.wait_until_parked({})
+    bridge.send(ErrorReply(error="unknown message kind 'tail_request'"))
+    ending = reading.result(PATIENCE_S)
+    assert ending.end is End.REFUSED
+    assert "unknown message kind" in ending.message
+
+
+def test_a_refusal_ends_with_its_own_words(broker: MemoryBroker, start: Start) -> None:
+    broker.refuse(ME.client_id, Refusal(reason=RefusalReason.NOT_AUTHORIZED, message="your certificate has expired"))
+    assert start(follow=True).result(PATIENCE_S) == Ending(end=End.REFUSED, message="your certificate has expired")
+
+
+def test_a_second_reader_is_told_to_get_a_certificate_of_its_own(broker: MemoryBroker, start: Start) -> None:
+    broker.refuse(ME.client_id, Refusal(reason=RefusalReason.NAME_IN_USE, message="another program is connected"))
+    ending = start(follow=True).result(PATIENCE_S)
+    assert ending.end is End.REFUSED
+    assert "edge-certs issue operator" in ending.message
+
+
+def test_trouble_is_told_once_until_the_bridge_is_there(
+    broker: MemoryBroker, bridge: TwinBridge, paper: Paper
+) -> None:
+    broker.stop()
+    reader = make_reader(broker, paper, follow=True)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(reader.run)
+        for _ in range(3):
+            reader.trouble("connection refused", name_in_use=False)
+        paper.wait_for_news(1)
+        broker.start()
+        bridge.write("a", b"one\n")
+        bridge.end_run("success")
+        assert reading.result(PATIENCE_S).end is End.DONE
+    assert paper.told == [f"waiting for the bridge at {URL}: connection refused", "connected to the bridge"]
+
+
+def test_silent_connecting_is_told_after_a_while(
+    broker: MemoryBroker, start: Start, paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "QUIET_S", 0.01)
+    monkeypatch.setattr(follow, "OUTPUT_CHECK_S", 0.02)
+    broker.stop()
+    start(follow=True)
+    paper.wait_for_news(1)
+    assert paper.told == [f"waiting for the bridge at {URL}"]
+
+
+def test_without_following_a_bridge_that_is_away_is_given_up(
+    broker: MemoryBroker, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "GIVE_UP_AFTER_S", 0.05)
+    broker.stop()
+    ending = start(follow=False).result(PATIENCE_S)
+    assert ending.end is End.AWAY
+    assert ending.message.startswith(f"no connection to the bridge at {URL}")
+
+
+def test_without_following_a_bridge_that_is_mute_is_given_up(
+    bridge: TwinBridge, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "GIVE_UP_AFTER_S", 0.05)
+    bridge.mute = True
+    ending = start(follow=False).result(PATIENCE_S)
+    assert ending.end is End.AWAY
+    assert ending.message.startswith(f"no answer from the bridge at {URL}")
+
+
+def test_without_following_a_name_in_use_is_not_waited_for(
+    broker: MemoryBroker, paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "GIVE_UP_AFTER_S", 0.2)
+    broker.stop()
+    reader = make_reader(broker, paper, follow=False)
+    reader.trouble("operator:ann is still connected", name_in_use=True)
+    ending = reader.run()
+    assert ending.end is End.REFUSED
+    assert "edge-certs issue operator" in ending.message
+    assert len(paper.told) == 1
+
+
+def test_an_answer_that_got_lost_is_asked_for_again(
+    bridge: TwinBridge, start: Start, paper: Paper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "ANSWER_WITHIN_S", -19.95)
+    monkeypatch.setattr(follow, "OUTPUT_CHECK_S", 0.02)
+    bridge.mute = True
+    start(follow=True)
+    bridge.wait_for_requests(1)
+    bridge.mute = False
+    bridge.forget_request()
+    bridge.write("a", b"one\n")
+    paper.wait_for_lines(1)
+    assert paper.printed == [("a", b"one")]
+
+
+def test_answers_that_bring_nothing_are_not_asked_for_without_pause(
+    bridge: TwinBridge, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "PAUSE_S", 0.2)
+    reading = start(follow=True)
+    bridge.wait_until_parked({})
+    bridge.send(TailReply(request_id=bridge.requests[-1].request_id))
+    bridge.wait_for_requests(2)
+    first, second = bridge.requests
+    assert second.sent_at - first.sent_at >= 0.15
+    bridge.write("a", b"one\n")
+    bridge.end_run("success")
+    assert reading.result(PATIENCE_S).end is End.DONE

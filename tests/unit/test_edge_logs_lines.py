@@ -1,0 +1,144 @@
+"""However the bridge cuts a log up, whole lines come out, each once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_mqtt.broker_bridge.logs.lines import MAX_LINE_BYTES, Piece, Tail
+from edge_mqtt.broker_bridge.protocol.messages import LogSelector, LogStream, StreamBytes, TailReply
+
+SELECTOR = LogSelector(dag_id="d")
+
+
+def stream(name: str = "a", *, complete: bool = False) -> LogStream:
+    return LogStream(
+        stream_id=name,
+        dag_id="d",
+        run_id="r",
+        task_id=name,
+        map_index=-1,
+        try_number=1,
+        worker="w",
+        queue="q",
+        complete=complete,
+    )
+
+
+def reply(*slices: tuple[str, int, bytes], complete: bool = False, **changes: object) -> TailReply:
+    names = dict.fromkeys(name for name, _, _ in slices)
+    fields: dict[str, object] = {
+        "request_id": "x",
+        "streams": tuple(stream(name, complete=complete) for name in names),
+        "slices": tuple(StreamBytes(stream_id=n, offset=o, length=len(data)) for n, o, data in slices),
+        "body": b"".join(data for _, _, data in slices),
+    }
+    return TailReply.model_validate(fields | changes)
+
+
+def tail(*, last_lines: int | None = None) -> Tail:
+    return Tail(SELECTOR, last_lines=last_lines, wait_s=20)
+
+
+def texts(pieces: tuple[Piece, ...]) -> list[bytes]:
+    return [piece.data for piece in pieces]
+
+
+def test_an_incomplete_line_waits_for_its_end() -> None:
+    reading = tail()
+    assert texts(reading.accept(reply(("a", 0, b"one\ntw"))).pieces) == [b"one"]
+    assert reading.request("2").positions == {"a": 6}
+    assert texts(reading.accept(reply(("a", 6, b"o\nthree\n"))).pieces) == [b"two", b"three"]
+    assert reading.rest() == ()
+
+
+def test_an_incomplete_last_line_is_printed_when_its_stream_is_complete_and_read_to_the_end() -> None:
+    reading = tail()
+    assert reading.accept(reply(("a", 0, b"cut sh"), complete=True)).pieces == ()
+    (piece,) = reading.accept(reply(streams=(stream(complete=True),))).pieces
+    assert (piece.data, piece.terminated) == (b"cut sh", False)
+    assert reading.accept(reply(streams=(stream(complete=True),))).pieces == ()
+
+
+def test_what_is_left_at_the_end_is_printed_even_when_its_stream_goes_on() -> None:
+    reading = tail()
+    reading.accept(reply(("a", 0, b"prompt> ")))
+    assert texts(reading.rest()) == [b"prompt> "]
+
+
+def test_a_slice_that_was_read_before_is_not_printed_again() -> None:
+    reading = tail()
+    reading.accept(reply(("a", 0, b"one\ntwo\n")))
+    again = reading.accept(reply(("a", 0, b"one\ntwo\n")))
+    assert again.pieces == ()
+    assert not again.progress
+    assert texts(reading.accept(reply(("a", 4, b"two\nthree\n"))).pieces) == [b"three"]
+
+
+def test_a_slice_after_a_gap_is_not_taken_but_asked_for_again() -> None:
+    reading = tail()
+    reading.accept(reply(("a", 0, b"one\n")))
+    ahead = reading.accept(reply(("a", 9, b"three\n")))
+    assert (ahead.pieces, ahead.progress) == ((), False)
+    assert reading.request("2").positions == {"a": 4}
+
+
+def test_a_slice_of_an_unknown_stream_is_left_alone() -> None:
+    reading = tail()
+    taken = reading.accept(reply(("a", 0, b"one\n"), streams=()))
+    assert (taken.pieces, taken.progress) == ((), False)
+    assert reading.request("2").positions == {}
+
+
+def test_a_stream_begins_where_the_bridge_says() -> None:
+    reading = tail(last_lines=1)
+    assert reading.request("1").last_lines == 1
+    assert texts(reading.accept(reply(("a", 100, b"last\n"))).pieces) == [b"last"]
+    assert reading.request("2").positions == {"a": 105}
+
+
+def test_a_stream_that_turns_up_later_is_read_from_its_first_byte() -> None:
+    reading = tail(last_lines=1)
+    reading.accept(reply(("a", 100, b"last\n")))
+    assert reading.request("2").last_lines is None
+
+
+def test_an_empty_stream_is_known_from_then_on() -> None:
+    reading = tail()
+    assert reading.accept(reply(("a", 0, b""))).progress
+    assert reading.request("2").positions == {"a": 0}
+
+
+def test_the_newest_run_is_looked_up_once() -> None:
+    reading = tail()
+    assert reading.request("1").selector.run_id is None
+    reading.accept(reply(run_id="first", cursor=7))
+    second = reading.request("2")
+    assert (second.selector.run_id, second.cursor) == ("first", 7)
+
+
+def test_a_line_without_end_is_printed_in_pieces_instead_of_held() -> None:
+    reading = tail()
+    half = b"x" * (MAX_LINE_BYTES // 2 + 1)
+    assert reading.accept(reply(("a", 0, half))).pieces == ()
+    (piece,) = reading.accept(reply(("a", len(half), half))).pieces
+    assert (len(piece.data), piece.terminated) == (2 * len(half), False)
+    assert reading.rest() == ()
+
+
+@given(
+    log=st.binary(max_size=200).map(lambda data: data.replace(b"\x00", b"\n")),
+    windows=st.lists(st.tuples(st.integers(0, 210), st.integers(0, 80)), max_size=40),
+)
+def test_any_cut_of_a_log_gives_its_bytes_once(log: bytes, windows: list[tuple[int, int]]) -> None:
+    reading = tail()
+    reading.accept(reply(("a", 0, b"")))
+    printed = b""
+    for start, length in [*windows, (0, len(log))]:
+        begin = min(start, len(log))
+        for piece in reading.accept(reply(("a", begin, log[begin : begin + length]))).pieces:
+            assert b"\n" not in piece.data
+            printed += piece.data + b"\n" * piece.terminated
+    for piece in reading.rest():
+        printed += piece.data
+    assert printed == log

@@ -1,0 +1,402 @@
+"""The link keeps everything until the bridge has answered it, whatever the connection does."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from executor_twin import ME, PATIENCE_S, TOPICS, TwinBridge, line_to, new_job_id
+
+from edge_mqtt.broker_bridge.protocol import codec
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import (
+    AdoptRequest,
+    Assign,
+    CancelJob,
+    ErrorReply,
+    EventAck,
+    ExecutorHello,
+    JobAccepted,
+    JobFinished,
+    JobSpec,
+    JobStarted,
+    Outcome,
+    Submit,
+    WorkloadType,
+)
+from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
+from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
+from edge_mqtt.executor.errors import CannotDial
+from edge_mqtt.executor.exchange import News, UnknownJobs
+from edge_mqtt.executor.link import Line, Link, LinkTiming
+
+#: Repeats come fast enough for a test to wait for them, slowly enough not to come where none is expected.
+SOON = LinkTiming(resend_s=0.05, resend_at_most_s=0.1, redial_s=0.05)
+NEVER = LinkTiming(resend_s=3600, resend_at_most_s=3600, redial_s=3600)
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker()
+
+
+@pytest.fixture
+def bridge(broker: MemoryBroker) -> TwinBridge:
+    return TwinBridge(broker)
+
+
+MakeLink = Callable[..., Link]
+
+
+@pytest.fixture
+def make_link(broker: MemoryBroker) -> Iterator[MakeLink]:
+    links = []
+
+    def make(timing: LinkTiming = NEVER, dial: Callable[[], Line] | None = None) -> Link:
+        link = Link(dial or (lambda: line_to(broker)), topics=TOPICS, timing=timing)
+        links.append(link)
+        link.start()
+        return link
+
+    yield make
+    for link in links:
+        link.stop()
+
+
+def a_job(job_id: JobId | None = None, queue: str = "press/1") -> JobSpec:
+    return JobSpec(job_id=job_id or new_job_id(), type=WorkloadType.TASK, queue=queue)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """For what shows only in the link's own state: looks often, with a limit."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.002)
+
+
+def news_of(link: Link, count: int) -> list[News]:
+    found: list[News] = []
+    wait_until(lambda: found.extend(link.news()) or len(found) >= count)
+    return found
+
+
+def test_the_executor_greets_the_bridge_on_every_connection(bridge: TwinBridge, make_link: MakeLink) -> None:
+    make_link()
+    topic, message = bridge.next_message()
+    assert isinstance(message, ExecutorHello)
+    assert topic == TOPICS.admin_request(ME)
+    bridge.broker.cut(ME.client_id)
+    bridge.broker.restore(ME.client_id)
+    bridge.expect(ExecutorHello)
+
+
+def test_a_job_goes_to_the_topic_of_its_queue_at_once(bridge: TwinBridge, make_link: MakeLink) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    job = a_job()
+    link.submit(job, "secret-token")
+    topic, message = bridge.next_message()
+    assert topic == TOPICS.submit("press/1")
+    assert isinstance(message, Submit)
+    assert (message.job, message.token, message.executor) == (job, "secret-token", "exec-1")
+    assert link.status().unanswered == 0
+
+
+def test_a_job_submitted_while_the_bridge_is_away_arrives_when_it_is_back(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    bridge.broker.stop()
+    link = make_link()
+    jobs = [a_job() for _ in range(3)]
+    for job in jobs:
+        link.submit(job, "t")
+    assert link.status().unanswered == 3
+    bridge.broker.start()
+    assert [bridge.expect(Submit).job.job_id for _ in jobs] == [job.job_id for job in jobs]
+    assert link.flush(timeout_s=PATIENCE_S)
+
+
+def test_a_submit_that_got_lost_is_repeated_until_it_is_accepted(bridge: TwinBridge, make_link: MakeLink) -> None:
+    lost = threading.Semaphore(3)
+    bridge.broker.lose(lambda packet: "/jobs/" in packet.topic and lost.acquire(blocking=False))
+    link = make_link(SOON)
+    bridge.wait_for_executor()
+    job = a_job()
+    link.submit(job, "t")
+    assert bridge.expect(Submit).job == job
+    assert link.flush(timeout_s=PATIENCE_S)
+    bridge.hear_everything()
+    bridge.broker.cut(ME.client_id)
+    bridge.broker.restore(ME.client_id)
+    bridge.wait_for_executor()
+    link.acknowledge(job.job_id)
+    bridge.expect(EventAck)
+    assert not [m for m in bridge.hear_everything() if isinstance(m, Submit)], "an accepted job is not sent again"
+
+
+def test_an_unaccepted_submit_is_repeated_after_a_reconnect(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.accepts = False
+    link = make_link()
+    bridge.wait_for_executor()
+    job = a_job()
+    link.submit(job, "t")
+    bridge.expect(Submit)
+    bridge.broker.cut(ME.client_id)
+    bridge.accepts = True
+    bridge.broker.restore(ME.client_id)
+    assert bridge.expect(Submit).job == job
+    assert link.flush(timeout_s=PATIENCE_S)
+
+
+def test_a_start_or_an_end_means_that_the_submit_arrived(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.accepts = False
+    link = make_link()
+    bridge.wait_for_executor()
+    first, second = a_job(), a_job()
+    link.submit(first, "t")
+    link.submit(second, "t")
+    bridge.started(first.job_id)
+    bridge.finished(second.job_id, Outcome.FAILED, "exit code 1")
+    assert link.status().unanswered == 0
+    started, finished = link.news()
+    assert isinstance(started, JobStarted)
+    assert isinstance(finished, JobFinished)
+    assert finished.detail == "exit code 1"
+    assert link.news() == []
+
+
+def test_an_acknowledgement_made_while_the_bridge_is_away_is_sent_later(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    job_id = new_job_id()
+    bridge.finished(job_id)
+    assert len(link.news()) == 1
+    bridge.broker.cut(ME.client_id)
+    link.acknowledge(job_id)
+    assert link.status().unsent_acks == 1
+    bridge.broker.restore(ME.client_id)
+    assert bridge.expect(EventAck).job_id == job_id
+    assert link.flush(timeout_s=PATIENCE_S)
+
+
+def test_a_repeated_final_event_is_acknowledged_again_and_not_handed_out_again(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    job_id = new_job_id()
+    bridge.finished(job_id)
+    link.news()
+    link.acknowledge(job_id)
+    bridge.expect(EventAck)
+    bridge.finished(job_id)
+    assert bridge.expect(EventAck).job_id == job_id
+    assert link.news() == []
+
+
+def test_the_final_event_of_a_dismissed_job_is_acknowledged_even_when_it_came_before(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    early, late = new_job_id(), new_job_id()
+    bridge.finished(early)
+    link.dismiss(early)
+    link.dismiss(late)
+    assert link.news() == []
+    assert bridge.expect(EventAck).job_id == early
+    bridge.started(late)
+    bridge.finished(late)
+    assert bridge.expect(EventAck).job_id == late
+    assert link.news() == []
+
+
+def test_a_cancel_is_repeated_until_the_job_has_ended(bridge: TwinBridge, make_link: MakeLink) -> None:
+    link = make_link(SOON)
+    bridge.wait_for_executor()
+    job = a_job()
+    link.submit(job, "t")
+    bridge.started(job.job_id)
+    link.cancel(job.job_id)
+    for _ in range(3):
+        assert bridge.expect(CancelJob).job_id == job.job_id
+    bridge.states[job.job_id] = "finished"
+    wait_until(lambda: link.status().unanswered == 0)
+    assert link.news() == []
+
+
+def test_the_end_of_a_cancelled_job_ends_the_cancel(bridge: TwinBridge, make_link: MakeLink) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    job = a_job()
+    link.submit(job, "t")
+    bridge.started(job.job_id)
+    link.cancel(job.job_id)
+    assert link.status().unanswered == 1
+    bridge.finished(job.job_id, Outcome.CANCELLED)
+    assert bridge.expect(EventAck).job_id == job.job_id
+    assert link.status().unanswered == 0
+
+
+def test_a_job_cancelled_before_it_arrived_is_not_submitted_any_more(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.broker.stop()
+    link = make_link()
+    job = a_job()
+    link.submit(job, "t")
+    link.cancel(job.job_id)
+    bridge.broker.start()
+    bridge.expect(CancelJob)
+    bridge.expect(AdoptRequest)
+    wait_until(lambda: link.status().unanswered == 0)
+    assert job.job_id not in bridge.states
+    assert link.flush(timeout_s=0)
+
+
+def test_adoption_tells_which_jobs_the_bridge_knows(bridge: TwinBridge, make_link: MakeLink) -> None:
+    link = make_link()
+    known, unknown = new_job_id(), new_job_id()
+    bridge.states[known] = "running"
+    assert link.adopt([known, unknown], timeout_s=PATIENCE_S) == {known}
+    assert link.news() == []
+
+
+def test_adoption_without_an_answer_is_asked_again_and_reported_later(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    bridge.broker.stop()
+    link = make_link()
+    known, unknown = new_job_id(), new_job_id()
+    bridge.states[known] = "running"
+    assert link.adopt([known, unknown], timeout_s=0.01) is None
+    bridge.broker.start()
+    assert news_of(link, 1) == [UnknownJobs((unknown,))]
+
+
+def test_a_late_answer_that_knows_every_job_is_no_news(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.answers_adoption = False
+    link = make_link()
+    known = new_job_id()
+    bridge.states[known] = "running"
+    assert link.adopt([known], timeout_s=0.01) is None
+    request = bridge.expect(AdoptRequest)
+    bridge.answer(request)
+    bridge.answer(request)
+    assert link.news() == []
+    assert link.status().unanswered == 0
+
+
+def test_stopping_ends_a_wait_for_an_adoption(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.answers_adoption = False
+    link = make_link()
+    stopper = threading.Timer(0.05, link.stop)
+    stopper.start()
+    began = time.monotonic()
+    assert link.adopt([new_job_id()], timeout_s=PATIENCE_S) is None
+    assert time.monotonic() - began < PATIENCE_S / 2
+    stopper.join()
+
+
+def test_flush_does_not_wait_for_a_bridge_that_is_away(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.broker.stop()
+    link = make_link()
+    link.submit(a_job(), "t")
+    began = time.monotonic()
+    assert not link.flush(timeout_s=PATIENCE_S)
+    assert time.monotonic() - began < PATIENCE_S / 2
+
+
+def test_a_job_too_large_for_the_wire_fails_instead_of_waiting_for_ever(
+    bridge: TwinBridge, make_link: MakeLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    monkeypatch.setattr(codec, "MAX_PACKET_BYTES", 10)
+    monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 100)
+    job = a_job()
+    link.submit(job, "t" * 200)
+    (failed,) = link.news()
+    assert isinstance(failed, JobFinished)
+    assert (failed.job_id, failed.outcome) == (job.job_id, Outcome.FAILED)
+    assert "over the limit" in failed.detail
+    assert link.status().unanswered == 0
+
+
+def test_a_refusal_is_said_loudly_and_tried_again_with_a_new_line(
+    bridge: TwinBridge, make_link: MakeLink, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = Refusal(
+        reason=RefusalReason.NAME_IN_USE, message="the name exec-1 is in use: issue another certificate"
+    )
+    broker.refuse(ME.client_id, refusal)
+    with caplog.at_level(logging.ERROR, logger="edge_mqtt.executor.link"):
+        link = make_link(SOON)
+        link.submit(a_job(), "t")
+        wait_until(lambda: len(caplog.records) >= 2)
+    assert all(refusal.message in record.getMessage() for record in caplog.records)
+    assert link.status().problem == refusal.message
+    broker._refusals.clear()
+    bridge.expect(Submit)
+    assert link.status().connected
+
+
+def test_a_line_that_cannot_be_made_is_tried_again(
+    bridge: TwinBridge, make_link: MakeLink, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    problems = ["tls.crt is missing: run edge-certs issue", "tls.crt expired: issue it again"]
+
+    def dial() -> Line:
+        if problems:
+            raise CannotDial(problems.pop(0))
+        return line_to(broker)
+
+    with caplog.at_level(logging.ERROR, logger="edge_mqtt.executor.link"):
+        link = make_link(SOON, dial)
+        link.submit(a_job(), "t")
+        bridge.expect(Submit)
+    assert ["is missing" in caplog.messages[0], "expired" in caplog.messages[1]] == [True, True]
+
+
+def test_a_bridge_that_stays_away_is_complained_about_again_and_again(
+    bridge: TwinBridge, make_link: MakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="edge_mqtt.executor.link"):
+        link = make_link(SOON)
+        bridge.wait_for_executor()
+        bridge.broker.cut(ME.client_id, "reset by peer")
+        link.submit(a_job(), "t")
+        wait_until(lambda: sum("still out of reach (reset by peer): 1 messages" in m for m in caplog.messages) >= 2)
+    assert any("lost the connection to the bridge (reset by peer)" in m for m in caplog.messages)
+
+
+def test_messages_that_are_nothing_for_an_executor_are_logged_and_ignored(
+    bridge: TwinBridge, make_link: MakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    with caplog.at_level(logging.WARNING, logger="edge_mqtt.executor.link"):
+        bridge.tell(ErrorReply(error="unknown message kind 'x'"))
+        bridge.tell(Assign(fence=1, job=a_job()))
+        bridge.tell(JobAccepted(job_id=new_job_id()))
+    refused, ignored = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "unknown message kind 'x'" in refused
+    assert "assign" in ignored
+    assert link.news() == []
+
+
+def test_no_token_appears_in_what_the_link_shows_of_itself(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.broker.stop()
+    link = make_link()
+    link.submit(a_job(), "secret-token")
+    assert "secret-token" not in repr(link.status()) + repr(link._exchange._unanswered)
+
+
+def test_a_signal_handler_may_ask_for_the_status_while_the_link_is_locked(make_link: MakeLink) -> None:
+    link = make_link()
+    with link._changed:
+        assert link.status().unanswered == 0

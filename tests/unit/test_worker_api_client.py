@@ -1,0 +1,115 @@
+"""The supervisor's transport to its worker's socket, and what it reports when a run fails."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edge_mqtt.worker.api_client import BASE_URL, REQUEST_ID_HEADER, WorkerTransport
+from edge_mqtt.worker.supervisor_main import ERROR_LENGTH, describe
+
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+def read_request(connection: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data or not data.endswith(b"body"):
+        piece = connection.recv(65536)
+        if not piece:
+            break
+        data += piece
+    return data
+
+
+class Listening:
+    """A socket that treats one connection after the other as told."""
+
+    def __init__(self, path: Path, behaviours: list[bytes | None]) -> None:
+        self.path = path
+        self.requests: list[bytes] = []
+        self._behaviours = behaviours
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        with self._listener:
+            for answer in self._behaviours:
+                connection, _ = self._listener.accept()
+                with connection:
+                    self.requests.append(read_request(connection))
+                    if answer is not None:
+                        connection.sendall(answer)
+
+
+def request_ids(requests: list[bytes]) -> set[bytes]:
+    lines = [line for request in requests for line in request.split(b"\r\n")]
+    return {line for line in lines if line.lower().startswith(REQUEST_ID_HEADER.encode())}
+
+
+def call(path: Path, sleep: Callable[[float], None]) -> httpx.Response:
+    transport = WorkerTransport(path, sleep=sleep)
+    with httpx.Client(base_url=BASE_URL, transport=transport, timeout=None, trust_env=False) as client:  # noqa: S113 -- as in production
+        return client.post("variables/x", content=b"body")
+
+
+def test_call_whose_connection_breaks_is_made_again_with_the_same_id(tmp_path: Path) -> None:
+    half = b"HTTP/1.1 200 OK\r\ncontent-length: 200\r\n\r\nhal"
+    server = Listening(tmp_path / "s", [None, half, ANSWER])
+    response = call(server.path, lambda _: None)
+    server.thread.join()
+    assert response.text == "ok"
+    assert len(server.requests) == 3
+    assert len(request_ids(server.requests)) == 1
+    assert all(request.endswith(b"body") for request in server.requests)
+
+
+def test_call_waits_for_a_worker_that_is_being_restarted(tmp_path: Path) -> None:
+    servers: list[Listening] = []
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 8:
+            servers.append(Listening(tmp_path / "s", [ANSWER]))
+
+    assert call(tmp_path / "s", sleep).text == "ok"
+    servers[0].thread.join()
+    assert waits == sorted(waits)
+    assert max(waits) <= 1.0
+
+
+def test_every_call_has_an_id_of_its_own(tmp_path: Path) -> None:
+    server = Listening(tmp_path / "s", [ANSWER, ANSWER])
+    for _ in range(2):
+        call(server.path, lambda _: None)
+    server.thread.join()
+    assert len(request_ids(server.requests)) == 2
+
+
+@pytest.mark.parametrize(
+    ("detail", "said"),
+    [
+        ({"reason": "not_yours", "message": "held by another"}, "ValueError: held by another"),
+        ({"reason": "invalid_state"}, "ValueError: invalid_state"),
+        ("plain", "ValueError: plain"),
+        (None, "ValueError: first line"),
+    ],
+)
+def test_refusal_is_told_in_the_centres_words(detail: object, said: str) -> None:
+    error = ValueError("first line\nsecond line")
+    if detail is not None:
+        error.detail = detail  # type: ignore[attr-defined]  # as Airflow's ServerResponseError has
+    assert describe(error) == said
+
+
+def test_error_is_one_short_line() -> None:
+    assert len(describe(ValueError("x" * 10_000))) == ERROR_LENGTH
+    assert describe(ValueError()) == "ValueError"

@@ -1,0 +1,254 @@
+"""The worker's pure decisions."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+from edge_mqtt.broker_bridge.protocol.messages import Assign, Finished, HeldJobState, JobSpec, WorkloadType
+from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Ask, Drain, Phase
+from edge_mqtt.worker.core.jobs import HeldByUs, IllegalTransition, JobState, Verdict, decide_assignment
+from edge_mqtt.worker.core.lease import MARGIN_S, Lease
+from edge_mqtt.worker.core.log_cursor import (
+    CHUNK_BYTES,
+    JOB_WINDOW_BYTES,
+    STALLED_AFTER_S,
+    WORKER_WINDOW_BYTES,
+    LogCursor,
+)
+from edge_mqtt.worker.core.slots import launchable, used
+
+WORKLOAD = {"ti": {"id": "x"}, "bundle_info": {"name": "dags"}, "dag_rel_path": "a.py"}
+
+
+def spec(job_id: str = "j", **fields: object) -> JobSpec:
+    values: dict[str, object] = {"type": WorkloadType.TASK, "queue": "default", "workload": WORKLOAD, **fields}
+    return JobSpec.model_validate({"job_id": job_id, **values})
+
+
+def assign(fence: int = 1, **fields: object) -> Assign:
+    return Assign(fence=Fence(fence), job=spec(**fields))
+
+
+def held(fence: int = 1, state: JobState = JobState.ACCEPTED, **fields: object) -> HeldByUs:
+    return HeldByUs(spec=spec(**fields), fence=Fence(fence), state=state)
+
+
+def decide(message: Assign, have: HeldByUs | None = None, *, draining: bool = False) -> Verdict:
+    return decide_assignment(message, have, queues=("default",), draining=draining).verdict
+
+
+# ---------------------------------------------------------------- assignments
+
+
+def test_new_job_is_taken() -> None:
+    assert decide(assign()) is Verdict.TAKE
+
+
+@pytest.mark.parametrize("state", [JobState.ACCEPTED, JobState.LAUNCHED, JobState.FINISHED])
+def test_repeated_assignment_is_accepted_again_and_nothing_else(state: JobState) -> None:
+    assert decide(assign(2), held(2, state)) is Verdict.CONFIRM
+
+
+def test_repeated_assignment_of_a_dropped_job_is_ignored() -> None:
+    assert decide(assign(2), held(2, JobState.DROPPED)) is Verdict.IGNORE
+
+
+def test_overtaken_assignment_is_ignored() -> None:
+    assert decide(assign(1), held(2)) is Verdict.IGNORE
+
+
+def test_newer_fence_replaces_a_job_that_waits() -> None:
+    assert decide(assign(3), held(2)) is Verdict.REPLACE
+
+
+@pytest.mark.parametrize("state", [JobState.LAUNCHED, JobState.FINISHED, JobState.DROPPED])
+def test_newer_fence_is_rejected_while_the_older_one_has_a_process(state: JobState) -> None:
+    decision = decide_assignment(assign(3), held(2, state), queues=("default",), draining=False)
+    assert decision.verdict is Verdict.REJECT
+    assert not decision.permanent
+
+
+def test_job_of_another_queue_goes_back() -> None:
+    decision = decide_assignment(assign(queue="press"), None, queues=("default",), draining=False)
+    assert (decision.verdict, decision.permanent) == (Verdict.REJECT, False)
+    assert "press" in decision.reason
+
+
+def test_draining_worker_takes_nothing_new_but_confirms_what_it_has() -> None:
+    assert decide(assign(), draining=True) is Verdict.REJECT
+    assert decide(assign(), held(), draining=True) is Verdict.CONFIRM
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"workload": {"ti": {}}},
+        {"type": WorkloadType.CALLBACK},
+        {"type": WorkloadType.CONNECTION_TEST},
+        {"log_path": "/etc/passwd"},
+        {"log_path": "a/../../b"},
+        {"log_path": ""},
+        {"log_path": "a\0b"},
+    ],
+)
+def test_job_that_nobody_could_run_fails_for_good(fields: dict[str, object]) -> None:
+    decision = decide_assignment(assign(**fields), None, queues=("default",), draining=False)
+    assert (decision.verdict, decision.permanent) == (Verdict.REJECT, True)
+
+
+def test_job_with_an_ordinary_log_path_is_taken() -> None:
+    assert decide(assign(log_path="dag_id=a/attempt=1.log")) is Verdict.TAKE
+
+
+# ---------------------------------------------------------------- states
+
+
+def test_finished_job_cannot_be_launched() -> None:
+    with pytest.raises(IllegalTransition, match="from finished to launched"):
+        held(state=JobState.FINISHED).to(JobState.LAUNCHED)
+
+
+def test_transition_keeps_what_it_is_not_told_to_change() -> None:
+    launched = held().to(JobState.LAUNCHED, secret="s", log_base=7)
+    assert (launched.job_id, launched.state, launched.secret, launched.log_base) == ("j", JobState.LAUNCHED, "s", 7)
+
+
+def test_presence_names_live_jobs_and_not_dropped_ones() -> None:
+    assert held(state=JobState.DROPPED).for_presence() is None
+    told = held(5, JobState.LAUNCHED).for_presence()
+    assert told is not None
+    assert (told.fence, told.state) == (5, HeldJobState.RUNNING)
+
+
+def test_job_is_settled_only_with_result_and_log_stored() -> None:
+    result = Finished(job_id=JobId("j"), fence=Fence(1), exit_code=0)
+    open_job = HeldByUs(spec=spec(), fence=Fence(1), state=JobState.FINISHED, result=result)
+    acked = HeldByUs(spec=spec(), fence=Fence(1), state=JobState.FINISHED, result=result, result_acked=True)
+    assert not held().settled(log_stored=True)
+    assert not open_job.settled(log_stored=True)
+    assert not acked.settled(log_stored=False)
+    assert acked.settled(log_stored=True)
+
+
+# ---------------------------------------------------------------- slots
+
+
+def test_jobs_are_launched_in_order_until_the_slots_are_taken() -> None:
+    jobs = [held(job_id="a", slots=2), held(job_id="b"), held(job_id="c")]
+    assert [job.job_id for job in launchable(jobs, 3)] == ["a", "b"]
+
+
+def test_nothing_overtakes_a_job_that_does_not_fit() -> None:
+    jobs = [held(job_id="run", state=JobState.LAUNCHED, slots=2), held(job_id="big", slots=3), held(job_id="small")]
+    assert launchable(jobs, 4) == []
+
+
+def test_job_larger_than_the_worker_takes_all_of_it() -> None:
+    jobs = [held(job_id="huge", slots=99)]
+    assert [job.job_id for job in launchable(jobs, 2)] == ["huge"]
+    assert used([held(state=JobState.DROPPED, slots=99)], 2) == 2
+
+
+def test_finished_jobs_take_no_slots() -> None:
+    assert used([held(state=JobState.FINISHED), held()], 2) == 0
+
+
+# ---------------------------------------------------------------- drain
+
+
+def test_first_interrupt_waits_for_ever_by_default() -> None:
+    drain = Drain().asked(Ask.INTERRUPT, 10.0, drain_timeout_s=0)
+    assert drain.phase is Phase.DRAINING
+    assert not drain.takes_jobs
+    assert drain.at(1e9).phase is Phase.DRAINING
+
+
+def test_drain_timeout_ends_in_termination() -> None:
+    drain = Drain().asked(Ask.INTERRUPT, 10.0, drain_timeout_s=5.0)
+    assert drain.at(14.9).phase is Phase.DRAINING
+    assert drain.at(15.0).phase is Phase.TERMINATING
+
+
+def test_terminate_waits_a_short_time_however_long_the_drain_timeout_is() -> None:
+    drain = Drain().asked(Ask.TERMINATE, 0.0, drain_timeout_s=3600)
+    assert drain.deadline == SIGTERM_DRAIN_S
+    assert Drain().asked(Ask.TERMINATE, 0.0, drain_timeout_s=0).deadline == SIGTERM_DRAIN_S
+
+
+@pytest.mark.parametrize("second", list(Ask))
+def test_second_signal_terminates_at_once(second: Ask) -> None:
+    drain = Drain().asked(Ask.INTERRUPT, 0.0, drain_timeout_s=0).asked(second, 1.0, drain_timeout_s=0)
+    assert drain.phase is Phase.TERMINATING
+    assert drain.asked(second, 2.0, drain_timeout_s=0).phase is Phase.TERMINATING
+
+
+def test_serving_worker_takes_jobs() -> None:
+    assert Drain().takes_jobs
+    assert Drain().at(1e9) == Drain()
+
+
+# ---------------------------------------------------------------- lease
+
+
+def test_lease_is_over_on_the_worker_before_it_is_over_in_the_centre() -> None:
+    lease = Lease.granted(confirmed_at=100.0, offline_grace_s=900.0, kill_grace_s=10.0)
+    assert lease.kill_at == 1000.0 - MARGIN_S
+    assert lease.stop_at == lease.kill_at - 10.0
+
+
+def test_lease_survives_its_file_and_garbage_is_no_lease() -> None:
+    lease = Lease.granted(confirmed_at=1.5, offline_grace_s=900.0, kill_grace_s=10.0)
+    assert Lease.from_json(lease.to_json()) == lease
+    for garbage in (b"", b"[]", b"{}", b'{"stop_at": "x", "kill_at": 1}'):
+        assert Lease.from_json(garbage) is None
+
+
+# ---------------------------------------------------------------- log cursor
+
+
+def test_cursor_sends_chunks_up_to_its_window_and_no_further() -> None:
+    cursor, size = LogCursor(), 10 * JOB_WINDOW_BYTES
+    sent = 0
+    while length := cursor.next_length(size, WORKER_WINDOW_BYTES):
+        assert length <= CHUNK_BYTES
+        cursor.advance(length, now=0.0)
+        sent += length
+    assert sent == cursor.in_flight == JOB_WINDOW_BYTES
+
+
+def test_cursor_respects_the_room_that_the_worker_has_left() -> None:
+    assert LogCursor().next_length(1000, 10) == 10
+    assert LogCursor().next_length(1000, -5) == 0
+    assert LogCursor(acked=5, sent=5).next_length(5, 1000) == 0
+
+
+def test_acknowledgement_advances_and_an_old_one_is_no_news() -> None:
+    cursor = LogCursor()
+    cursor.advance(100, now=0.0)
+    assert cursor.acknowledge(60, now=1.0)
+    assert not cursor.acknowledge(60, now=2.0)
+    assert not cursor.acknowledge(10, now=2.0)
+    assert (cursor.acked, cursor.sent, cursor.in_flight) == (60, 100, 40)
+
+
+def test_acknowledgement_beyond_what_this_connection_sent_is_believed() -> None:
+    cursor = LogCursor()
+    assert cursor.acknowledge(500, now=0.0)
+    assert cursor.in_flight == 0
+
+
+def test_cursor_goes_back_when_nothing_is_acknowledged() -> None:
+    cursor = LogCursor()
+    cursor.advance(100, now=10.0)
+    cursor.advance(100, now=12.0)
+    assert not cursor.rewind_if_stalled(10.0 + STALLED_AFTER_S - 0.1)
+    assert cursor.rewind_if_stalled(10.0 + STALLED_AFTER_S)
+    assert cursor.sent == 0
+    assert not cursor.rewind_if_stalled(1e9)
+
+
+def test_cursor_resumes_where_the_centre_says_even_if_that_is_further_back() -> None:
+    cursor = LogCursor(acked=100, sent=200)
+    cursor.resume(40)
+    assert (cursor.acked, cursor.sent) == (40, 40)

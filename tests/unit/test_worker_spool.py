@@ -1,0 +1,96 @@
+"""The spool, on real files."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, WorkloadType
+from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.errors import SpoolError
+from edge_mqtt.worker.spool import MIGRATIONS, Spool
+
+
+def job(job_id: str, **fields: object) -> HeldByUs:
+    spec = JobSpec(job_id=JobId(job_id), type=WorkloadType.TASK, queue="q/1", workload={"ti": {"id": job_id}})
+    return HeldByUs(spec=spec, fence=Fence(1), **fields)  # type: ignore[arg-type]  # real fields
+
+
+def test_stored_jobs_come_back_in_the_order_of_their_arrival(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "spool.db")
+    for name in ("b", "a", "c"):
+        spool.store(job(name))
+    launched = job("b").to(JobState.LAUNCHED, secret="s", log_base=12)
+    result = Finished(job_id=JobId("b"), fence=Fence(1), signal=9, log_size=3)
+    done = launched.to(JobState.FINISHED, result=result, result_acked=True)
+    spool.store(done)
+    spool.forget(JobId("a"))
+    spool.close()
+    again = Spool.open(tmp_path / "spool.db")
+    assert again.load() == [done, job("c")]
+    again.close()
+
+
+def test_spool_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "spool.db")
+    spool.store(job("a"))
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    spool.close()
+
+
+def test_commits_are_synced_to_the_disk(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "spool.db")
+    assert spool._connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert spool._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    spool.close()
+
+
+def test_spool_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    Spool.open(path).close()
+    raw = sqlite3.connect(path)
+    raw.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    raw.close()
+    with pytest.raises(SpoolError, match="newer edge-worker"):
+        Spool.open(path)
+
+
+def test_damaged_spool_is_said_to_be_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    path.write_bytes(b"this is no database" * 100)
+    with pytest.raises(SpoolError, match="damaged"):
+        Spool.open(path)
+
+
+def test_row_that_cannot_be_read_is_said_to_be_damage(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "spool.db")
+    spool.store(job("a"))
+    spool._connection.execute("UPDATE jobs SET spec = '{}'")
+    with pytest.raises(SpoolError, match="damaged"):
+        spool.load()
+    spool.close()
+
+
+def test_spool_in_a_folder_that_is_not_there_names_the_path(tmp_path: Path) -> None:
+    with pytest.raises(SpoolError, match=r"none/spool\.db cannot be opened"):
+        Spool.open(tmp_path / "none" / "spool.db")
+
+
+def test_full_disk_is_said_to_be_the_disks_trouble(tmp_path: Path) -> None:
+    spool = Spool.open(tmp_path / "spool.db")
+    spool.store(job("a"))
+    pages = spool._connection.execute("PRAGMA page_count").fetchone()[0]
+    spool._connection.execute(f"PRAGMA max_page_count = {pages}")
+    big = HeldByUs(
+        spec=JobSpec(job_id=JobId("b"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * 100_000}),
+        fence=Fence(1),
+    )
+    with pytest.raises(SpoolError, match="cannot be written: database or disk is full"):
+        spool.store(big)
+    assert [kept.job_id for kept in spool.load()] == ["a"]
+    spool.close()

@@ -1,0 +1,212 @@
+"""The ``edge-worker`` command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import uuid
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_mqtt.broker_bridge.protocol.ids import WorkerName
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.certs.errors import CertificateError
+from edge_mqtt.certs.identity import Role
+from edge_mqtt.worker.config import (
+    AirflowSettings,
+    Options,
+    WorkerSettings,
+    check_options,
+    settle,
+)
+from edge_mqtt.worker.core.drain import Ask
+from edge_mqtt.worker.errors import ConfigurationError, LauncherError, WorkerError
+from edge_mqtt.worker.launcher import Launcher, LauncherProcess
+from edge_mqtt.worker.link import WorkerAddress
+
+if TYPE_CHECKING:
+    from edge_mqtt.certs.tls import Party
+
+PROGRAM = "edge-worker"
+DISTRIBUTION = "airflow-edge-mqtt"
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+log = logging.getLogger(__name__)
+
+cli = typer.Typer(name=PROGRAM, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@cli.command()
+def start(
+    *,
+    bridge: Annotated[
+        str | None, typer.Option(help="Where the bridge is.", metavar="wss://HOST:443/mqtt", show_default=False)
+    ] = None,
+    certs: Annotated[
+        Path | None,
+        typer.Option(help="Folder with ca.crt, tls.crt and tls.key of this worker.", show_default=False),
+    ] = None,
+    queues: Annotated[
+        str | None, typer.Option(help="Queues to serve, separated by commas.", metavar="a,b", show_default="default")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Slots for tasks.", show_default="8")] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for what must survive a restart.", show_default="AIRFLOW_HOME/edge-mqtt/worker"),
+    ] = None,
+    drain_timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that running tasks get on Ctrl-C; 0: as long as they take.", show_default="0"),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+) -> None:
+    """Run Airflow's tasks on this machine, over one outbound connection to the bridge.
+
+    What is not given here is read from the section [edge_mqtt] of this machine's Airflow configuration.
+    Ctrl-C finishes the running tasks and ends; a second one stops them.
+    """
+    configure_console(verbose=verbose)
+    options = Options(
+        bridge=bridge,
+        certs=certs,
+        queues=queues,
+        concurrency=concurrency,
+        state_dir=state_dir,
+        drain_timeout=drain_timeout,
+    )
+    raise typer.Exit(run(options))
+
+
+def main() -> None:
+    """Be the program."""
+    cli()
+
+
+def run(options: Options) -> int:
+    """Run a worker; return the program's exit code. What the user did wrong is said in one line."""
+    try:
+        check_options(options)
+        if options.certs is not None:
+            _load(options.certs)
+        # Before there is any thread or loop. Airflow is imported in that process and in none of ours.
+        process = LauncherProcess()
+        return asyncio.run(_run(options, process))
+    except (WorkerError, CertificateError) as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return EXIT_FAILURE if isinstance(error, LauncherError) else EXIT_USAGE
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+async def _run(options: Options, process: LauncherProcess) -> int:
+    launcher = Launcher(process)
+    try:
+        settings = settle(options, AirflowSettings(values=await launcher.ready()))
+        party = _load(settings.certs)
+        lock = settings.state.prepare()
+    except BaseException:
+        process.process.kill()
+        await launcher.stop()
+        raise
+    _set_title(party.identity.name)
+    _banner(settings, party)
+    # The lock is the kernel's to release: it must outlive everything here, whatever happens.
+    assert lock >= 0  # noqa: S101 -- names the descriptor that is kept open on purpose
+    return await _serve(settings, party, launcher)
+
+
+async def _serve(settings: WorkerSettings, party: Party, launcher: Launcher) -> int:
+    from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
+    from edge_mqtt.certs.tls import client_context
+    from edge_mqtt.worker.app import Worker
+
+    address = WorkerAddress(
+        name=WorkerName(party.identity.name),
+        incarnation=uuid.uuid4().hex,
+        topics=Topics(settings.topic_prefix),
+    )
+    connect = ConnectOptions(
+        identity=party.identity,
+        incarnation=address.incarnation,
+        keep_alive_s=settings.keep_alive_s,
+        subscriptions=address.subscriptions,
+        will=address.will,
+    )
+    transport = PahoTransport(settings.bridge_url, client_context(party), connect)
+    worker = Worker(settings, address, transport, launcher, version=own_version())
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, worker.ask, Ask.INTERRUPT)
+    loop.add_signal_handler(signal.SIGTERM, worker.ask, Ask.TERMINATE)
+    return await worker.run()
+
+
+def _load(folder: Path) -> Party:
+    from edge_mqtt.certs.tls import load_party
+
+    party = load_party(folder)
+    if party.identity.role is not Role.WORKER:
+        raise ConfigurationError(
+            f"the certificate in {folder} is that of {party.identity}, not of a worker: "
+            f"make one with 'edge-certs issue worker NAME'"
+        )
+    return party
+
+
+def _banner(settings: WorkerSettings, party: Party) -> None:
+    from edge_mqtt.certs.tls import expiry_warning
+
+    log.info(
+        "edge-worker %s: worker %s, queues %s, concurrency %d, bridge %s, state in %s",
+        own_version(),
+        party.identity.name,
+        ", ".join(settings.queues),
+        settings.concurrency,
+        settings.bridge_url,
+        settings.state.path,
+        extra={"action": "starting", "worker": party.identity.name},
+    )
+    warning = expiry_warning(party, datetime.now(UTC))
+    if warning is not None:
+        log.warning("%s", warning, extra={"action": "certificate_expires"})
+
+
+def own_version() -> str:
+    """Return this distribution's version."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def configure_console(*, verbose: bool) -> None:
+    """Show our own events on stderr, one line each, with colours for people."""
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(
+            console=Console(stderr=True), show_path=False, omit_repeated_times=False, log_time_format="%H:%M:%S"
+        )
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("edge_mqtt").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _set_title(name: str) -> None:
+    from setproctitle import setproctitle
+
+    setproctitle(f"{PROGRAM}[{name}]")

@@ -1,0 +1,216 @@
+"""The worker's settings: command line first, then Airflow's ``[edge_mqtt]``, then the defaults."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX
+from edge_mqtt.worker.errors import ConfigurationError, StateDirError
+
+SECTION: Final = "edge_mqtt"
+DEFAULT_QUEUE: Final = "default"
+DEFAULT_CONCURRENCY: Final = 8
+#: Seconds between MQTT pings.
+DEFAULT_KEEP_ALIVE_S: Final = 60
+#: Bytes of a unix socket's path at most (``sun_path`` of unix(7), without its end).
+SOCKET_PATH_BYTES: Final = 107
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What was given on the command line; None where nothing was."""
+
+    bridge: str | None = None
+    certs: Path | None = None
+    queues: str | None = None
+    concurrency: int | None = None
+    state_dir: Path | None = None
+    drain_timeout: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StateDir:
+    """The worker's folder on disk and what lies where in it."""
+
+    path: Path
+
+    @property
+    def spool(self) -> Path:
+        """The spool's file."""
+        return self.path / "spool.db"
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the runs' files."""
+        return self.path / "runs"
+
+    @property
+    def socket(self) -> Path:
+        """The socket on which supervisors reach the Execution API."""
+        return self.path / "api.sock"
+
+    def prepare(self) -> int:
+        """Make the folder ready and ours alone; return the descriptor that holds its lock.
+
+        :raises StateDirError: it cannot be written, its path is too long or another worker has it.
+        """
+        if len(os.fsencode(self.socket)) > SOCKET_PATH_BYTES:
+            raise StateDirError(
+                f"the state folder {self.path} has too long a path for a socket: {self.socket} is over "
+                f"{SOCKET_PATH_BYTES} bytes. Choose a shorter --state-dir"
+            )
+        try:
+            for folder in (self.path, self.runs):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                folder.chmod(0o700)
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StateDirError(
+                f"the state folder {self.path} cannot be written: {error.strerror}. Choose another --state-dir"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise StateDirError(
+                f"another edge-worker uses the state folder {self.path}: stop it, or choose another --state-dir"
+            ) from None
+        return lock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerSettings:
+    """Everything that the worker goes by."""
+
+    bridge_url: str
+    certs: Path
+    queues: tuple[str, ...]
+    concurrency: int
+    state: StateDir
+    base_log_folder: Path
+    topic_prefix: str = DEFAULT_PREFIX
+    keep_alive_s: int = DEFAULT_KEEP_ALIVE_S
+    #: Seconds that running jobs get when the worker is asked to end; 0: as long as they take.
+    drain_timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AirflowSettings:
+    """What Airflow's configuration says, as text."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    def text(self, option: str, default: str = "") -> str:
+        """Return an option's value."""
+        return self.values.get(option, "") or default
+
+    def number(self, option: str, default: float) -> float:
+        """Return an option's value as a number of at least 0.
+
+        :raises ConfigurationError: it is none.
+        """
+        text = self.text(option, str(default))
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if not number >= 0:
+            raise ConfigurationError(f"[{SECTION}] {option} is {text!r}: it must be a number of at least 0")
+        return number
+
+
+def check_bridge_url(url: str) -> str:
+    """Return ``url`` when it is a bridge's.
+
+    :raises ConfigurationError: it is not.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme == "wss" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise ConfigurationError(f"the bridge's address {url!r} must look like wss://bridge.example.com:443/mqtt")
+    return url
+
+
+def check_concurrency(number: float) -> int:
+    """Return ``number`` as slots.
+
+    :raises ConfigurationError: it is not a whole number above 0.
+    """
+    if number < 1 or number != int(number):
+        raise ConfigurationError(f"the concurrency is {number:g}: it must be a whole number of at least 1")
+    return int(number)
+
+
+def parse_queues(text: str) -> tuple[str, ...]:
+    """Return the queues in ``a,b``.
+
+    :raises ConfigurationError: there is none.
+    """
+    queues = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not queues:
+        raise ConfigurationError("no queue is named: give --queues a,b")
+    return queues
+
+
+def check_options(options: Options) -> None:
+    """Find what is wrong with the command line before anything is started.
+
+    :raises ConfigurationError: something is.
+    """
+    if options.bridge is not None:
+        check_bridge_url(options.bridge)
+    if options.concurrency is not None:
+        check_concurrency(options.concurrency)
+    if options.queues is not None:
+        parse_queues(options.queues)
+
+
+def settle(options: Options, airflow: AirflowSettings) -> WorkerSettings:
+    """Return the settings.
+
+    :raises ConfigurationError: something is missing or wrong; one line that says what to do.
+    """
+    bridge = options.bridge or airflow.text("bridge_url")
+    if not bridge:
+        raise ConfigurationError(
+            f"no bridge is named: give --bridge wss://HOST:443/mqtt, or set [{SECTION}] bridge_url"
+        )
+    certs = options.certs or _path(airflow.text("worker_certs"))
+    if certs is None:
+        raise ConfigurationError(
+            f"no certificates: give --certs DIR (made by 'edge-certs issue worker NAME'), "
+            f"or set [{SECTION}] worker_certs"
+        )
+    concurrency = options.concurrency or airflow.number("worker_concurrency", DEFAULT_CONCURRENCY)
+    state = options.state_dir or _path(airflow.text("worker_state_dir")) or default_state_dir()
+    drain = options.drain_timeout
+    return WorkerSettings(
+        bridge_url=check_bridge_url(bridge),
+        certs=certs,
+        queues=parse_queues(options.queues or airflow.text("worker_queues", DEFAULT_QUEUE)),
+        concurrency=check_concurrency(concurrency),
+        state=StateDir(path=state.expanduser().absolute()),
+        base_log_folder=Path(airflow.text("base_log_folder", "logs")).expanduser().absolute(),
+        topic_prefix=airflow.text("topic_prefix", DEFAULT_PREFIX),
+        keep_alive_s=max(1, int(airflow.number("keep_alive", DEFAULT_KEEP_ALIVE_S))),
+        drain_timeout_s=airflow.number("drain_timeout", 0.0) if drain is None else drain,
+    )
+
+
+def default_state_dir() -> Path:
+    """Return where the state is kept when nobody says."""
+    return Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "edge-mqtt" / "worker"
+
+
+def _path(text: str) -> Path | None:
+    home = os.environ.get("AIRFLOW_HOME", str(Path("~/airflow").expanduser()))
+    return Path(text.replace("{AIRFLOW_HOME}", home)).expanduser() if text else None

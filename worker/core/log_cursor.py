@@ -1,0 +1,66 @@
+"""What of a job's log is shipped, sent and stored. Offsets are bytes from the job's first byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: Bytes of one chunk: small enough that a job's messages never wait long behind it on a slow link.
+CHUNK_BYTES: Final = 64 * 1024
+#: Bytes of one job's log that may be on the way, unacknowledged.
+JOB_WINDOW_BYTES: Final = 256 * 1024
+#: Bytes of all logs of a worker that may be on the way.
+WORKER_WINDOW_BYTES: Final = 1024 * 1024
+#: Seconds without an acknowledgement after which what is on the way counts as lost.
+STALLED_AFTER_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class LogCursor:
+    """One job's log. Advances on acknowledgement only; goes back when there is none."""
+
+    #: The centre has everything below.
+    acked: int = 0
+    #: Everything below has been sent on this connection.
+    sent: int = 0
+    #: Monotonic time in seconds of the last acknowledgement, or of the first byte sent after all were acknowledged.
+    progress_at: float = 0.0
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes on the way."""
+        return self.sent - self.acked
+
+    def next_length(self, size: int, room: int) -> int:
+        """Return how many bytes to send from ``sent`` on; 0 for none now.
+
+        :param size: bytes that the log has.
+        :param room: bytes that the worker's window has left.
+        """
+        return max(0, min(CHUNK_BYTES, size - self.sent, JOB_WINDOW_BYTES - self.in_flight, room))
+
+    def advance(self, length: int, now: float) -> None:
+        """Take note that ``length`` bytes are on their way."""
+        if self.in_flight == 0:
+            self.progress_at = now
+        self.sent += length
+
+    def acknowledge(self, offset: int, now: float) -> bool:
+        """Take note that the centre has everything below ``offset``; tell whether that was news."""
+        if offset <= self.acked:
+            return False
+        self.acked = offset
+        self.sent = max(self.sent, offset)
+        self.progress_at = now
+        return True
+
+    def resume(self, offset: int) -> None:
+        """Go on from where the centre says, which may be before what it once had."""
+        self.acked = self.sent = offset
+
+    def rewind_if_stalled(self, now: float) -> bool:
+        """Go back to what is acknowledged when nothing was for too long; tell whether it was so."""
+        if self.in_flight > 0 and now - self.progress_at >= STALLED_AFTER_S:
+            self.sent = self.acked
+            return True
+        return False

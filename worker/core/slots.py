@@ -1,0 +1,33 @@
+"""Which of the accepted jobs may be launched now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+
+
+def cost(job: HeldByUs, concurrency: int) -> int:
+    """Return the slots that ``job`` takes; one that is larger than the worker takes all of it."""
+    return min(job.spec.slots, concurrency)
+
+
+def used(jobs: Iterable[HeldByUs], concurrency: int) -> int:
+    """Return the slots that are taken."""
+    return sum(cost(job, concurrency) for job in jobs if job.state in (JobState.LAUNCHED, JobState.DROPPED))
+
+
+def launchable(jobs: Iterable[HeldByUs], concurrency: int) -> list[HeldByUs]:
+    """Return the accepted jobs that fit, in the order of their arrival; none overtakes one that does not fit."""
+    held = list(jobs)
+    free = concurrency - used(held, concurrency)
+    chosen: list[HeldByUs] = []
+    for job in held:
+        if job.state is not JobState.ACCEPTED:
+            continue
+        price = cost(job, concurrency)
+        if price > free:
+            break
+        free -= price
+        chosen.append(job)
+    return chosen

@@ -1,0 +1,223 @@
+"""The Execution API as supervisors see it: HTTP on a unix socket, passed on to the centre as messages.
+
+Heartbeats are answered here. Every other call waits for its answer for as long as it takes: an outage delays a task's
+calls and fails none of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import re
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
+from edge_mqtt.worker.api_client import REQUEST_ID_HEADER
+from edge_mqtt.worker.held import HeldJobs
+from edge_mqtt.worker.link import Link
+from edge_mqtt.worker.supervisor_main import START_TARGET
+
+log = logging.getLogger(__name__)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: The path below which the client puts every call (``BASE_URL``).
+ROOT: Final = "/execution/"
+#: What of a call's headers the centre is given. Never the authorization: that one is ours.
+PASSED_ON: Final = frozenset(
+    {"accept", "airflow-api-version", "content-type", "correlation-id", "traceparent", "tracestate"}
+)
+#: What of an answer's headers is about its connection and not about the answer.
+_OF_THE_CONNECTION: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+#: Seconds that an idle connection of a supervisor stays open; it makes a call a second anyway.
+KEEP_ALIVE_S: Final = 3600
+_HEARTBEAT: Final = re.compile(r"task-instances/[^/?]+/heartbeat")
+
+
+class ExecutionApi:
+    """Answers supervisors.
+
+    :param stop_reason: returns why a job must not go on; None while it may.
+    """
+
+    def __init__(self, held: HeldJobs, link: Link, stop_reason: Callable[[JobId], str | None]) -> None:
+        self._held = held
+        self._link = link
+        self._stop_reason = stop_reason
+        self._waiting: dict[str, tuple[ApiRequest | StartRequest, asyncio.Future[ApiResponse]]] = {}
+        self._server: asyncio.Server | None = None
+        self._state = ServerState()
+
+    async def serve(self, path: Path) -> None:
+        """Listen on ``path``, which only our own user may use. The socket of an earlier run is replaced."""
+        config = Config(
+            self.app,
+            interface="asgi3",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
+        config.load()
+
+        def connection() -> asyncio.Protocol:
+            return config.http_protocol_class(  # type: ignore[call-arg]  # what uvicorn's own server does
+                config=config, server_state=self._state, app_state={}, _loop=asyncio.get_running_loop()
+            )
+
+        # uvicorn's own server would open the socket to everybody, and wake up ten times a second to look at flags.
+        self._server = await asyncio.get_running_loop().create_unix_server(connection, sock=_listener(path))
+
+    async def stop(self) -> None:
+        """Close; supervisors that still run come back to the next worker."""
+        if self._server is None:
+            return
+        self._server.close()
+        for waiting in list(self._waiting.values()):
+            waiting[1].cancel()
+        for protocol in list(self._state.connections):
+            transport = getattr(protocol, "transport", None)
+            if transport is not None:
+                transport.abort()
+        for task in list(self._state.tasks):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._server.wait_closed()
+
+    # ------------------------------------------------------------ the centre's side
+
+    def answered(self, response: ApiResponse) -> None:
+        """Take the answer to a call."""
+        waiting = self._waiting.get(response.request_id)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_result(response)
+
+    def resend(self) -> None:
+        """Send again whatever is not answered: the connection is a new one."""
+        for request, answer in list(self._waiting.values()):
+            if not answer.done():
+                self._link.send_request(request)
+
+    def forget(self, job_id: JobId) -> None:
+        """Give up the calls of a job that has ended."""
+        for request, answer in list(self._waiting.values()):
+            if request.job_id == job_id:
+                answer.cancel()
+
+    # ------------------------------------------------------------ the supervisors' side
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request (ASGI 3)."""
+        body = await _body(receive)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        response = await self._answer(scope, headers, body)
+        content = b"" if response.status == HTTPStatus.NO_CONTENT else response.body
+        fields = [(k, v) for k, v in response.headers.items() if k.lower() not in _OF_THE_CONNECTION]
+        if response.status != HTTPStatus.NO_CONTENT:
+            fields.append(("content-length", str(len(content))))
+        raw = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
+        await send({"type": "http.response.start", "status": response.status, "headers": raw})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _answer(self, scope: Scope, headers: dict[str, str], body: bytes) -> ApiResponse:
+        request_id = headers.get(REQUEST_ID_HEADER) or uuid.uuid4().hex
+        job = self._held.by_secret(headers.get("authorization", "").removeprefix("Bearer "))
+        path = scope["raw_path"].decode("latin-1")
+        if job is None or not path.startswith(ROOT):
+            log.warning("call without a job refused", extra={"action": "call_refused"})
+            return problem(request_id, HTTPStatus.UNAUTHORIZED, "unknown_job", "no job of this worker")
+        target = path.removeprefix(ROOT)
+        stop_reason = self._stop_reason(job.job_id)
+        if scope["method"] == "PUT" and _HEARTBEAT.fullmatch(target):
+            if stop_reason is None:
+                return ApiResponse(request_id=request_id, status=HTTPStatus.NO_CONTENT)
+            return problem(request_id, HTTPStatus.GONE, "stopped", stop_reason)
+        query = scope["query_string"].decode("latin-1")
+        if target == START_TARGET:
+            return await self._ask_centre(StartRequest(request_id=request_id, job_id=job.job_id, fence=job.fence))
+        request = ApiRequest(
+            request_id=request_id,
+            job_id=job.job_id,
+            fence=job.fence,
+            method=scope["method"],
+            target=f"{target}?{query}" if query else target,
+            headers={name: value for name, value in headers.items() if name in PASSED_ON},
+            body=body,
+        )
+        return await self._ask_centre(request)
+
+    async def _ask_centre(self, request: ApiRequest | StartRequest) -> ApiResponse:
+        request_id = request.request_id
+        waiting = self._waiting.get(request_id)
+        if waiting is not None:
+            # The supervisor lost its connection to us and asks again.
+            answer = waiting[1]
+        else:
+            answer = asyncio.get_running_loop().create_future()
+            self._waiting[request_id] = (request, answer)
+            answer.add_done_callback(lambda _: self._waiting.pop(request_id, None))
+            if self._link.ready:
+                try:
+                    self._link.send_request(request)
+                except MessageTooLarge as error:
+                    answer.cancel()
+                    return problem(request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error))
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            if not answer.cancelled():
+                raise
+            return problem(request_id, HTTPStatus.GONE, "stopped", "the job has ended on this worker")
+
+
+def _listener(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    listener.setblocking(False)
+    return listener
+
+
+def problem(request_id: str, status: HTTPStatus, reason: str, message: str) -> ApiResponse:
+    """Return an error in the form of Airflow's own (``detail.reason``, ``detail.message``)."""
+    detail = {"detail": {"reason": reason, "message": message}}
+    return ApiResponse(
+        request_id=request_id,
+        status=status,
+        headers={"content-type": "application/json"},
+        body=json.dumps(detail).encode(),
+    )
+
+
+async def _body(receive: Receive) -> bytes:
+    body = bytearray()
+    more = True
+    while more:
+        event = await receive()
+        body += event.get("body", b"")
+        more = bool(event.get("more_body", False))
+    return bytes(body)

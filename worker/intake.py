@@ -1,0 +1,148 @@
+"""Assignments, cancellations and what the centre wants dropped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+
+from edge_mqtt.broker_bridge.protocol.messages import (
+    Assign,
+    AssignmentAccepted,
+    AssignmentRejected,
+    Cancel,
+    JobRef,
+)
+from edge_mqtt.worker.core.jobs import (
+    AssignmentDecision,
+    HeldByUs,
+    JobState,
+    Verdict,
+    decide_assignment,
+)
+from edge_mqtt.worker.core.slots import launchable
+from edge_mqtt.worker.errors import SpoolError
+from edge_mqtt.worker.held import HeldJobs
+from edge_mqtt.worker.link import Link
+from edge_mqtt.worker.log_shipping import note
+from edge_mqtt.worker.order import RunOutcome
+from edge_mqtt.worker.reporting import Reporter
+from edge_mqtt.worker.running import Runs, describe
+
+log = logging.getLogger(__name__)
+
+
+class Intake:
+    """Takes jobs in and lets them go."""
+
+    def __init__(
+        self,
+        held: HeldJobs,
+        link: Link,
+        runs: Runs,
+        reporter: Reporter,
+        *,
+        queues: Collection[str],
+        draining: Callable[[], bool],
+    ) -> None:
+        self._held = held
+        self._link = link
+        self._runs = runs
+        self._reporter = reporter
+        self._queues = queues
+        self._draining = draining
+
+    async def assigned(self, assign: Assign) -> None:
+        """Store, accept and launch a job; or say why not."""
+        job_id, fence = assign.job.job_id, assign.fence
+        before = self._held.get(job_id)
+        decision = decide_assignment(assign, before, queues=self._queues, draining=self._draining())
+        if decision.verdict is Verdict.IGNORE:
+            return
+        if decision.verdict is Verdict.REJECT:
+            self._reject(assign, decision)
+            return
+        taken: HeldByUs | None = None
+
+        def take(current: HeldByUs | None) -> HeldByUs | None:
+            nonlocal taken
+            if current is not before:
+                return current  # Launched, or gone, a moment ago. The bridge will hear and assign anew.
+            taken = self._ready_or_waiting(assign)
+            return taken
+
+        if decision.verdict is not Verdict.CONFIRM:
+            try:
+                await self._held.change(job_id, take)
+            except SpoolError as error:
+                self._reject(assign, AssignmentDecision(verdict=Verdict.REJECT, reason=str(error)))
+                return
+            if taken is None:
+                return
+        self._link.send_ack(AssignmentAccepted(job_id=job_id, fence=fence))
+        if taken is not None and taken.state is JobState.LAUNCHED:
+            await self._runs.start(taken)
+
+    def _ready_or_waiting(self, assign: Assign) -> HeldByUs:
+        """Return the job, launched when there is room: one commit then says both that we have it and that it runs."""
+        job = HeldByUs(spec=assign.job, fence=assign.fence)
+        others = [other for other in self._held if other.job_id != job.job_id]
+        if job in launchable([*others, job], self._runs.plan.concurrency):
+            return self._runs.prepared(job)
+        return job
+
+    def _reject(self, assign: Assign, decision: AssignmentDecision) -> None:
+        log.warning(
+            "job refused: %s",
+            decision.reason,
+            extra={"action": "job_rejected", "job_id": assign.job.job_id, "queue": assign.job.queue},
+        )
+        self._link.send_ack(
+            AssignmentRejected(
+                job_id=assign.job.job_id,
+                fence=assign.fence,
+                reason=decision.reason,
+                permanent=decision.permanent,
+            )
+        )
+
+    async def unstarted(self, job: HeldByUs, reason: str) -> None:
+        """Give back a job that never started: somebody else may run it."""
+        await self._reporter.forget(job)
+        self._link.send_ack(AssignmentRejected(job_id=job.job_id, fence=job.fence, reason=reason))
+        log.warning(
+            "%s given back: %s", describe(job), reason, extra={"action": "job_given_back", "job_id": job.job_id}
+        )
+
+    async def give_back_waiting(self, reason: str) -> None:
+        """Give back every job that waits for its slots."""
+        for job in self._held:
+            if job.state is JobState.ACCEPTED:
+                await self.unstarted(job, reason)
+
+    async def cancelled(self, cancel: Cancel) -> None:
+        """Stop a job; its result is still wanted."""
+        job = self._held.current(cancel.job_id, cancel.fence)
+        if job is None:
+            return
+        if job.state is JobState.ACCEPTED:
+            await self._reporter.finished(job, RunOutcome(error=f"cancelled before it started: {cancel.reason}"))
+        elif job.state is JobState.LAUNCHED:
+            if not self._runs.is_stopping(job.job_id):
+                note(self._runs.plan.log_file(job), f"Stopped by the edge worker: {cancel.reason}")
+            self._runs.stop(job, cancel.reason)
+
+    async def dropped(self, ref: JobRef) -> None:
+        """Let go of a job that is not ours any more; nothing is reported."""
+        job = self._held.current(ref.job_id, ref.fence)
+        if job is None or job.state is JobState.DROPPED:
+            return
+        if job.state is not JobState.LAUNCHED:
+            await self._reporter.forget(job)
+            return
+
+        def drop(current: HeldByUs | None) -> HeldByUs | None:
+            return current.to(JobState.DROPPED) if current is job else current
+
+        await self._held.change(job.job_id, drop)
+        self._reporter.silence(job.job_id)
+        self._runs.stop(job, "no longer this worker's")

@@ -1,0 +1,194 @@
+"""The launcher's process: imports Airflow once, then forks a supervisor for every order that it reads.
+
+It has one thread and never starts another, so that forking it is safe. Orders and reports are JSON documents, each
+behind its length in four bytes, on one socket to the worker. When the worker is gone the launcher stays until its
+supervisors have ended, and stops them when their lease ends: nobody else could.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from edge_mqtt.worker.core.lease import Lease
+from edge_mqtt.worker.order import RunOrder
+from edge_mqtt.worker.sysinfo import ProcessIdentity, boot_id, boottime, kill_tree, signal_process, start_time
+
+#: Bytes of the length before every document.
+LENGTH: Final = struct.Struct("!I")
+#: Seconds between looks at the lease while the worker is gone.
+GUARD_INTERVAL_S: Final = 1.0
+
+
+def main(descriptor: int) -> None:
+    """Serve the worker at the other end of ``descriptor``."""
+    from setproctitle import setproctitle
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the worker's terminal is the worker's business.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # So is a service manager's SIGTERM to the whole group.
+    setproctitle("edge-worker: launcher")
+    from edge_mqtt.worker.preload import preload
+
+    preload()
+    Launcher(socket.socket(fileno=descriptor)).serve()
+
+
+class Launcher:
+    """Forks, reaps and reports."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        #: Where the worker writes its lease; orders name the folder.
+        self._lease_file: Path | None = None
+        self._children: dict[int, ProcessIdentity] = {}
+        self._asked_to_stop: set[int] = set()
+        self._worker_is_there = True
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+
+    def serve(self) -> None:
+        """Work until the worker is gone and every supervisor has ended."""
+        for end in (self._wake_read, self._wake_write):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
+        self._selector.register(self._channel, selectors.EVENT_READ)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._report(ready=True, settings=read_settings())
+        while self._worker_is_there or self._children:
+            for key, _ in self._selector.select(None if self._worker_is_there else GUARD_INTERVAL_S):
+                if key.fileobj is self._channel:
+                    self._read_order()
+                else:
+                    self._drain_wakeups()
+            self._reap()
+            if not self._worker_is_there:
+                self._guard_lease()
+
+    def _read_order(self) -> None:
+        data = read_document(self._channel)
+        if data is None:
+            self._worker_is_there = False
+            self._selector.unregister(self._channel)
+            return
+        order = RunOrder.from_json(data)
+        self._lease_file = order.lease_file
+        pid = os.fork()
+        if pid == 0:
+            self._become_supervisor(order)
+        # The child may be gone by now, but not reaped: its pid is its own.
+        self._children[pid] = ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
+        self._report(launched=order.job_id, fence=order.fence, pid=pid)
+
+    def _become_supervisor(self, order: RunOrder) -> NoReturn:
+        code = 1
+        try:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, signal.SIG_DFL)
+            self._selector.close()
+            for end in (self._channel, self._wake_read, self._wake_write):
+                end.close()
+            nowhere = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(nowhere, 0)
+            os.close(nowhere)
+            gc.enable()
+            from edge_mqtt.worker.supervisor_main import run
+
+            code = run(order)
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+            with contextlib.suppress(Exception):
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _drain_wakeups(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake_read.recv(4096):
+                pass
+
+    def _reap(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._children.pop(pid, None)
+            self._report(exited=pid, code=os.waitstatus_to_exitcode(status))
+
+    def _report(self, **document: Any) -> None:
+        if not self._worker_is_there:
+            return
+        try:
+            self._channel.sendall(framed(json.dumps(document).encode()))
+        except OSError:
+            self._worker_is_there = False
+            self._selector.unregister(self._channel)
+
+    def _guard_lease(self) -> None:
+        lease = None if self._lease_file is None else Lease.from_json(_read(self._lease_file))
+        now = boottime()
+        if lease is None or now < lease.stop_at:
+            return
+        for child in list(self._children.values()):
+            if now >= lease.kill_at:
+                kill_tree(child)
+            elif child.pid not in self._asked_to_stop:
+                self._asked_to_stop.add(child.pid)
+                signal_process(child, signal.SIGTERM)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def framed(document: bytes) -> bytes:
+    """Return ``document`` behind its length."""
+    return LENGTH.pack(len(document)) + document
+
+
+def read_document(channel: socket.socket) -> bytes | None:
+    """Return the next document; None at the end."""
+    header = _read_exactly(channel, LENGTH.size)
+    if header is None:
+        return None
+    return _read_exactly(channel, LENGTH.unpack(header)[0])
+
+
+def _read_exactly(channel: socket.socket, size: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < size:
+        try:
+            piece = channel.recv(size - len(data))
+        except ConnectionError:
+            return None
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)
+
+
+def read_settings() -> dict[str, str]:
+    """Return what the worker's own process, which has no Airflow in it, needs of Airflow's configuration."""
+    from airflow.sdk.configuration import conf
+
+    section = conf.getsection("edge_mqtt") or {}
+    settings = {str(option): str(value) for option, value in section.items() if value is not None}
+    settings["base_log_folder"] = conf.get("logging", "base_log_folder")
+    return settings

@@ -1,0 +1,170 @@
+"""Ships task logs: the files' own bytes, by offset, as soon as they are written, no more than the windows allow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import LogChunk, LogPosition
+from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, LogCursor
+from edge_mqtt.worker.link import Link
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks at the files of running jobs. A look is one stat(2); there is none while nothing runs.
+LOOK_S: Final = 0.05
+
+
+@dataclass(slots=True)
+class _Log:
+    """One job's log."""
+
+    path: Path
+    base: int
+    cursor: LogCursor = field(default_factory=LogCursor)
+    #: Bytes of the whole log once the job has ended.
+    final_size: int | None = None
+
+    def size(self) -> int:
+        if self.final_size is not None:
+            return self.final_size
+        try:
+            return max(0, self.path.stat().st_size - self.base)
+        except OSError:
+            return 0
+
+    def read(self, length: int) -> bytes:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, length, self.base + self.cursor.sent)
+        finally:
+            os.close(descriptor)
+
+
+class LogShipper:
+    """Ships the logs of this worker's jobs."""
+
+    def __init__(self, link: Link, path_of: Callable[[HeldByUs], Path | None]) -> None:
+        self._link = link
+        self._path_of = path_of
+        self._logs: dict[JobId, _Log] = {}
+        self._wake = asyncio.Event()
+        self._time = asyncio.get_running_loop().time
+
+    def follow(self, job: HeldByUs) -> None:
+        """Begin with a job that is launched, or was by the worker before this one."""
+        path = self._path_of(job)
+        if path is None or job.job_id in self._logs:
+            return
+        final = None if job.result is None else job.result.log_size
+        self._logs[job.job_id] = _Log(path=path, base=job.log_base, final_size=final)
+        self._wake.set()
+
+    def ended(self, job: HeldByUs) -> None:
+        """Take note that a job's log is complete."""
+        shipped = self._logs.get(job.job_id)
+        if shipped is not None and job.result is not None:
+            shipped.final_size = job.result.log_size
+            self._wake.set()
+
+    def forget(self, job_id: JobId) -> None:
+        """Stop shipping a job's log."""
+        self._logs.pop(job_id, None)
+
+    def stored(self, job_id: JobId) -> bool:
+        """Tell whether the centre has the whole log of a job that has ended."""
+        shipped = self._logs.get(job_id)
+        return shipped is None or (shipped.final_size is not None and shipped.cursor.acked >= shipped.final_size)
+
+    def acknowledge(self, job_id: JobId, offset: int) -> None:
+        """Take note that the centre has a job's log up to ``offset``."""
+        shipped = self._logs.get(job_id)
+        if shipped is not None and shipped.cursor.acknowledge(offset, self._time()):
+            self._wake.set()
+
+    def resume(self, positions: Iterable[LogPosition]) -> None:
+        """Go on on a new connection: from where the centre says, else from what it has acknowledged."""
+        wanted = {position.job_id: position.offset for position in positions}
+        for job_id, shipped in self._logs.items():
+            shipped.cursor.resume(wanted.get(job_id, shipped.cursor.acked))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Ship for ever. Sleeps while there is nothing to ship and nothing runs."""
+        while True:
+            self._wake.clear()
+            if self._link.ready:
+                self.ship()
+            watching = self._link.ready and any(
+                shipped.final_size is None or shipped.cursor.acked < shipped.final_size
+                for shipped in self._logs.values()
+            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S if watching else None):
+                    await self._wake.wait()
+                if watching:
+                    # Acknowledgements come in bursts: one round for all of them.
+                    await asyncio.sleep(0)
+
+    def ship(self) -> None:
+        """Send what the windows allow, a chunk of every log in turn."""
+        now = self._time()
+        for job_id, shipped in self._logs.items():
+            if shipped.cursor.rewind_if_stalled(now):
+                log.warning(
+                    "log of %s was not acknowledged, sending it again",
+                    job_id,
+                    extra={"action": "log_rewound", "job_id": job_id, "offset": shipped.cursor.acked},
+                )
+        room = WORKER_WINDOW_BYTES - sum(shipped.cursor.in_flight for shipped in self._logs.values())
+        hungry = dict(self._logs)
+        while hungry and room > 0:
+            for job_id, shipped in list(hungry.items()):
+                sent = self._send_chunk(job_id, shipped, room)
+                room -= sent
+                if sent == 0:
+                    del hungry[job_id]
+
+    def _send_chunk(self, job_id: JobId, shipped: _Log, room: int) -> int:
+        cursor = shipped.cursor
+        length = cursor.next_length(shipped.size(), room)
+        if length == 0:
+            return 0
+        try:
+            body = shipped.read(length)
+        except OSError as error:
+            log.warning("log of %s cannot be read: %s", job_id, error.strerror, extra={"action": "log_unreadable"})
+            body = b""
+        if not body:
+            # The file is shorter than it was: what is gone cannot be shipped.
+            if shipped.final_size is not None:
+                shipped.final_size = cursor.sent
+            return 0
+        if not self._link.send_log(job_id, LogChunk(job_id=job_id, offset=cursor.sent, body=body)):
+            return 0
+        cursor.advance(len(body), self._time())
+        return len(body)
+
+
+def note(path: Path | None, text: str) -> None:
+    """Add a line of our own to a task's log, in the form of Airflow's."""
+    if path is None:
+        return
+    stamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    line = json.dumps({"timestamp": stamp, "level": "error", "event": text, "logger": "edge_mqtt.worker"})
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,120 @@
+"""What the worker hands its launcher for one job, and what comes back: small JSON documents.
+
+Nothing here is secret but ``secret``, which opens the worker's own socket and nothing else; it travels in a pipe,
+never in arguments or the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+
+#: Letters of a job id that its file names keep, so that people find them.
+_READABLE = 40
+
+
+def lease_file(runs_dir: Path) -> Path:
+    """Return where the lease stands, next to the runs that it holds for."""
+    return runs_dir / "lease"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFiles:
+    """The files of one assignment's run, in the state folder."""
+
+    #: Who runs it: pid, start and boot. Whoever creates it owns the run; it is created once.
+    process: Path
+    #: How it ended.
+    outcome: Path
+    #: What the supervisor said on its own behalf.
+    output: Path
+
+    @classmethod
+    def of(cls, folder: Path, job_id: JobId, fence: Fence) -> Self:
+        """Return the paths; a job id may hold anything, so the names are made from its digest."""
+        readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in job_id)[:_READABLE]
+        digest = hashlib.sha256(job_id.encode()).hexdigest()[:12]
+        stem = f"{readable}.{digest}.{fence}"
+        return cls(process=folder / f"{stem}.pid", outcome=folder / f"{stem}.exit", output=folder / f"{stem}.out")
+
+    def remove(self) -> None:
+        """Delete them."""
+        for path in (self.outcome, self.output, self.process):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOrder:
+    """One job to run."""
+
+    job_id: JobId
+    fence: Fence
+    #: Airflow's name of the workload's type.
+    type: str
+    workload: dict[str, Any] = field(repr=False)
+    log_path: str | None
+    socket_path: str
+    secret: str = field(repr=False)
+    runs_dir: str
+    title: str
+
+    def to_json(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(data))
+
+    @property
+    def files(self) -> RunFiles:
+        """The run's files."""
+        return RunFiles.of(Path(self.runs_dir), self.job_id, self.fence)
+
+    @property
+    def lease_file(self) -> Path:
+        """Where the worker writes how long it may run jobs without the centre."""
+        return lease_file(Path(self.runs_dir))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOutcome:
+    """How a run ended."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str = ""
+    #: Unix times in seconds.
+    started_at: float | None = None
+    ended_at: float | None = None
+
+    def to_json(self) -> bytes:
+        """Return it as JSON."""
+        return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what :meth:`to_json` wrote.
+
+        :raises ValueError: it is something else.
+        """
+        try:
+            return cls(**json.loads(data))
+        except TypeError as error:
+            raise ValueError(f"not a run's outcome: {error}") from error
+
+    @classmethod
+    def of_exit_code(cls, code: int, *, started_at: float | None = None, ended_at: float | None = None) -> Self:
+        """Return the outcome for ``code`` as Python gives it: negative for a signal."""
+        return cls(
+            exit_code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            started_at=started_at,
+            ended_at=ended_at,
+        )

@@ -1,0 +1,156 @@
+"""Results: stored, sent, sent again until the centre has stored them too."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+from edge_mqtt.broker_bridge.protocol.messages import Finished
+from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.errors import SpoolError
+from edge_mqtt.worker.held import HeldJobs
+from edge_mqtt.worker.link import Link
+from edge_mqtt.worker.log_shipping import LogShipper
+from edge_mqtt.worker.order import RunOutcome
+from edge_mqtt.worker.running import RunPlan, describe
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which an unacknowledged result is sent again on a connection that is up: the centre may have had no
+#: room to store it.
+REPEAT_S: Final = 30.0
+#: Seconds between attempts to store a result on a disk that is full.
+STORE_RETRY_S: Final = 5.0
+
+
+class Reporter:
+    """Reports how jobs ended and forgets those that are settled."""
+
+    def __init__(self, held: HeldJobs, link: Link, logs: LogShipper, plan: RunPlan) -> None:
+        self._held = held
+        self._link = link
+        self._logs = logs
+        self._plan = plan
+        self._pending = asyncio.Event()
+
+    async def finished(self, job: HeldByUs, outcome: RunOutcome) -> None:
+        """Store and report a job's end."""
+        size = max(0, self._plan.log_file_size(job) - job.log_base) if job.state is JobState.LAUNCHED else 0
+        result = Finished(
+            job_id=job.job_id,
+            fence=job.fence,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            error=outcome.error,
+            log_size=size,
+            started_at=outcome.started_at,
+            ended_at=outcome.ended_at,
+        )
+
+        def finish(current: HeldByUs | None) -> HeldByUs | None:
+            if current is None or current.fence != job.fence or current.state is JobState.DROPPED:
+                return None
+            return current.to(JobState.FINISHED, result=result)
+
+        stored = await self._store(job.job_id, finish)
+        if stored is None:
+            self.forget_files(job)
+            self._logs.forget(job.job_id)
+            return
+        _log_end(stored, result)
+        self._logs.ended(stored)
+        self._send(stored)
+        self._pending.set()
+
+    def resend(self) -> None:
+        """Send every result that is not acknowledged."""
+        for job in self._held:
+            if not job.result_acked:
+                self._send(job)
+
+    async def acknowledged(self, job_id: JobId, fence: Fence) -> None:
+        """Take note that the centre has a job's result."""
+
+        def acked(job: HeldByUs | None) -> HeldByUs | None:
+            if job is None or job.fence != fence or job.result is None or job.result_acked:
+                return job
+            return replace(job, result_acked=True)
+
+        await self._held.change(job_id, acked)
+        await self.settle(job_id)
+
+    async def settle(self, job_id: JobId) -> None:
+        """Forget a job of which the centre has everything."""
+        job = self._held.get(job_id)
+        if job is None or not job.settled(log_stored=self._logs.stored(job_id)):
+            return
+        await self.forget(job)
+
+    async def forget(self, job: HeldByUs) -> None:
+        """Forget a job, files and all."""
+        await self._held.change(job.job_id, lambda current: None if current is job else current)
+        if self._held.get(job.job_id) is None:
+            self._logs.forget(job.job_id)
+            self.forget_files(job)
+
+    def silence(self, job_id: JobId) -> None:
+        """Ship no more of a job's log: it is somebody else's now."""
+        self._logs.forget(job_id)
+
+    def remember(self) -> None:
+        """Take note that there are results from before."""
+        self._pending.set()
+
+    def forget_files(self, job: HeldByUs) -> None:
+        """Delete the run's files."""
+        self._plan.files(job).remove()
+
+    async def run(self) -> None:
+        """Repeat what stays unacknowledged on a live connection."""
+        while True:
+            await self._pending.wait()
+            await asyncio.sleep(REPEAT_S)
+            finished = [job for job in self._held if job.result is not None]
+            for job in finished:
+                await self.settle(job.job_id)
+            if not finished:
+                self._pending.clear()
+            elif self._link.ready:
+                self.resend()
+
+    async def _store(self, job_id: JobId, decide: Callable[[HeldByUs | None], HeldByUs | None]) -> HeldByUs | None:
+        """Store a result, however long the disk has no room for it: it must not be lost."""
+        while True:
+            try:
+                return await self._held.change(job_id, decide)
+            except SpoolError as error:
+                log.error(  # noqa: TRY400 -- the line says it all
+                    "a result waits to be stored: %s", error, extra={"action": "result_waits", "job_id": job_id}
+                )
+                await asyncio.sleep(STORE_RETRY_S)
+
+    def _send(self, job: HeldByUs) -> None:
+        if job.result is not None and self._link.ready:
+            self._link.send_result(job.result)
+
+
+def _log_end(job: HeldByUs, result: Finished) -> None:
+    if result.exit_code == 0:
+        how = "ended"
+    elif result.error:
+        how = f"failed: {result.error}"
+    elif result.signal is not None:
+        how = f"was killed by signal {result.signal}"
+    else:
+        how = f"failed with exit code {result.exit_code}"
+    log.log(
+        logging.INFO if result.exit_code == 0 else logging.WARNING,
+        "%s %s",
+        describe(job),
+        how,
+        extra={"action": "job_finished", "job_id": job.job_id, "exit_code": result.exit_code},
+    )

@@ -1,0 +1,300 @@
+"""Supervisors: launched, watched, stopped, found again after a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import signal
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.slots import launchable
+from edge_mqtt.worker.errors import LauncherError
+from edge_mqtt.worker.held import HeldJobs
+from edge_mqtt.worker.launcher import Launcher
+from edge_mqtt.worker.order import RunFiles, RunOrder, RunOutcome
+from edge_mqtt.worker.sysinfo import (
+    ProcessIdentity,
+    boot_id,
+    create_exclusively,
+    kill_tree,
+    signal_process,
+    start_time,
+)
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the launcher gets to say how a supervisor died that wrote nothing.
+EXIT_CODE_WAIT_S: Final = 2.0
+#: Seconds that Airflow's supervisor gives a task between SIGTERM and SIGKILL when a heartbeat is refused (``kill`` in
+#: airflow.sdk execution_time/supervisor.py), and those until its next heartbeat.
+AIRFLOW_ESCALATION_S: Final = 6.5
+GONE: Final = "the supervisor process is gone (reboot or kill)"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlan:
+    """What runs need to know that does not change."""
+
+    worker: str
+    concurrency: int
+    runs_dir: Path
+    socket_path: Path
+    base_log_folder: Path
+
+    def log_file(self, job: HeldByUs) -> Path | None:
+        """Return the job's log file."""
+        return None if job.spec.log_path is None else self.base_log_folder / job.spec.log_path
+
+    def log_file_size(self, job: HeldByUs) -> int:
+        """Return the bytes in the job's log file."""
+        path = self.log_file(job)
+        try:
+            return 0 if path is None else path.stat().st_size
+        except OSError:
+            return 0
+
+    def files(self, job: HeldByUs) -> RunFiles:
+        """Return the run's files."""
+        return RunFiles.of(self.runs_dir, job.job_id, job.fence)
+
+    def order(self, job: HeldByUs) -> RunOrder:
+        """Return what the launcher is told."""
+        spec = job.spec
+        what = f"{spec.dag_id}.{spec.task_id} {spec.run_id}" if spec.task_id else f"{spec.type} {spec.job_id}"
+        return RunOrder(
+            job_id=job.job_id,
+            fence=job.fence,
+            type=spec.type.value,
+            workload=spec.workload,
+            log_path=spec.log_path,
+            socket_path=str(self.socket_path),
+            secret=job.secret,
+            runs_dir=str(self.runs_dir),
+            title=f"edge-worker[{self.worker}]: {what}",
+        )
+
+
+@dataclass(slots=True)
+class _Run:
+    """A supervisor that is alive, as far as we know."""
+
+    identity: ProcessIdentity
+    ours: bool
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Why it is being stopped.
+    stop_reason: str | None = None
+    #: Heartbeats are refused now.
+    refused: bool = False
+    stopping: asyncio.Task[None] | None = None
+    watching: asyncio.Task[None] | None = None
+
+
+class RunEvents(Protocol):
+    """Whom runs tell."""
+
+    def launched(self, job: HeldByUs) -> None:
+        """Tell that a job's supervisor is about to start, or was found again."""
+
+    async def exited(self, job: HeldByUs, outcome: RunOutcome) -> None:
+        """Tell how a run ended."""
+
+    async def unstarted(self, job: HeldByUs, reason: str) -> None:
+        """Tell that a job could not be started, and never was."""
+
+
+class Runs:
+    """Every supervisor of this worker."""
+
+    def __init__(self, plan: RunPlan, held: HeldJobs, launcher: Launcher, events: RunEvents) -> None:
+        self.plan = plan
+        self._held = held
+        self.launcher = launcher
+        self._events = events
+        self._runs: dict[JobId, _Run] = {}
+        self._launching = asyncio.Lock()
+        #: Seconds between SIGTERM and SIGKILL.
+        self.kill_grace_s = 10.0
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def refuses(self, job_id: JobId) -> str | None:
+        """Return why the job's heartbeats are refused; None while they are not."""
+        run = self._runs.get(job_id)
+        return run.stop_reason if run is not None and run.refused else None
+
+    def is_stopping(self, job_id: JobId) -> bool:
+        """Tell whether the job is being stopped."""
+        run = self._runs.get(job_id)
+        return run is not None and run.stopping is not None
+
+    # ------------------------------------------------------------ start
+
+    def prepared(self, job: HeldByUs) -> HeldByUs:
+        """Return ``job`` as launched, to be stored before :meth:`start` is called."""
+        return job.to(JobState.LAUNCHED, secret=secrets.token_urlsafe(32), log_base=self.plan.log_file_size(job))
+
+    async def launch_ready(self) -> None:
+        """Launch every accepted job that has room."""
+        async with self._launching:
+            for job in launchable(self._held, self.plan.concurrency):
+                stored = await self._held.change(job.job_id, partial(self._launched, job))
+                if stored is not None and stored.state is JobState.LAUNCHED:
+                    await self.start(stored)
+
+    def _launched(self, expected: HeldByUs, job: HeldByUs | None) -> HeldByUs | None:
+        return self.prepared(expected) if job is expected else job
+
+    async def start(self, job: HeldByUs) -> None:
+        """Start the supervisor of a job that the spool has as launched."""
+        files = self.plan.files(job)
+        self._events.launched(job)
+        try:
+            pid = await self.launcher.launch(self.plan.order(job))
+        except LauncherError as error:
+            if create_exclusively(files.process, b""):
+                await self._events.unstarted(job, str(error))
+            else:
+                self._adopt(job)
+            return
+        identity = ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
+        log.info(
+            "%s started (%s)",
+            describe(job),
+            f"pid {pid}",
+            extra={"action": "job_launched", "job_id": job.job_id, "pid": pid},
+        )
+        self._watch(job, identity, ours=True)
+
+    # ------------------------------------------------------------ restart
+
+    async def find_again(self) -> None:
+        """Take over the supervisors of the worker that ran before this one."""
+        for job in self._held.with_process():
+            if create_exclusively(self.plan.files(job).process, b""):
+                # Stored as launched, but nothing ever came to run it; and now nothing can any more.
+                await self._events.unstarted(job, "the worker was restarted before the job had started")
+            else:
+                self._adopt(job)
+
+    def _adopt(self, job: HeldByUs) -> None:
+        self._events.launched(job)
+        text = self.plan.files(job).process.read_text(encoding="ascii", errors="replace")
+        identity = ProcessIdentity.parse(text) or ProcessIdentity(pid=0, start=0, boot="")
+        if identity.alive():
+            log.info(
+                "%s goes on (pid %d)",
+                describe(job),
+                identity.pid,
+                extra={"action": "job_adopted", "job_id": job.job_id, "pid": identity.pid},
+            )
+        self._watch(job, identity, ours=False)
+        if job.state is JobState.DROPPED:
+            self.stop(job, "no longer this worker's")
+
+    # ------------------------------------------------------------ end
+
+    def _watch(self, job: HeldByUs, identity: ProcessIdentity, *, ours: bool) -> None:
+        run = self._runs[job.job_id] = _Run(identity=identity, ours=ours)
+        name = f"worker.run[{job.job_id}]"
+        run.watching = asyncio.create_task(self._until_exit(job, run), name=name)
+
+    async def _until_exit(self, job: HeldByUs, run: _Run) -> None:
+        await process_exit(run.identity)
+        outcome = await self._outcome(job, run)
+        run.exited.set()
+        del self._runs[job.job_id]
+        await self._events.exited(job, outcome)
+        await self.launch_ready()
+
+    async def _outcome(self, job: HeldByUs, run: _Run) -> RunOutcome:
+        outcome = RunOutcome(error=GONE)
+        try:
+            outcome = RunOutcome.from_json(self.plan.files(job).outcome.read_bytes())
+        except (OSError, ValueError):
+            if run.ours:
+                code = await self.launcher.exit_code(run.identity.pid, EXIT_CODE_WAIT_S)
+                if code:
+                    outcome = RunOutcome.of_exit_code(code)
+        return replace(outcome, error=run.stop_reason) if run.stop_reason else outcome
+
+    def stop(self, job: HeldByUs, reason: str, *, grace_s: float | None = None) -> None:
+        """Stop a job's supervisor: SIGTERM, then SIGKILL for everything that it started. Once asked, asked.
+
+        :param grace_s: seconds between the two; None: what the centre wants.
+        """
+        run = self._runs.get(job.job_id)
+        if run is None or run.stopping is not None:
+            return
+        run.stop_reason = reason
+        grace = self.kill_grace_s if grace_s is None else grace_s
+        log.info("stopping %s: %s", describe(job), reason, extra={"action": "job_stopping", "job_id": job.job_id})
+        name = f"worker.stop[{job.job_id}]"
+        run.stopping = asyncio.create_task(self._stop(run, grace), name=name)
+
+    async def _stop(self, run: _Run, grace_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # Airflow's supervisor passes it on to the task, whose operator cleans up (on_kill) and may end by itself.
+        signal_process(run.identity, signal.SIGTERM)
+        if await _within(run.exited, grace_s - AIRFLOW_ESCALATION_S):
+            return
+        # Most tasks do not end on SIGTERM. Told that it must not go on, Airflow's supervisor kills its task within
+        # 5 s, writes so into the task's log and ends in good order.
+        run.refused = True
+        if await _within(run.exited, grace_s - (loop.time() - began)):
+            return
+        kill_tree(run.identity)
+
+    async def close(self) -> None:
+        """Stop watching; supervisors that run go on."""
+        for run in list(self._runs.values()):
+            for task in (run.stopping, run.watching):
+                if task is not None:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+
+async def _within(event: asyncio.Event, timeout_s: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, timeout_s)):
+            await event.wait()
+    return event.is_set()
+
+
+async def process_exit(identity: ProcessIdentity) -> None:
+    """Wait until that very process has ended; it need not be a child of ours."""
+    try:
+        descriptor = os.pidfd_open(identity.pid) if identity.alive() else -1
+    except OSError:
+        descriptor = -1
+    if descriptor < 0:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    try:
+        if not identity.alive():
+            return
+        loop.add_reader(descriptor, ended.set)
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def describe(job: HeldByUs) -> str:
+    """Return what people call the job."""
+    spec = job.spec
+    if not spec.task_id:
+        return f"{spec.type} {spec.job_id}"
+    index = f"[{spec.map_index}]" if spec.map_index >= 0 else ""
+    return f"{spec.dag_id}.{spec.task_id}{index} {spec.run_id} try {spec.try_number}"

@@ -1,0 +1,190 @@
+"""What runs in a supervisor's process: Airflow's own supervisor, speaking to the worker's unix socket.
+
+The process is forked by the launcher, leads a session of its own and outlives the worker. It writes how it ended to
+a file, so that a restarted worker knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+import uuid
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
+from edge_mqtt.worker.api_client import BASE_URL, WorkerTransport
+from edge_mqtt.worker.order import RunOrder, RunOutcome
+from edge_mqtt.worker.sysinfo import ProcessIdentity, create_exclusively, write_atomically
+
+if TYPE_CHECKING:
+    from airflow.sdk.api.client import Client
+
+#: Where a supervisor asks its worker for the permission to start a workload that makes no ``run`` call.
+START_TARGET: Final = "edge-mqtt/start"
+#: Characters of an error that are reported.
+ERROR_LENGTH: Final = 500
+#: Seconds between looks for a task whose sockets are closed and which is about to be gone.
+EXIT_LOOK_S: Final = 0.01
+
+
+class StopAsked(Exception):
+    """SIGTERM came while no task was there to pass it on to.
+
+    An ordinary exception on purpose: Airflow's supervisor kills the task that it has just forked on any of those.
+    """
+
+
+def run(order: RunOrder) -> int:
+    """Run the job to its end; return the process's exit code."""
+    files = order.files
+    started_at = time.time()
+    if not create_exclusively(files.process, str(ProcessIdentity.of_this()).encode()):
+        # A restarted worker found no process and took the job back; or a repeat. It is not ours to run.
+        return 0
+    _redirect_output(files.output)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _set_title(order.title)
+    try:
+        outcome = RunOutcome.of_exit_code(_supervise(order), started_at=started_at, ended_at=time.time())
+    except BaseException as error:  # noqa: BLE001 -- the process ends here: whatever it is goes into the outcome
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        outcome = RunOutcome(exit_code=1, error=describe(error), started_at=started_at, ended_at=time.time())
+    write_atomically(files.outcome, outcome.to_json(), durable=True)
+    return 0
+
+
+def describe(error: BaseException) -> str:
+    """Return one line for people: what the centre said when it refused, else the exception."""
+    detail = getattr(error, "detail", None)
+    if isinstance(detail, dict):
+        detail = detail.get("message") or detail.get("reason")
+    lines = str(detail or error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:ERROR_LENGTH].rstrip(": ")
+
+
+def _supervise(order: RunOrder) -> int:
+    _configure_logging()
+    from airflow.sdk.api.client import Client
+
+    transport = WorkerTransport(Path(order.socket_path))
+    # trust_env: a proxy variable must not send these calls anywhere but to the socket.
+    with Client(base_url=BASE_URL, token=order.secret, transport=transport, timeout=None, trust_env=False) as client:
+        match WorkloadType(order.type):
+            case WorkloadType.TASK:
+                return _supervise_task(order, client)
+            case WorkloadType.CALLBACK:
+                client.post(START_TARGET)
+                return _supervise_callback(order, client)
+            case WorkloadType.CONNECTION_TEST:
+                client.post(START_TARGET)
+                return _supervise_connection_test(order, client)
+
+
+def _supervise_task(order: RunOrder, client: Client) -> int:
+    from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
+    from airflow.sdk.execution_time.supervisor import supervise_task
+
+    _notice_exits_at_once()
+    workload = order.workload
+    code = supervise_task(
+        ti=TaskInstance.model_validate(workload["ti"]),
+        bundle_info=BundleInfo.model_validate(workload["bundle_info"]),  # type: ignore[arg-type]  # the SDK's twin
+        dag_rel_path=workload["dag_rel_path"],
+        token=order.secret,
+        client=client,
+        log_path=order.log_path,
+        sentry_integration=workload.get("sentry_integration", ""),
+    )
+    return int(code)
+
+
+def _supervise_callback(order: RunOrder, client: Client) -> int:
+    from airflow.sdk.api.datamodels._generated import BundleInfo
+    from airflow.sdk.execution_time.callback_supervisor import supervise_callback
+
+    workload = order.workload
+    callback = workload["callback"]
+    return supervise_callback(
+        id=callback["id"],
+        callback_path=callback["data"].get("path", ""),
+        callback_kwargs=callback["data"].get("kwargs", {}),
+        dag_rel_path=workload["dag_rel_path"],
+        log_path=order.log_path,
+        bundle_info=BundleInfo.model_validate(workload["bundle_info"]),
+        token=order.secret,
+        client=client,
+    )
+
+
+def _supervise_connection_test(order: RunOrder, client: Client) -> int:
+    from airflow.sdk.execution_time import connection_test_supervisor
+
+    def same_client(**_: Any) -> Client:
+        return client
+
+    # It takes no client, unlike its sisters, but builds one from this name. The process runs this job only.
+    vars(connection_test_supervisor)["Client"] = same_client
+    workload = order.workload
+    return connection_test_supervisor.supervise_connection_test(
+        connection_test_id=uuid.UUID(workload["connection_test_id"]),
+        connection_id=workload["connection_id"],
+        timeout=int(workload["timeout"]),
+        token=order.secret,
+        server=BASE_URL,
+    )
+
+
+def _notice_exits_at_once() -> None:
+    """Let Airflow's supervisor look for its task's end as soon as the task's sockets are closed.
+
+    A task closes its sockets a moment before it is gone. The supervisor then waits on nothing at all for a whole
+    heartbeat interval before it looks again (``_monitor_subprocess``): a second in which the slot is taken.
+    """
+    from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+
+    service = WatchedSubprocess._service_subprocess  # noqa: SLF001 -- Airflow has no public place for this
+
+    def prompt(
+        self: WatchedSubprocess,
+        max_wait_time: float,
+        raise_on_timeout: bool = False,
+        expect_signal: int | None = None,
+    ) -> Any:
+        if not self._open_sockets:
+            max_wait_time = min(max_wait_time, EXIT_LOOK_S)
+        return service(self, max_wait_time, raise_on_timeout, expect_signal)
+
+    WatchedSubprocess._service_subprocess = prompt  # type: ignore[method-assign]  # noqa: SLF001 -- as above
+
+
+def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
+    raise StopAsked("stopped by the worker")
+
+
+def _redirect_output(path: Path) -> None:
+    """Give the supervisor a file for its own words: the worker's terminal or pipe may go away before it does."""
+    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+
+
+def _configure_logging() -> None:
+    from airflow.sdk.log import configure_logging, reset_logging
+
+    reset_logging()  # type: ignore[no-untyped-call]
+    configure_logging(json_output=True, output=sys.stdout.buffer)
+
+
+def _set_title(title: str) -> None:
+    from setproctitle import setproctitle
+
+    setproctitle(title)

@@ -1,0 +1,134 @@
+"""What the worker asks the operating system: who a process is, whether it lives, what time it really is."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def boottime() -> float:
+    """Return seconds since boot, sleep included: a lease goes on ending while the machine is suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the machine from every other (proc(5))."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"
+
+
+def start_time(pid: int) -> int | None:
+    """Return when ``pid`` was started, in clock ticks since boot (proc_pid_stat(5)); None when it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The command's name stands in parentheses and may itself contain some.
+    fields = stat.rpartition(")")[2].split()
+    if fields[0] in ("Z", "X"):
+        return None
+    return int(fields[19])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessIdentity:
+    """One process of one boot, not to be taken for a later one with the same pid."""
+
+    pid: int
+    start: int
+    boot: str
+
+    @classmethod
+    def of_this(cls) -> ProcessIdentity:
+        """Return the identity of the calling process."""
+        pid = os.getpid()
+        return cls(pid=pid, start=start_time(pid) or 0, boot=boot_id())
+
+    @classmethod
+    def parse(cls, text: str) -> ProcessIdentity | None:
+        """Read what :meth:`__str__` wrote; None when it is something else."""
+        parts = text.split()
+        if len(parts) != 3 or not (parts[0].isdigit() and parts[1].isdigit()):
+            return None
+        return cls(pid=int(parts[0]), start=int(parts[1]), boot=parts[2])
+
+    def alive(self) -> bool:
+        """Tell whether that very process still runs."""
+        return self.boot == boot_id() and start_time(self.pid) == self.start
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.start} {self.boot}"
+
+
+def descendants(pid: int) -> list[psutil.Process]:
+    """Return every process below ``pid``, and those of the session that it leads, without itself."""
+    found: dict[int, psutil.Process] = {}
+    with contextlib.suppress(psutil.Error):
+        found = {child.pid: child for child in psutil.Process(pid).children(recursive=True)}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != pid and os.getsid(process.pid) == pid:
+                found[process.pid] = process
+    return list(found.values())
+
+
+def signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
+    """Send ``signum`` to that very process; False when it is gone."""
+    if not identity.alive():
+        return False
+    try:
+        os.kill(identity.pid, signum)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill_tree(identity: ProcessIdentity) -> None:
+    """Kill a supervisor, its task and everything that they started."""
+    below = descendants(identity.pid) if identity.alive() else []
+    signal_process(identity, signal.SIGKILL)
+    for process in below:
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            process.kill()
+
+
+def write_atomically(path: Path, data: bytes, *, durable: bool) -> None:
+    """Put ``data`` at ``path`` whole or not at all, readable by its owner only.
+
+    :param durable: also survive a loss of power.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def create_exclusively(path: Path, data: bytes) -> bool:
+    """Create ``path`` with ``data``; False when it exists. Of several that try, one succeeds."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return True
+
+
+def close_quietly(*closables: Any) -> None:
+    """Close what can be closed."""
+    for closable in closables:
+        with contextlib.suppress(OSError, ValueError):
+            closable.close()
