@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit lock
+.PHONY: venv demo test lint unit bench lock
 
 venv: $(VENV)/.ready
 
@@ -24,6 +24,10 @@ test: venv
 
 unit: venv
 	$(BIN)/python -m pytest tests/unit tests/property tests/contract tests/fuzz tests/architecture
+
+# Where the time goes between Airflow's queue and the first line of user code, and how live logs are.
+bench: venv
+	$(BIN)/python -m tests.benchmarks.latency
 
 lint: venv
 	$(BIN)/ruff check .

@@ -139,6 +139,7 @@ class EdgeMqttExecutor(BaseExecutor):
             job_id = order.job.job_id
             self._retire(order.key, self._book.begin(order.key, job_id))
             link.submit(order.job, order.token)
+            log.info("job %s submitted to queue %r: %s", job_id, order.job.queue, order.key)
             self._unqueue(order.key)
             self.running.add(order.key)
             if not order.id_is_known:

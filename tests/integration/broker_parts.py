@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 import sys
 import threading
@@ -111,7 +112,8 @@ class RawClient:
 
     def drop(self) -> None:
         """Close the TCP connection without a word."""
-        self.websocket.socket.close()
+        # Closing would wait for the thread that reads; and TLS is not to say goodbye either.
+        socket.socket.shutdown(self.websocket.socket, socket.SHUT_RDWR)
 
 
 class Site:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import threading
 import uuid
@@ -23,7 +24,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
     ApiResponse,
     Assign,
-    AssignmentAccepted,
     Finished,
     JobRef,
     JobSpec,
@@ -44,6 +44,7 @@ from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTranspo
 from edge_mqtt.broker_bridge.transport.port import encode_now
 from edge_mqtt.worker.app import Worker
 from edge_mqtt.worker.config import StateDir, WorkerSettings
+from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.launcher import Launcher, LauncherProcess
 from edge_mqtt.worker.link import WorkerAddress
 
@@ -369,6 +370,7 @@ async def program(home: Path, state: Path) -> int:
             bridge.assign(Assign.model_validate_json(line))
 
     threading.Thread(target=obey, daemon=True).start()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.ask, Ask.TERMINATE)
     code = await worker.run()
     os.close(lock)
     return int(code)
@@ -376,5 +378,3 @@ async def program(home: Path, state: Path) -> int:
 
 if __name__ == "__main__":
     sys.exit(asyncio.run(program(Path(os.environ["AIRFLOW_HOME"]), Path(sys.argv[1]))))
-
-__all__ = ["AssignmentAccepted", "FakeBridge", "make_airflow_home", "make_worker", "settings_for", "task_job"]

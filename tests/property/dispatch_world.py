@@ -272,7 +272,6 @@ class Worker(Party):
         """Say what is held, and repeat what is unanswered."""
         self.connection += 1
         self.sequence = -1
-        self.sent_at.clear()
         self.presence()
         for job_id, entry in self.spool.items():
             if entry.result is not None:
@@ -286,7 +285,8 @@ class Worker(Party):
     def presence(self) -> None:
         """Say that it is there."""
         self.sequence += 1
-        self.sent_at[self.sequence] = self.world.now
+        # A confirmation names no connection: it may be about the earliest presence of that number.
+        self.sent_at.setdefault(self.sequence, self.world.now)
         self.send(events.WorkerSeen(worker=self.worker, presence=self._presence(WorkerState.ONLINE)))
 
     def _presence(self, state: WorkerState) -> Presence:
@@ -462,6 +462,7 @@ class Worker(Party):
         self.alive = True
         self.incarnation = f"{self.world.count()}"
         self.connection = 0
+        self.sent_at.clear()
         self.check_lease()
         self.notice()
 

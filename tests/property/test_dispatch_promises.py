@@ -29,7 +29,10 @@ T = TypeVar("T")
 #: by one, the choices are so often the same small ones that nothing is going on when trouble comes.
 SEEDS = st.integers(0, 2**32)
 #: What a world does all day, by weight.
-DAILY = ("submit", "message", "message", "message", "batch", "flow", "launch", "launch", "ask", "end", "time")
+DAILY = (
+    *("submit", "submit", "launch", "launch", "launch", "ask", "end"),
+    *("message", "message", "message", "batch", "flow", "flow", "time", "rethink"),
+)
 TROUBLE = ("cut", "cut", "cut", "bridge", "executor", "take over", "worker", "worker", "batch", "batch", "lose")
 BAD_BATCHES = [batch for batch in Batch if batch is not Batch.GOOD]
 MOST_JOBS = 12
@@ -126,21 +129,16 @@ class Promises(RuleBasedStateMachine):
         if self._worker(pick).link.connected:
             self._worker(pick).presence()
 
-    # ------------------------------------------------------------ second thoughts
-
-    @rule(seed=SEEDS)
-    def think_again(self, seed: int) -> None:
-        """Airflow revokes a job, a heartbeat is answered with 409, or a worker refuses what it accepted."""
-        chance = random.Random(seed)
-        executor, worker = chance.choice(self.world.executors), chance.choice(self.world.workers)
-        kind = chance.choice(["revoke", "end", "refuse"])
+    def _rethink(self, pick: int) -> None:
+        executor, worker = self._executor(pick), self._worker(pick)
         running = self.world.dispatcher.running_jobs()
+        kind = ("revoke", "end", "refuse", "refuse")[pick // 4 % 4]
         if kind == "revoke" and executor.alive and executor.waiting:
-            executor.revoke(chance.choice(sorted(executor.waiting)))
+            executor.revoke(sorted(executor.waiting)[pick // 16 % len(executor.waiting)])
         elif kind == "end" and running:
-            self.world.decide([events.TaskEnded(job_id=chance.choice(running).id, reason="cleared")])
+            self.world.decide([events.TaskEnded(job_id=running[pick // 16 % len(running)].id, reason="cleared")])
         elif kind == "refuse" and worker.alive and worker.waiting():
-            worker.refuse(chance.choice(worker.waiting()))
+            worker.refuse(worker.waiting()[0])
 
     # ------------------------------------------------------------ trouble
 
