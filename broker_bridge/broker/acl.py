@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.topics import VERSION_SEGMENT, Topics, escape, matches
@@ -82,7 +82,11 @@ def may_retain(identity: Identity, topic: str, topics: Topics) -> bool:
     )
 
 
-def _grants(identity: Identity, action: Action, topics: Topics) -> Iterator[tuple[Grant, str]]:
-    for grant in TABLE:
-        if grant.role is identity.role and grant.action is action:
-            yield grant, grant.topic_filter(identity, topics)
+@lru_cache(maxsize=16384)
+def _grants(identity: Identity, action: Action, topics: Topics) -> tuple[tuple[Grant, str], ...]:
+    # Asked for every message; the answer never changes.
+    return tuple(
+        (grant, grant.topic_filter(identity, topics))
+        for grant in TABLE
+        if grant.role is identity.role and grant.action is action
+    )

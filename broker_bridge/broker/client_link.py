@@ -61,6 +61,7 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         self._wake = asyncio.Event()
         self._closing = False
         self._broken = False
+        self._dropped = False
         self._last_packet_id = 0
         self._unacknowledged: set[int] = set()
         self._sender = asyncio.create_task(self._send_loop(), name=f"broker[{client_id}].sender")
@@ -116,9 +117,10 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
 
     def drop(self, reason: str) -> None:
         """End the connection now; one line in the log says why."""
-        if not self._broken:
-            self._broken = True
-            self._queue.clear()
+        self._broken = True
+        self._queue.clear()
+        if not self._dropped:
+            self._dropped = True
             log.warning(
                 "%s dropped: %s",
                 self._client_id,

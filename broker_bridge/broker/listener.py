@@ -89,6 +89,7 @@ class WssListener:
         self._listener_name = listener_name
         self._live: dict[str, _Live] = {}
         self._server: Server | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
         #: Connections that were turned down since the start.
         self.refused = 0
 
@@ -130,7 +131,13 @@ class WssListener:
             max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
             logger=logger,
             create_connection=cast(
-                "type[ServerConnection]", partial(TlsConnection, context=self._context, refused=self._log_refusal)
+                "type[ServerConnection]",
+                partial(
+                    TlsConnection,
+                    context=self._context,
+                    refused=self._log_refusal,
+                    handshakes=self._handshakes,
+                ),
             ),
         )
 
@@ -138,6 +145,9 @@ class WssListener:
         """Stop listening and end every connection."""
         if self._server is not None:
             self._server.close()
+            for handshake in self._handshakes:
+                handshake.cancel()
+            await asyncio.gather(*self._handshakes, return_exceptions=True)
             await self._server.wait_closed()
 
     def _log_refusal(self, who: str, reason: str) -> None:

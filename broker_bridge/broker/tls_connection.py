@@ -79,6 +79,7 @@ class TlsConnection(ServerConnection):
 
     :param context: requires the client's certificate.
     :param refused: told when the handshake fails.
+    :param handshakes: holds the task of the handshake while it lasts.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class TlsConnection(ServerConnection):
         *,
         context: ssl.SSLContext,
         refused: Refused,
+        handshakes: set[asyncio.Task[None]],
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
@@ -95,7 +97,7 @@ class TlsConnection(ServerConnection):
         self._refused = refused
         self._secured = False
         self._lost = False
-        self._opening: asyncio.Task[None] | None = None
+        self._handshakes = handshakes
         #: Address and port for log lines, also when the connection is gone.
         self.peer = "an unknown address"
         #: What the TLS layer delivered before the task that opens it went on.
@@ -105,7 +107,9 @@ class TlsConnection(ServerConnection):
         """Begin the TLS handshake."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own promise to a stream protocol
         self.peer = peer_name(transport)
-        self._opening = self.loop.create_task(self._open(transport), name="broker.tls_handshake")
+        opening = self.loop.create_task(self._open(transport), name="broker.tls_handshake")
+        self._handshakes.add(opening)
+        opening.add_done_callback(self._handshakes.discard)
 
     def data_received(self, data: bytes) -> None:
         """Pass on, once TLS is up."""
@@ -143,9 +147,6 @@ class TlsConnection(ServerConnection):
             elif self.loop.time() - began >= TLS_TIMEOUT_S:
                 self._refused(self.peer, f"no TLS handshake within {TLS_TIMEOUT_S:g} s")
             return
-        finally:
-            if not self._lost and self._opening is not None and self._opening.cancelling():
-                transport.abort()
         if secure is None or self._lost:
             return
         self._secured = True

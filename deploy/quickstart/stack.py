@@ -328,7 +328,7 @@ class Stack:
 
     def _write_worker_home(self, spec: WorkerSpec) -> None:
         home = self.worker_home(spec.name)
-        write_home(home, worker_config(home), dags=self._dags)
+        write_home(home, worker_config(home, executor=self._executor), dags=self._dags)
         self._parties.add_worker(spec.name, home / "certs")
 
     def _await_end(self, part: Part, progress: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.broker.connect_packet import parse_connect, without_keep_alive
@@ -36,6 +36,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=64), mutated()), max_size=8))
 @example([CONNECT, SUBSCRIBE])
 def test_any_stream_is_cut_and_checked_or_refused(chunks: list[bytes]) -> None:
@@ -49,6 +50,7 @@ def test_any_stream_is_cut_and_checked_or_refused(chunks: list[bytes]) -> None:
                     assert 0 <= puback_id(packet) <= 0xFFFF
 
 
+@settings(deadline=None)
 @given(mutated(), st.binary(max_size=20))
 @example(CONNECT, b"")
 def test_any_connect_is_understood_or_refused(data: bytes, more: bytes) -> None:
@@ -60,6 +62,7 @@ def test_any_connect_is_understood_or_refused(data: bytes, more: bytes) -> None:
                 assert (again.client_id, again.username) == (parsed.client_id, parsed.username)
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1, max_size=20), st.binary(max_size=300), st.none() | st.integers(1, 65535), st.booleans())
 def test_a_publish_that_we_build_reads_back(topic: str, payload: bytes, packet_id: int | None, retain: bool) -> None:
     packet = build_publish(topic, payload, packet_id=packet_id, retain=retain)
@@ -75,6 +78,7 @@ def test_a_publish_that_we_build_reads_back(topic: str, payload: bytes, packet_i
     assert packet[0] & 1 == retain
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**28 - 1))
 def test_any_remaining_length_reads_back(length: int) -> None:
     encoded = remaining_length(length)

@@ -164,7 +164,9 @@ class Site:
         return [
             record.getMessage()
             for record in self._caplog.records
-            if record.levelno >= logging.WARNING and ".transport." not in record.name
+            if record.levelno >= logging.WARNING
+            and ".transport." not in record.name
+            and record.name != "websockets.client"
         ]
 
     def expect_one_warning(self, *parts: str) -> None:

@@ -142,6 +142,13 @@ def test_a_client_that_never_finishes_tls_is_turned_away(site: Site, monkeypatch
     site.expect_undisturbed_victim()
 
 
+def test_stopping_does_not_wait_for_handshakes(tmp_path: Path) -> None:
+    broker = BrokerThread(tmp_path)
+    with socket.create_connection(("127.0.0.1", broker.broker.port)) as plain:
+        broker.close()
+        assert plain.recv(1) == b""
+
+
 def test_a_plain_http_request_is_refused_in_one_line(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.broker.port)) as plain:
         plain.sendall(b"GET / HTTP/1.0\r\n\r\n")

@@ -198,6 +198,9 @@ class Executor(Party):
         if isinstance(message, JobAccepted):
             self.pending.pop(message.job_id, None)
             self.world.accepted.add(message.job_id)
+            # Should an older question about it be answered with "unknown" now, that is out of date.
+            for request, jobs in self.asked.items():
+                self.asked[request] = tuple(job_id for job_id in jobs if job_id != message.job_id)
         elif isinstance(message, JobFinished):
             self._finished(message)
         elif isinstance(message, AdoptReply):
@@ -417,6 +420,10 @@ class Worker(Party):
             return
         if message.granted:
             self.confirmed = max(self.confirmed, asked_at)
+            if self.world.now >= self.lease_end():
+                # The answer was so long on its way that the centre may count the job as lost by now.
+                self.end(process, None)
+                return
             process.granted = True
             self.world.check_start(process)
         else:
@@ -628,7 +635,7 @@ class World:
                 still = {process.pid for process in self._running(job.id)} & running
                 assert not still, f"the lease of {job.id} ended while its worker lets {still} run"
             elif self.tidy:
-                assert job.id in self.wiped, f"{job.id} is said to be lost: {job.detail}"
+                assert job.id in self.wiped | self.careless, f"{job.id} is said to be lost: {job.detail}"
 
     def _running(self, job_id: JobId) -> list[Process]:
         return [

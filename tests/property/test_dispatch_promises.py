@@ -250,7 +250,13 @@ class SpeaksFirstPromises(Promises):
     [
         (PromisesInDisorder, Board, "current", no_fence, "runs twice|said to have ended"),
         (PromisesInDisorder, lifecycle, "_refusal", any_starter, "runs twice"),
-        (PromisesInDisorder, Dispatcher, "missing", no_memory, "runs twice|ended 2 times|is not acknowledged"),
+        (
+            PromisesInDisorder,
+            Dispatcher,
+            "missing",
+            no_memory,
+            "runs twice|accepted, and is unknown|is not acknowledged",
+        ),
         (SpeaksFirstPromises, None, "", None, "runs twice|accepted, and is unknown|never ended"),
     ],
     ids=["no fence", "any starter", "no memory", "speaks before it commits"],

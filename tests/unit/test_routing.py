@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.broker.routing import is_valid_filter
@@ -33,6 +33,7 @@ def by_the_book(topic_filter: str, topic: str) -> bool:
     return not given_levels
 
 
+@settings(deadline=None)
 @given(SUBSCRIPTIONS, TOPICS)
 def test_the_index_finds_whom_the_standard_names_with_the_highest_qos(
     subscriptions: list[tuple[str, int, int]], topic: str
@@ -50,6 +51,7 @@ def test_the_index_finds_whom_the_standard_names_with_the_highest_qos(
     assert len(index) == len(granted)
 
 
+@settings(deadline=None)
 @given(SUBSCRIPTIONS, st.data())
 def test_what_is_removed_leaves_nothing_behind(
     subscriptions: list[tuple[str, int, int]], data: st.DataObject
