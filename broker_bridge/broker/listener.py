@@ -30,7 +30,7 @@ from edge_mqtt.broker_bridge.broker.connect_packet import (
     without_keep_alive,
 )
 from edge_mqtt.broker_bridge.broker.packets import MAX_PACKET_BYTES, PacketError, PacketSplitter, build_connack
-from edge_mqtt.broker_bridge.broker.tls_connection import OneLine, TlsConnection, make_alerting, peer_name
+from edge_mqtt.broker_bridge.broker.tls_connection import Handshakes, OneLine, TlsConnection, make_alerting, peer_name
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.identity import Identity
@@ -89,7 +89,7 @@ class WssListener:
         self._listener_name = listener_name
         self._live: dict[str, _Live] = {}
         self._server: Server | None = None
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._handshakes = Handshakes()
         #: Connections that were turned down since the start.
         self.refused = 0
 
@@ -145,9 +145,7 @@ class WssListener:
         """Stop listening and end every connection."""
         if self._server is not None:
             self._server.close()
-            for handshake in self._handshakes:
-                handshake.cancel()
-            await asyncio.gather(*self._handshakes, return_exceptions=True)
+            await self._handshakes.close()
             await self._server.wait_closed()
 
     def _log_refusal(self, who: str, reason: str) -> None:

@@ -74,12 +74,36 @@ def peer_name(transport: asyncio.BaseTransport) -> str:
     return f"{peer[0]}:{peer[1]}" if peer else "an unknown address"
 
 
+class Handshakes:
+    """The TLS handshakes that go on, so that none outlives the listener."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.closed = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def add(self, task: asyncio.Task[None]) -> None:
+        """Hold a handshake's task while it lasts."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End them all and let none begin."""
+        self.closed = True
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class TlsConnection(ServerConnection):
     """Made on a plain TCP connection; is told of its transport when TLS is up.
 
     :param context: requires the client's certificate.
     :param refused: told when the handshake fails.
-    :param handshakes: holds the task of the handshake while it lasts.
+    :param handshakes: those of the listener.
     """
 
     def __init__(
@@ -89,7 +113,7 @@ class TlsConnection(ServerConnection):
         *,
         context: ssl.SSLContext,
         refused: Refused,
-        handshakes: set[asyncio.Task[None]],
+        handshakes: Handshakes,
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
@@ -107,9 +131,10 @@ class TlsConnection(ServerConnection):
         """Begin the TLS handshake."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own promise to a stream protocol
         self.peer = peer_name(transport)
-        opening = self.loop.create_task(self._open(transport), name="broker.tls_handshake")
-        self._handshakes.add(opening)
-        opening.add_done_callback(self._handshakes.discard)
+        if self._handshakes.closed:
+            transport.abort()
+            return
+        self._handshakes.add(self.loop.create_task(self._open(transport), name="broker.tls_handshake"))
 
     def data_received(self, data: bytes) -> None:
         """Pass on, once TLS is up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,16 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 DAGS = Path(__file__).parent / "dags_two_executors"
 
 
-def test_tasks_run_where_their_executor_says(tmp_path: Path) -> None:
-    workers = [WorkerSpec(name="edge-1")]
-    executor = f"LocalExecutor,{EDGE_EXECUTOR}"
-    with Stack(tmp_path / "stack", dags=DAGS, executor=executor, workers=workers) as stack:
-        stack.wait_for_dag("e2e_executors")
-        run_id = stack.trigger("e2e_executors")
-        assert stack.wait_run("e2e_executors", run_id) == "success"
-        homes = {
-            task: stack.rest(
-                "GET", f"/dags/e2e_executors/dagRuns/{run_id}/taskInstances/{task}/xcomEntries/return_value"
-            )["value"]
-            for task in ("at_the_centre", "on_the_edge")
-        }
-        assert homes == {
-            "at_the_centre": str(stack.central_home),
-            "on_the_edge": str(stack.worker_home("edge-1")),
-        }
+def test_tasks_run_where_their_executor_says(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(dags=DAGS, executor=f"LocalExecutor,{EDGE_EXECUTOR}", workers=[WorkerSpec(name="edge-1")])
+    stack.wait_for_dag("e2e_executors")
+    run_id = stack.trigger("e2e_executors")
+    assert stack.wait_run("e2e_executors", run_id) == "success"
+    entries = f"/dags/e2e_executors/dagRuns/{run_id}/taskInstances/{{}}/xcomEntries/return_value"
+    homes = {task: stack.rest("GET", entries.format(task))["value"] for task in ("at_the_centre", "on_the_edge")}
+    assert homes == {
+        "at_the_centre": str(stack.central_home),
+        "on_the_edge": str(stack.worker_home("edge-1")),
+    }
+    stack.stop()
     assert stack.left_over() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,6 +146,10 @@ def test_a_client_that_never_finishes_tls_is_turned_away(site: Site, monkeypatch
 def test_stopping_does_not_wait_for_handshakes(tmp_path: Path) -> None:
     broker = BrokerThread(tmp_path)
     with socket.create_connection(("127.0.0.1", broker.broker.port)) as plain:
+        listener = broker.broker._listener
+        assert listener is not None
+        while not len(listener._handshakes):
+            time.sleep(0.001)
         broker.close()
         assert plain.recv(1) == b""
 

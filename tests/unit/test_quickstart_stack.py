@@ -100,7 +100,11 @@ def test_files_with_secrets_are_their_owner_s_alone(tmp_path: Path) -> None:
 
 def test_percent_signs_survive_airflow_s_interpolation(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    write_home(home, merged(worker_config(home, executor="LocalExecutor"), {"logging": {"log_format": "%(message)s"}}), dags=DAGS)
+    write_home(
+        home,
+        merged(worker_config(home, executor="LocalExecutor"), {"logging": {"log_format": "%(message)s"}}),
+        dags=DAGS,
+    )
     parser = configparser.ConfigParser()
     parser.read(home / "airflow.cfg")
     assert parser["logging"]["log_format"] == "%(message)s"
