@@ -45,9 +45,14 @@ _PREFIX_STYLES: Final = (
 #: Prefixes are padded to the longest so far, but not beyond this many characters.
 _PREFIX_WIDTH: Final = 40
 #: Fields that have a place of their own in a line, or that only say where in the code it was logged.
-_PLACED: Final = frozenset(
+_IN_LINE: Final = frozenset(
     {"timestamp", "level", "event", "logger", "error_detail", "exception", "stack", "filename", "lineno", "loc"}
 )
+#: Fields that Airflow binds to every line of a task; the header and the prefix say them once.
+_IN_HEADER: Final = frozenset({"ti_id", "dag_id", "run_id", "task_id", "try_number", "map_index"})
+_PLACED: Final = _IN_LINE | _IN_HEADER
+#: Characters of a field's value that are shown; Airflow binds whole objects' reprs. ``json`` and ``raw`` have it all.
+_VALUE_LENGTH: Final = 120
 _GROUP: Final = "::group::"
 _END_GROUP: Final = "::endgroup::"
 
@@ -358,7 +363,8 @@ def _json(value: object) -> str:
 
 
 def _value(value: object) -> str:
-    return value if isinstance(value, str) and _BARE.fullmatch(value) else _json(value)
+    text = value if isinstance(value, str) and _BARE.fullmatch(value) else _json(value)
+    return text if len(text) <= _VALUE_LENGTH else f"{text[:_VALUE_LENGTH]}… ({len(text)} characters)"
 
 
 def _time_of(timestamp: object, timezone: tzinfo | None) -> datetime | None:

@@ -178,9 +178,6 @@ class Executor(Party):
         if isinstance(message, JobAccepted):
             self.pending.pop(message.job_id, None)
             self.world.accepted.add(message.job_id)
-            # Should an older question about it be answered with "unknown" now, that is out of date.
-            for request, jobs in self.asked.items():
-                self.asked[request] = tuple(job_id for job_id in jobs if job_id != message.job_id)
         elif isinstance(message, JobFinished):
             self._finished(message)
         elif isinstance(message, AdoptReply):

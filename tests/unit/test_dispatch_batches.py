@@ -6,34 +6,38 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from dispatch_scene import ALICE, GRACE_S, SETTLE_S, Scene, held, spec
 
-from edge_mqtt.broker_bridge.dispatch.core import events
+from edge_mqtt.broker_bridge.dispatch.core import board, events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import HeldJobState, Outcome, Welcome, WorkerState
+from edge_mqtt.broker_bridge.protocol.messages import HeldJobState, JobAccepted, Outcome, Welcome, WorkerState
 
 # ---------------------------------------------------------------- rollback
 
 
 def snapshot(dispatcher: Dispatcher) -> dict[str, Any]:
     """Return everything that later decisions can depend on."""
-    board = dispatcher._board
+    inside = dispatcher._board
     held_by = {view.name: {job.id for job in dispatcher.jobs_of(view.name)} for view in dispatcher.workers()}
     return {
-        "jobs": dict(board.jobs.items()),
-        "workers": dict(board.workers.items()),
-        "handouts": dict(board.handouts.items()),
-        "pauses": dict(board.pauses.items()),
+        "jobs": dict(inside.jobs.items()),
+        "workers": dict(inside.workers.items()),
+        "handouts": dict(inside.handouts.items()),
+        "pauses": dict(inside.pauses.items()),
+        "denied": dict(inside.denied.items()),
         "held": held_by,
-        "used": {name: used for name, used in board._used.items() if name in held_by},
-        "running": set(board.running),
-        "unacked": set(board.unacked),
-        "over": set(board._over),
-        "ready": {name: set(queue._order) for name, queue in board.ready.items() if len(queue)},
-        "deadlines": dict(board.deadlines._when),
-        "choices": {(queue, slots): board.pool.choose(queue, slots) for queue in ("q", "r") for slots in range(1, 6)},
+        "used": {name: used for name, used in inside._used.items() if name in held_by},
+        "running": set(inside.running),
+        "unacked": set(inside.unacked),
+        "over": set(inside._over),
+        "ready": {name: set(queue._order) for name, queue in inside.ready.items() if len(queue)},
+        "deadlines": dict(inside.deadlines._when),
+        "choices": {
+            (queue, slots): inside.pool.choose(queue, slots) for queue in ("q", "r") for slots in range(1, 6)
+        },
     }
 
 
@@ -205,6 +209,13 @@ def test_a_late_repetition_of_a_forgotten_job_is_recognised_by_recall() -> None:
     scene.do(event)
     assert scene.assignments() == []
     assert scene.last.changed == ()
+
+
+def test_denied_jobs_are_forgotten_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "MAX_DENIED", 2)
+    scene = Scene().adopt("a").adopt("b").adopt("c")
+    scene.dispatcher.checkpoint()
+    assert [len(scene.submit(job).to_executor(JobAccepted)) for job in "abc"] == [1, 0, 0]
 
 
 def test_recall_never_overwrites_what_memory_knows() -> None:

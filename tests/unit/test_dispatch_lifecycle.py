@@ -371,6 +371,15 @@ def test_a_revoked_job_that_is_adopted_tells_its_end_after_all() -> None:
     assert [event.outcome for event in scene.to_executor(JobFinished, BOB)] == [Outcome.CANCELLED]
 
 
+def test_a_job_that_an_adopter_was_told_is_unknown_is_not_accepted_any_more() -> None:
+    scene = Scene().hello("w").adopt("j").submit("j")
+    assert scene.dispatcher.job(JobId("j")) is None
+    assert scene.to_executor(JobAccepted) == []
+    (denial,) = scene.to_executor(JobFinished)
+    assert (denial.outcome, denial.detail) == (Outcome.LOST, "the job arrived after Airflow had given it up")
+    assert scene.last.changed == ()
+
+
 def test_a_draining_worker_still_starts_and_finishes_what_it_has() -> None:
     scene = Scene().assigned().presence("w", state=WorkerState.DRAINING).start("w", "j")
     assert scene.decided().granted

@@ -336,3 +336,12 @@ def test_raw_lines_of_two_streams_do_not_run_together() -> None:
     assert renderer.render(piece(b"other", stream("b"))) == b"\nother\n"
     assert renderer.render(piece(b"a", terminated=False)) == b"a"
     assert renderer.render(piece(b"b")) == b"b\n"
+
+
+def test_fields_that_the_header_says_are_left_out_and_long_values_are_cut() -> None:
+    fields = {"ti_id": "1", "dag_id": "d", "try_number": 1, "ti": "x" * 500, "key": "k"}
+    (shown,) = body(piece(line("pushed", **fields)))
+    assert "ti_id" not in shown
+    assert "dag_id" not in shown
+    assert "key=k" in shown
+    assert f"ti={'x' * 120}… (500 characters)" in shown

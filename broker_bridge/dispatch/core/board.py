@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from itertools import islice
+from typing import Any, Final, Literal
 
 from edge_mqtt.broker_bridge.dispatch.core.deadlines import Deadlines
 from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect
@@ -14,6 +15,9 @@ from edge_mqtt.broker_bridge.dispatch.core.pool import WorkerPool
 from edge_mqtt.broker_bridge.dispatch.core.ready import ReadyQueue
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+
+#: Jobs that are remembered as denied: far more than can be on their way at once.
+MAX_DENIED: Final = 10_000
 
 DeadlineKind = Literal["handout", "lease", "pause"]
 #: What is due, and for which job or worker.
@@ -51,6 +55,15 @@ class Board:
         self.workers: JournaledDict[WorkerName, WorkerView] = JournaledDict()
         self.handouts: JournaledDict[JobId, Handout] = JournaledDict()
         self.pauses: JournaledDict[JobId, Pause] = JournaledDict()
+        #: Jobs that an executor was told are unknown. Airflow has queued their tasks anew by now.
+        self.denied: JournaledDict[JobId, None] = JournaledDict()
+        self._journals: tuple[JournaledDict[Any, Any], ...] = (
+            self.jobs,
+            self.workers,
+            self.handouts,
+            self.pauses,
+            self.denied,
+        )
         self._assignments = 0
         self._changed: dict[JobId, Job] = {}
         self._effects: list[Effect] = []
@@ -187,12 +200,16 @@ class Board:
             oldest = next(iter(self._over))
             del self._over[oldest]
             self.jobs.drop(oldest)
+        surplus = len(self.denied) - MAX_DENIED
+        if surplus > 0:
+            for job_id, _ in islice(self.denied.items(), surplus):
+                self.denied.drop(job_id)
         self._commit_journals()
 
     def rollback(self) -> None:
         """Return to the last checkpoint. Rare, so the indexes are simply built again."""
         self.take()
-        for journal in (self.jobs, self.workers, self.handouts, self.pauses):
+        for journal in self._journals:
             journal.rollback()
         self._clear_indexes()
         for job in self.jobs.values():
@@ -209,7 +226,7 @@ class Board:
     # ------------------------------------------------------------ indexes
 
     def _commit_journals(self) -> None:
-        for journal in (self.jobs, self.workers, self.handouts, self.pauses):
+        for journal in self._journals:
             journal.checkpoint()
 
     def _index(self, job: Job) -> None:

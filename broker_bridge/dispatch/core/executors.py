@@ -35,12 +35,15 @@ def adopt(board: Board, event: events.AdoptAsked) -> None:
     """Hand jobs over to the asker and tell their states.
 
     Airflow asks only about what it believes to be unfinished. So a final event that was acknowledged before is
-    told again: whoever acknowledged it did not live to pass it on.
+    told again: whoever acknowledged it did not live to pass it on. A job that is unknown is given up: Airflow queues
+    its task anew, so its submission, should it be on its way still, must not be accepted any more.
     """
     states: dict[JobId, str] = {}
     for job_id in dict.fromkeys(event.job_ids):
         job = board.jobs.get(job_id)
-        if job is not None:
+        if job is None:
+            board.denied.put(job_id, None)
+        else:
             states[job_id] = job.state.value
     board.emit(ToAdmin(executor=event.executor, message=AdoptReply(request_id=event.request_id, states=states)))
     for job_id in states:

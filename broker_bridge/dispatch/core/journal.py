@@ -33,6 +33,9 @@ class JournaledDict(Generic[K, V]):
     def __contains__(self, key: K) -> bool:
         return key in self._items
 
+    def __len__(self) -> int:
+        return len(self._items)
+
     def items(self) -> Iterator[tuple[K, V]]:
         """Iterate over a copy, so that the caller may change the dict meanwhile."""
         return iter(list(self._items.items()))

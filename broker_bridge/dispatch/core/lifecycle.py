@@ -9,16 +9,22 @@ from edge_mqtt.broker_bridge.dispatch.core.board import Board
 from edge_mqtt.broker_bridge.dispatch.core.effects import StartDecided, ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import Cancel, JobAccepted, Outcome, ResultAck
+from edge_mqtt.broker_bridge.protocol.messages import Cancel, JobAccepted, JobFinished, Outcome, ResultAck
 
 #: What a worker is told about a job that it holds no more.
 NOT_YOURS = "the job is no longer assigned to this worker"
+#: What an executor is told whose submission comes too late.
+GIVEN_UP = "the job arrived after Airflow had given it up"
 REVOKED = "revoked by Airflow"
 
 
 def submitted(board: Board, event: events.Submitted) -> None:
     """Take a job in, once; a repetition is answered with what is known."""
     job = board.jobs.get(event.job.job_id)
+    if job is None and event.job.job_id in board.denied:
+        denial = JobFinished(job_id=event.job.job_id, outcome=Outcome.LOST, detail=GIVEN_UP)
+        board.emit(ToExecutor(executor=event.executor, message=denial))
+        return
     if job is None:
         job = Job(spec=event.job, executor=event.executor, token=event.token, sequence=board.next_sequence())
         board.put_job(job)
