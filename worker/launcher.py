@@ -58,6 +58,7 @@ class LauncherProcess:
                 [sys.executable, "-P", "-c", command],
                 env=launcher_environment(os.environ),
                 stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )

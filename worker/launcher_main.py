@@ -20,8 +20,16 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from edge_mqtt.worker.core.lease import Lease
-from edge_mqtt.worker.order import RunOrder
-from edge_mqtt.worker.sysinfo import ProcessIdentity, boot_id, boottime, kill_tree, signal_process, start_time
+from edge_mqtt.worker.order import RunOrder, lease_file
+from edge_mqtt.worker.sysinfo import (
+    ProcessIdentity,
+    boot_id,
+    boottime,
+    kill_tree,
+    redirect_output,
+    signal_process,
+    start_time,
+)
 
 #: Bytes of the length before every document.
 LENGTH: Final = struct.Struct("!I")
@@ -47,8 +55,10 @@ class Launcher:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        #: Where the worker writes its lease; orders name the folder.
-        self._lease_file: Path | None = None
+        #: Where the runs' files and the worker's lease are; orders name it.
+        self._runs_dir: Path | None = None
+        #: The last lease that could be read. Without any, nothing may run once the worker is gone.
+        self._lease = Lease(stop_at=0.0, kill_at=0.0)
         self._children: dict[int, ProcessIdentity] = {}
         self._asked_to_stop: set[int] = set()
         self._worker_is_there = True
@@ -81,7 +91,10 @@ class Launcher:
             self._selector.unregister(self._channel)
             return
         order = RunOrder.from_json(data)
-        self._lease_file = order.lease_file
+        if self._runs_dir is None:
+            self._runs_dir = Path(order.runs_dir)
+            # From here on we may outlive the worker, whose terminal or pipe must not be held open by us.
+            redirect_output(self._runs_dir / "launcher.out")
         pid = os.fork()
         if pid == 0:
             self._become_supervisor(order)
@@ -139,9 +152,10 @@ class Launcher:
             self._selector.unregister(self._channel)
 
     def _guard_lease(self) -> None:
-        lease = None if self._lease_file is None else Lease.from_json(_read(self._lease_file))
-        now = boottime()
-        if lease is None or now < lease.stop_at:
+        if self._runs_dir is not None:
+            self._lease = Lease.from_json(_read(lease_file(self._runs_dir))) or self._lease
+        lease, now = self._lease, boottime()
+        if now < lease.stop_at:
             return
         for child in list(self._children.values()):
             if now >= lease.kill_at:

@@ -77,11 +77,6 @@ class RunOrder:
         """The run's files."""
         return RunFiles.of(Path(self.runs_dir), self.job_id, self.fence)
 
-    @property
-    def lease_file(self) -> Path:
-        """Where the worker writes how long it may run jobs without the centre."""
-        return lease_file(Path(self.runs_dir))
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOutcome:

@@ -7,7 +7,6 @@ a file, so that a restarted worker knows.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
 from edge_mqtt.worker.api_client import BASE_URL, WorkerTransport
 from edge_mqtt.worker.order import RunOrder, RunOutcome
-from edge_mqtt.worker.sysinfo import ProcessIdentity, create_exclusively, write_atomically
+from edge_mqtt.worker.sysinfo import ProcessIdentity, create_exclusively, redirect_output, write_atomically
 
 if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
@@ -47,7 +46,8 @@ def run(order: RunOrder) -> int:
     if not create_exclusively(files.process, str(ProcessIdentity.of_this()).encode()):
         # A restarted worker found no process and took the job back; or a repeat. It is not ours to run.
         return 0
-    _redirect_output(files.output)
+    # The worker's terminal or pipe may go away before we do: our own words go into a file.
+    redirect_output(files.output)
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _set_title(order.title)
@@ -167,14 +167,6 @@ def _notice_exits_at_once() -> None:
 
 def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
     raise StopAsked("stopped by the worker")
-
-
-def _redirect_output(path: Path) -> None:
-    """Give the supervisor a file for its own words: the worker's terminal or pipe may go away before it does."""
-    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
 
 
 def _configure_logging() -> None:

@@ -8,7 +8,6 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -127,8 +126,9 @@ def create_exclusively(path: Path, data: bytes) -> bool:
     return True
 
 
-def close_quietly(*closables: Any) -> None:
-    """Close what can be closed."""
-    for closable in closables:
-        with contextlib.suppress(OSError, ValueError):
-            closable.close()
+def redirect_output(path: Path) -> None:
+    """Let this process's stdout and stderr go to the end of a file."""
+    output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)

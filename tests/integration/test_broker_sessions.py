@@ -237,8 +237,8 @@ def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(
 def test_a_flood_is_worked_off_in_order(site: Site, rogue: RawClient) -> None:
     rogue.send(subscribe_packet(CONTROL))
     rogue.packet()
-    batch = [build_publish(RESULTS, b"%d" % i, packet_id=None, retain=False) for i in range(3000)]
-    for start in range(0, 3000, 100):
+    batch = [build_publish(RESULTS, b"%d" % i, packet_id=None, retain=False) for i in range(1000)]
+    for start in range(0, 1000, 100):
         rogue.send(b"".join(batch[start : start + 100]))
-    assert site.heard.wait_packets(3000) == [(RESULTS, b"%d" % i) for i in range(3000)]
+    assert site.heard.wait_packets(1000) == [(RESULTS, b"%d" % i) for i in range(1000)]
     site.expect_undisturbed_victim()

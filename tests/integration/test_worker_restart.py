@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
-from worker_lab import make_airflow_home, task_job
+from worker_lab import kill_supervisors, make_airflow_home, task_job
 
 from edge_mqtt.broker_bridge.protocol.messages import Assign
 from edge_mqtt.worker.core.lease import Lease
@@ -92,7 +92,7 @@ def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("LAB_UNTIL", str(tmp_path / "until"))
     make_airflow_home(tmp_path / "home")
     yield
-    (tmp_path / "until").touch()
+    kill_supervisors(tmp_path / "state")
 
 
 def supervisor_of(state: Path) -> psutil.Process:
@@ -104,6 +104,14 @@ def supervisor_of(state: Path) -> psutil.Process:
                 return psutil.Process(int(text.split()[0]))
         time.sleep(0.05)
     raise AssertionError("no supervisor was started")
+
+
+def wait_until_ended(process: psutil.Process) -> None:
+    """Wait until a process is gone, or nobody is left to bury it."""
+    deadline = time.monotonic() + WAIT_S
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"{process} goes on"
+        time.sleep(0.05)
 
 
 def test_restarted_worker_takes_over_the_running_task(tmp_path: Path) -> None:
@@ -163,8 +171,8 @@ def test_task_of_a_dead_worker_is_stopped_when_its_lease_ends(tmp_path: Path) ->
     first.end(signal.SIGKILL)
     now = boottime()
     (state / "runs" / "lease").write_bytes(Lease(stop_at=now, kill_at=now + 1.0).to_json())
-    _, alive = psutil.wait_procs([supervisor, task], timeout=WAIT_S)
-    assert not alive
+    wait_until_ended(supervisor)
+    wait_until_ended(task)
     assert (tmp_path / "marks").read_text() == "ran\n"
 
 

@@ -16,6 +16,7 @@ from worker_lab import (
     FakeBridge,
     answer_json,
     execution_api,
+    kill_supervisors,
     make_airflow_home,
     make_worker,
     settings_for,
@@ -96,7 +97,7 @@ def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     monkeypatch.setenv("LAB_UNTIL", str(tmp_path / "until"))
     make_airflow_home(tmp_path / "home")
     yield
-    (tmp_path / "until").touch()
+    kill_supervisors(tmp_path / "state")
 
 
 def play(tmp_path: Path, scenario: Scenario, *, ask: Ask | None = Ask.INTERRUPT, **bridge: object) -> ExitCode:
@@ -144,7 +145,8 @@ def test_task_runs_and_its_log_arrives_byte_for_byte(tmp_path: Path) -> None:
         assert lab.times_run == 1
 
     assert play(tmp_path, scenario) is ExitCode.DRAINED
-    assert [path.name for path in (tmp_path / "state" / "runs").iterdir()] == ["lease"]
+    left = {path.name for path in (tmp_path / "state" / "runs").iterdir()}
+    assert left == {"lease", "launcher.out"}
 
 
 def test_repeated_assignment_is_accepted_twice_and_run_once(tmp_path: Path) -> None:

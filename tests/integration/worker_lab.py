@@ -47,6 +47,7 @@ from edge_mqtt.worker.config import StateDir, WorkerSettings
 from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.launcher import Launcher, LauncherProcess
 from edge_mqtt.worker.link import WorkerAddress
+from edge_mqtt.worker.sysinfo import ProcessIdentity, kill_tree
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -119,6 +120,14 @@ def make_airflow_home(home: Path) -> None:
     (home / "dags" / "lab.py").write_text(DAG_FILE)
     os.environ["AIRFLOW_HOME"] = str(home)
     os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "false"
+
+
+def kill_supervisors(state: Path) -> None:
+    """Kill what a test has left running: a supervisor whose worker is gone waits for it until its lease ends."""
+    for path in (state / "runs").glob("*.pid"):
+        identity = ProcessIdentity.parse(path.read_text())
+        if identity is not None:
+            kill_tree(identity)
 
 
 def task_job(task_id: str, *, job_id: str | None = None, fence: int = 1, **spec: Any) -> Assign:

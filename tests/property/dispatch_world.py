@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from enum import Enum
 
-from dispatch_parties import SETTINGS, Executor, Party, Process, Record, Worker
+from dispatch_parties import SETTINGS, Executor, Party, Record
+from dispatch_workers import Process, Worker
 
 from edge_mqtt.broker_bridge.dispatch.core import effects, events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher

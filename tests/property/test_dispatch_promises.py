@@ -13,7 +13,8 @@ import re
 from typing import Any, TypeVar
 
 import pytest
-from dispatch_parties import Executor, Party, Worker
+from dispatch_parties import Executor, Party
+from dispatch_workers import Worker
 from dispatch_world import Batch, World, task
 from hypothesis import settings
 from hypothesis import strategies as st
