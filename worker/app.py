@@ -24,6 +24,7 @@ from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal, Refu
 from edge_mqtt.worker.config import WorkerSettings
 from edge_mqtt.worker.core.drain import SETTLE_S, Ask, Drain, Phase
 from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.errors import LauncherError, SpoolError
 from edge_mqtt.worker.execution_api import ExecutionApi
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.intake import Intake
@@ -135,6 +136,7 @@ class Worker:
                         ("logs", self._logs.run()),
                         ("results", self._reporter.run()),
                         ("launcher", self._keep_launcher()),
+                        ("runs", self._runs.failure()),
                     )
                 ]
                 await self._runs.find_again()
@@ -255,7 +257,11 @@ class Worker:
                 if not self._refusal.done():
                     self._refusal.set_result(refusal)
             case Received(message):
-                await self._received(message)
+                try:
+                    await self._received(message)
+                except SpoolError as error:
+                    # What could not be stored is not acknowledged: the bridge says it again.
+                    log.error("%s", error, extra={"action": "spool_failed", "kind": message.kind})  # noqa: TRY400
             case _:
                 assert_never(event)
 
@@ -280,7 +286,7 @@ class Worker:
                 log.debug("%s ignored", message.kind, extra={"action": "message_ignored"})
 
     async def _welcomed(self, welcome: Welcome) -> None:
-        if welcome.incarnation != self._link.address.incarnation:
+        if (welcome.incarnation, welcome.connection) != (self._link.address.incarnation, self._link.connection):
             return
         self._runs.kill_grace_s = welcome.kill_grace_s
         for ref in welcome.drop:
@@ -317,7 +323,13 @@ class Worker:
             await self._runs.launcher.stop()
             await asyncio.sleep(LAUNCHER_RETRY_S)
             launcher = Launcher(LauncherProcess())
-            await launcher.ready()
+            try:
+                await launcher.ready()
+            except LauncherError as error:
+                log.error("%s", error, extra={"action": "launcher_failed"})  # noqa: TRY400
+                launcher.gone.set()
+                self._runs.launcher = launcher
+                continue
             self._runs.launcher = launcher
             log.info("the launcher is back", extra={"action": "launcher_back"})
             await self._runs.launch_ready()

@@ -87,7 +87,7 @@ class PresenceLoop:
 
     def confirmed(self, ack: PresenceAck) -> None:
         """Count the lease from a presence that the centre has."""
-        if ack.incarnation == self._link.address.incarnation:
+        if (ack.incarnation, ack.connection) == (self._link.address.incarnation, self._link.connection):
             self._confirm(ack.sequence)
 
     def farewell(self) -> None:

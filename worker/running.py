@@ -8,15 +8,16 @@ import logging
 import os
 import secrets
 import signal
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.worker.core.jobs import HeldByUs, JobState
 from edge_mqtt.worker.core.slots import launchable
-from edge_mqtt.worker.errors import LauncherError
+from edge_mqtt.worker.errors import LauncherError, SpoolError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.launcher import Launcher
 from edge_mqtt.worker.order import RunFiles, RunOrder, RunOutcome
@@ -36,6 +37,8 @@ EXIT_CODE_WAIT_S: Final = 2.0
 #: Seconds that Airflow's supervisor gives a task between SIGTERM and SIGKILL when a heartbeat is refused (``kill`` in
 #: airflow.sdk execution_time/supervisor.py), and those until its next heartbeat.
 AIRFLOW_ESCALATION_S: Final = 6.5
+#: Seconds between attempts while the disk is full.
+STORE_RETRY_S: Final = 5.0
 GONE: Final = "the supervisor process is gone (reboot or kill)"
 
 
@@ -94,7 +97,6 @@ class _Run:
     #: Heartbeats are refused now.
     refused: bool = False
     stopping: asyncio.Task[None] | None = None
-    watching: asyncio.Task[None] | None = None
 
 
 class RunEvents(Protocol):
@@ -120,6 +122,9 @@ class Runs:
         self._events = events
         self._runs: dict[JobId, _Run] = {}
         self._launching = asyncio.Lock()
+        self._again: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         #: Seconds between SIGTERM and SIGKILL.
         self.kill_grace_s = 10.0
 
@@ -146,9 +151,17 @@ class Runs:
         """Launch every accepted job that has room."""
         async with self._launching:
             for job in launchable(self._held, self.plan.concurrency):
-                stored = await self._held.change(job.job_id, partial(self._launched, job))
+                try:
+                    stored = await self._held.change(job.job_id, partial(self._launched, job))
+                except SpoolError as error:
+                    log.error("a job waits to be launched: %s", error, extra={"action": "launch_waits"})  # noqa: TRY400
+                    self._again = asyncio.get_running_loop().call_later(STORE_RETRY_S, self._launch_again)
+                    return
                 if stored is not None and stored.state is JobState.LAUNCHED:
                     await self.start(stored)
+
+    def _launch_again(self) -> None:
+        self._spawn(self.launch_ready(), "worker.launch")
 
     def _launched(self, expected: HeldByUs, job: HeldByUs | None) -> HeldByUs | None:
         return self.prepared(expected) if job is expected else job
@@ -205,7 +218,7 @@ class Runs:
     def _watch(self, job: HeldByUs, identity: ProcessIdentity, *, ours: bool) -> None:
         run = self._runs[job.job_id] = _Run(identity=identity, ours=ours)
         name = f"worker.run[{job.job_id}]"
-        run.watching = asyncio.create_task(self._until_exit(job, run), name=name)
+        self._spawn(self._until_exit(job, run), name)
 
     async def _until_exit(self, job: HeldByUs, run: _Run) -> None:
         await process_exit(run.identity)
@@ -238,7 +251,7 @@ class Runs:
         grace = self.kill_grace_s if grace_s is None else grace_s
         log.info("stopping %s: %s", describe(job), reason, extra={"action": "job_stopping", "job_id": job.job_id})
         name = f"worker.stop[{job.job_id}]"
-        run.stopping = asyncio.create_task(self._stop(run, grace), name=name)
+        run.stopping = self._spawn(self._stop(run, grace), name)
 
     async def _stop(self, run: _Run, grace_s: float) -> None:
         loop = asyncio.get_running_loop()
@@ -254,14 +267,29 @@ class Runs:
             return
         kill_tree(run.identity)
 
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self._failure.done():
+            self._failure.set_exception(error)
+
+    async def failure(self) -> None:
+        """Wait for the failure of a task that works in the background, and raise it."""
+        await self._failure
+
     async def close(self) -> None:
         """Stop watching; supervisors that run go on."""
-        for run in list(self._runs.values()):
-            for task in (run.stopping, run.watching):
-                if task is not None:
-                    task.cancel()
-                    with contextlib.suppress(asyncio.CancelledError):
-                        await task
+        if self._again is not None:
+            self._again.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _within(event: asyncio.Event, timeout_s: float) -> bool:

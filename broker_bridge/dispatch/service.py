@@ -1,8 +1,8 @@
 """The loop around the dispatcher's decisions: take events, decide, commit, then speak.
 
 Everything that happened while the last commit was under way is decided and committed together, so a busy bridge pays
-one disk sync for many. When a commit fails, the decisions are undone and nothing is said: whoever sent the events
-still holds what they were about and sends them again.
+one disk sync for many. When a commit fails, the decisions are undone and nothing is said. Who waits for an answer is
+told; jobs and results are held by their senders, who send them again; everything else is decided once more later.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds to wait after a failed commit before taking events again.
 LEDGER_RETRY_S: Final = 1.0
+#: Events whose senders hold what they are about until it is acknowledged. Not kept when the ledger takes nothing, so
+#: that a full disk does not fill the memory too.
+REPEATED_BY_SENDER: Final = (events.Submitted, events.ResultReported)
 #: Events in one transaction at most, which bounds how long the first of them waits.
 BATCH_EVENTS: Final = 512
 
@@ -145,13 +148,15 @@ class DispatchService:
         if self.ledger_problem is None:
             log.error("nothing is accepted: %s", error, extra={"action": "ledger_failed"})
         self.ledger_problem = str(error)
+        again: list[_Waiting] = []
         for waiting in batch:
-            if waiting.committed is not None and not waiting.committed.done():
-                waiting.committed.set_exception(LedgerUnavailable(str(error)))
-            if isinstance(waiting.event, events.StartAsked):
-                start = self._starts.pop(waiting.event.request_id, None)
-                if start is not None and not start.done():
-                    start.set_exception(LedgerUnavailable(str(error)))
+            asker = waiting.committed or self._take_start(waiting.event)
+            if asker is not None:
+                if not asker.done():
+                    asker.set_exception(LedgerUnavailable(str(error)))
+            elif not isinstance(waiting.event, REPEATED_BY_SENDER):
+                again.append(waiting)
+        self._events.extendleft(reversed(again))
         await asyncio.sleep(LEDGER_RETRY_S)
 
     # ------------------------------------------------------------ what the relay asks
@@ -177,6 +182,9 @@ class DispatchService:
             events.StartAsked(worker=worker, job_id=job_id, fence=fence, starter=starter, request_id=request_id)
         )
         return await decided
+
+    def _take_start(self, event: Event) -> asyncio.Future[str | None] | None:
+        return self._starts.pop(event.request_id, None) if isinstance(event, events.StartAsked) else None
 
     def _start_decided(self, effect: StartDecided) -> None:
         start = self._starts.pop(effect.request_id, None)

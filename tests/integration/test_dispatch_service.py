@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -39,10 +40,12 @@ class MovableDisk(MemoryLedger):
     def __init__(self) -> None:
         super().__init__()
         self.full = False
+        self.refused = threading.Event()
         self.commits = 0
 
     def commit(self, changes: Sequence[Job]) -> None:
         if self.full:
+            self.refused.set()
             raise LedgerFull("the disk is full: free space")
         self.commits += 1
         super().commit(changes)
@@ -58,6 +61,9 @@ class Running:
     def perform(self, effect: Effect) -> None:
         self.effects.append(effect)
         self.performed.set()
+
+    async def ledger_refused(self) -> None:
+        await asyncio.to_thread(self.ledger.refused.wait, 10)
 
     async def until(self, wanted: Callable[[Effect], bool]) -> Effect:
         while True:
@@ -140,6 +146,21 @@ def test_a_full_disk_accepts_nothing_says_so_and_goes_on_when_there_is_room(
         "nothing is accepted: the disk is full: free space",
         "the ledger takes entries again",
     ]
+
+
+def test_a_worker_s_hello_is_not_lost_with_a_commit_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
+
+    async def test() -> None:
+        async with running() as bridge:
+            await bridge.service.commit(submitted())
+            bridge.ledger.full = True
+            bridge.service.post(seen())
+            await bridge.ledger_refused()
+            bridge.ledger.full = False
+            await bridge.until(lambda effect: isinstance(effect, Assigned))
+
+    asyncio.run(test())
 
 
 def test_a_start_is_on_disk_when_it_is_granted_and_refused_when_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:

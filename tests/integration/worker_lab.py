@@ -317,6 +317,7 @@ class FakeBridge:
             self.control(
                 Welcome(
                     incarnation=presence.incarnation,
+                    connection=presence.connection,
                     offline_grace_s=self.offline_grace_s,
                     kill_grace_s=self.kill_grace_s,
                     presence_interval_s=self.presence_interval_s,
@@ -325,7 +326,9 @@ class FakeBridge:
                     known_results=self.known_results,
                 )
             )
-        self.control(PresenceAck(incarnation=presence.incarnation, sequence=presence.sequence))
+        self.control(
+            PresenceAck(incarnation=presence.incarnation, connection=presence.connection, sequence=presence.sequence)
+        )
 
     def _store_log(self, chunk: LogChunk) -> None:
         data = self.logs.setdefault(chunk.job_id, bytearray())

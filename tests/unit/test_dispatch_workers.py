@@ -27,7 +27,7 @@ def test_the_first_presence_is_answered_with_a_welcome_and_a_confirmation() -> N
     assert (welcome.incarnation, welcome.offline_grace_s) == ("first", GRACE_S)
     assert (welcome.kill_grace_s, welcome.presence_interval_s) == (7, 3)
     assert (welcome.logs, welcome.drop, welcome.known_results) == ((), (), ())
-    assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", sequence=0)]
+    assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=0)]
     (view,) = scene.dispatcher.workers()
     assert (view.name, view.state, view.queues, view.concurrency) == ("w", WorkerState.ONLINE, ("q", "r"), 5)
     assert (view.incarnation, view.connection, view.last_contact) == ("first", 1, scene.now)
@@ -35,7 +35,7 @@ def test_the_first_presence_is_answered_with_a_welcome_and_a_confirmation() -> N
 
 def test_later_presences_are_confirmed_without_a_welcome() -> None:
     scene = Scene().hello("w").presence("w")
-    assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", sequence=1)]
+    assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=1)]
     assert len(scene.effects) == 1
     assert scene.hello("w").to_worker(Welcome) != []
 
@@ -45,9 +45,9 @@ def test_a_repeated_presence_is_confirmed_but_renews_nothing() -> None:
     scene.presence("w", held("j"), sequence=4)
     scene.now += 100
     scene.presence("w", sequence=4)
-    assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", sequence=4)]
+    assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=4)]
     scene.presence("w", sequence=0)
-    assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", sequence=0)]
+    assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=0)]
     assert scene.job().state is JobState.RUNNING
     assert scene.dispatcher.workers()[0].last_contact == scene.now - 100
 
@@ -299,3 +299,10 @@ def test_messages_to_a_worker_name_only_that_worker() -> None:
     scene = Scene().hello("v").running().cancel("j")
     assert {effect.worker for effect in scene.effects if isinstance(effect, ToWorker)} <= {"w", "v"}
     assert all(effect.worker == scene.job().worker for effect in scene.effects if isinstance(effect, ToWorker))
+
+
+def test_a_welcome_names_the_logs_that_the_worker_may_go_on_shipping() -> None:
+    scene = Scene().running()
+    scene.hello("w", held("j"), held("unknown"), incarnation="second")
+    (welcome,) = scene.to_worker(Welcome)
+    assert [position.job_id for position in welcome.logs] == ["j"]

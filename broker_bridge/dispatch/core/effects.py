@@ -11,7 +11,7 @@ from edge_mqtt.broker_bridge.protocol.messages import AdoptReply, Assign, Messag
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToWorker:
-    """Send on the worker's control topic. The log positions of a Welcome are for the sender to fill in."""
+    """Send on the worker's control topic. The offsets in a Welcome's log positions are for the sender to fill in."""
 
     worker: WorkerName
     message: Message

@@ -12,6 +12,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     HeldJob,
     HeldJobState,
     JobRef,
+    LogPosition,
     Presence,
     PresenceAck,
     Welcome,
@@ -78,7 +79,7 @@ def _renew(board: Board, view: WorkerView, presence: Presence) -> WorkerView:
 
 
 def _confirm_lease(board: Board, view: WorkerView, presence: Presence) -> None:
-    ack = PresenceAck(incarnation=presence.incarnation, sequence=presence.sequence)
+    ack = PresenceAck(incarnation=presence.incarnation, connection=presence.connection, sequence=presence.sequence)
     board.emit(ToWorker(worker=view.name, message=ack))
 
 
@@ -86,19 +87,24 @@ def _welcome(board: Board, view: WorkerView, presence: Presence) -> None:
     """Tell a worker what of the things that it holds is settled."""
     drop: list[JobRef] = []
     known: list[JobRef] = []
+    logs: list[LogPosition] = []
     for held in presence.jobs:
         ref = JobRef(job_id=held.job_id, fence=held.fence)
         job = board.jobs.get(held.job_id)
         if job is None or job.worker != view.name or job.fence != held.fence:
             drop.append(ref)
-        elif job.state is JobState.FINISHED:
+            continue
+        logs.append(LogPosition(job_id=held.job_id, offset=0))
+        if job.state is JobState.FINISHED:
             (known if held.state is HeldJobState.FINISHED else drop).append(ref)
     settings = board.settings
     message = Welcome(
         incarnation=presence.incarnation,
+        connection=presence.connection,
         offline_grace_s=settings.offline_grace_s,
         kill_grace_s=settings.kill_grace_s,
         presence_interval_s=settings.presence_interval_s,
+        logs=tuple(logs),
         drop=tuple(drop),
         known_results=tuple(known),
     )

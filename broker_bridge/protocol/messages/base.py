@@ -1,0 +1,49 @@
+"""The envelope, and the packets that any party may send."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: The protocol version that this program speaks and writes into every envelope.
+PROTOCOL_VERSION = 1
+
+
+class Part(BaseModel):
+    """Something that messages are made of."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Message(Part):
+    """The envelope: what every message has."""
+
+    kind: str
+    v: int = PROTOCOL_VERSION
+    #: Unique per sending, for tracing.
+    id: str = ""
+    #: Unix time in seconds by the sender's clock, for people; no decision uses it.
+    sent_at: float = 0.0
+
+
+class BinaryMessage(Message):
+    """A message whose bytes follow the JSON line, compressed when that is smaller."""
+
+    body: bytes = Field(default=b"", exclude=True, repr=False)
+
+
+class Fragment(BinaryMessage):
+    """A piece of a packet that is larger than one MQTT packet may be."""
+
+    kind: Literal["fragment"] = "fragment"
+    of: str
+    index: int = Field(ge=0)
+    count: int = Field(ge=2)
+
+
+class ErrorReply(Message):
+    """The receiver could not make sense of a message."""
+
+    kind: Literal["error"] = "error"
+    error: str

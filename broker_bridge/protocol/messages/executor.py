@@ -1,0 +1,88 @@
+"""Between an executor and the bridge."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
+from edge_mqtt.broker_bridge.protocol.messages.base import Message
+from edge_mqtt.broker_bridge.protocol.messages.jobs import JobSpec, Outcome
+
+# ---------------------------------------------------------------- executor -> bridge
+
+
+class Submit(Message):
+    """A job to run. Repeated until :class:`JobAccepted`."""
+
+    kind: Literal["submit"] = "submit"
+    executor: ExecutorName
+    job: JobSpec
+    #: The workload's bearer token for the Execution API. It stays in the data centre.
+    token: str = Field(repr=False)
+
+
+class ExecutorHello(Message):
+    """An executor (re)connected: send it the final events that it has not acknowledged."""
+
+    kind: Literal["executor_hello"] = "executor_hello"
+
+
+class EventAck(Message):
+    """Airflow has the final event of a job."""
+
+    kind: Literal["event_ack"] = "event_ack"
+    job_id: JobId
+
+
+class CancelJob(Message):
+    """Stop a job wherever it is. No event will follow."""
+
+    kind: Literal["cancel_job"] = "cancel_job"
+    job_id: JobId
+
+
+class AdoptRequest(Message):
+    """An executor takes over the jobs of a dead one."""
+
+    kind: Literal["adopt_request"] = "adopt_request"
+    request_id: str
+    job_ids: tuple[JobId, ...]
+
+
+# ---------------------------------------------------------------- bridge -> executor
+
+
+class JobAccepted(Message):
+    """The job is in the ledger."""
+
+    kind: Literal["job_accepted"] = "job_accepted"
+    job_id: JobId
+
+
+class JobStarted(Message):
+    """The job's start is recorded; its user code may run now."""
+
+    kind: Literal["job_started"] = "job_started"
+    job_id: JobId
+    worker: str
+
+
+class JobFinished(Message):
+    """The job's final event. Repeated until :class:`EventAck`."""
+
+    kind: Literal["job_finished"] = "job_finished"
+    job_id: JobId
+    outcome: Outcome
+    #: One line for people: exit code, signal or why it was lost.
+    detail: str = ""
+    worker: str = ""
+
+
+class AdoptReply(Message):
+    """The jobs that the bridge knows, by state; one that is missing never arrived or was purged."""
+
+    kind: Literal["adopt_reply"] = "adopt_reply"
+    request_id: str
+    states: dict[JobId, str]

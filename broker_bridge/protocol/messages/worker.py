@@ -1,0 +1,213 @@
+"""Between a worker and the bridge."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+from edge_mqtt.broker_bridge.protocol.messages.base import BinaryMessage, Message, Part
+from edge_mqtt.broker_bridge.protocol.messages.jobs import JobSpec
+
+# ---------------------------------------------------------------- bridge -> worker
+
+
+class Assign(Message):
+    """A job for this worker. Repeated on reconnect until it is acknowledged."""
+
+    kind: Literal["assign"] = "assign"
+    fence: Fence
+    job: JobSpec
+
+
+class JobRef(Part):
+    """One assignment of one job."""
+
+    job_id: JobId
+    fence: Fence
+
+
+class LogPosition(Part):
+    """How many bytes of a job's log the centre has, counted from the job's first byte."""
+
+    job_id: JobId
+    offset: int
+
+
+class Welcome(Message):
+    """Answer to a worker's first presence on a connection: what to go on with."""
+
+    kind: Literal["welcome"] = "welcome"
+    incarnation: str
+    connection: int
+    #: Seconds that a running job survives without contact.
+    offline_grace_s: float
+    #: Seconds between SIGTERM and SIGKILL.
+    kill_grace_s: float
+    #: Seconds between presence messages while jobs run.
+    presence_interval_s: float
+    #: Ship the log of these from here on.
+    logs: tuple[LogPosition, ...] = ()
+    #: No longer yours: stop these without reporting, or forget them.
+    drop: tuple[JobRef, ...] = ()
+    #: Results that are stored: no need to send them again.
+    known_results: tuple[JobRef, ...] = ()
+
+
+class PresenceAck(Message):
+    """The lease of everything in that presence is renewed."""
+
+    kind: Literal["presence_ack"] = "presence_ack"
+    incarnation: str
+    connection: int
+    sequence: int
+
+
+class ResultAck(Message):
+    """The result is in the ledger."""
+
+    kind: Literal["result_ack"] = "result_ack"
+    job_id: JobId
+    fence: Fence
+
+
+class LogAck(Message):
+    """The centre has the job's log up to ``offset``, on disk."""
+
+    kind: Literal["log_ack"] = "log_ack"
+    job_id: JobId
+    offset: int
+
+
+class Cancel(Message):
+    """Stop a job: SIGTERM, then SIGKILL after the kill grace. Its result is still wanted."""
+
+    kind: Literal["cancel"] = "cancel"
+    job_id: JobId
+    fence: Fence
+    reason: str
+
+
+# ---------------------------------------------------------------- worker -> bridge
+
+
+class WorkerState(StrEnum):
+    """What a worker says of itself."""
+
+    ONLINE = "online"
+    #: Finishes what it has and takes nothing new.
+    DRAINING = "draining"
+    OFFLINE = "offline"
+
+
+class HeldJobState(StrEnum):
+    """Where a job is on its worker."""
+
+    #: In the spool; its supervisor has not asked to start.
+    ACCEPTED = "accepted"
+    #: Its supervisor runs.
+    RUNNING = "running"
+    #: It ended; the result waits for its acknowledgement.
+    FINISHED = "finished"
+
+
+class HeldJob(Part):
+    """A job that a worker holds."""
+
+    job_id: JobId
+    fence: Fence
+    state: HeldJobState
+
+
+class Presence(Message):
+    """A worker says that it is there and what it holds. Retained; ``offline`` is also its will."""
+
+    kind: Literal["presence"] = "presence"
+    #: Differs for every start of the worker's program on its state folder.
+    incarnation: str
+    #: Counts this incarnation's connections; a will of an earlier one is ignored.
+    connection: int
+    #: Counts the presences of this connection; confirmed by :class:`PresenceAck`.
+    sequence: int = 0
+    state: WorkerState
+    version: str = ""
+    queues: tuple[str, ...] = ()
+    concurrency: int = 0
+    jobs: tuple[HeldJob, ...] = ()
+
+
+class AssignmentAccepted(Message):
+    """The assignment is in the worker's spool."""
+
+    kind: Literal["assignment_accepted"] = "assignment_accepted"
+    job_id: JobId
+    fence: Fence
+
+
+class AssignmentRejected(Message):
+    """The worker cannot take the job; it goes back to the queue, or fails when ``permanent``."""
+
+    kind: Literal["assignment_rejected"] = "assignment_rejected"
+    job_id: JobId
+    fence: Fence
+    reason: str
+    permanent: bool = False
+
+
+class Finished(Message):
+    """A job ended on the worker. Repeated until :class:`ResultAck`."""
+
+    kind: Literal["finished"] = "finished"
+    job_id: JobId
+    fence: Fence
+    #: The supervisor's exit code; None when it was killed by a signal or is gone.
+    exit_code: int | None = None
+    signal: int | None = None
+    #: One line for people when there is neither.
+    error: str = ""
+    #: Bytes of log that this job wrote.
+    log_size: int = 0
+    #: Unix times in seconds by the worker's clock.
+    started_at: float | None = None
+    ended_at: float | None = None
+
+
+class LogChunk(BinaryMessage):
+    """Bytes of a job's log; ``offset`` counts from the job's first byte. Repeated until :class:`LogAck`."""
+
+    kind: Literal["log_chunk"] = "log_chunk"
+    job_id: JobId
+    offset: int = Field(ge=0)
+
+
+class ApiRequest(BinaryMessage):
+    """One Execution API call of a supervisor. Repeated on reconnect until it is answered."""
+
+    kind: Literal["api_request"] = "api_request"
+    request_id: str
+    job_id: JobId
+    fence: Fence
+    method: str
+    #: Path below the Execution API's root, with the query string, still percent-encoded.
+    target: str
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class StartRequest(Message):
+    """May a workload that makes no ``run`` call (callback, connection test) start? Repeated until answered."""
+
+    kind: Literal["start_request"] = "start_request"
+    request_id: str
+    job_id: JobId
+    fence: Fence
+
+
+class ApiResponse(BinaryMessage):
+    """The answer to an :class:`ApiRequest` (or a :class:`StartRequest`, by status alone)."""
+
+    kind: Literal["api_response"] = "api_response"
+    request_id: str
+    status: int
+    headers: dict[str, str] = Field(default_factory=dict)
