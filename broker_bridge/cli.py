@@ -25,30 +25,43 @@ def run(
     host: Annotated[str | None, typer.Option(help="Address to listen on for workers [bridge_host].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on for workers [bridge_port].")] = None,
     certs: Annotated[Path | None, typer.Option(help="Folder with the bridge's certificate [bridge_certs].")] = None,
+    health_host: Annotated[str | None, typer.Option(help="Address of /healthz [health_host].")] = None,
     health_port: Annotated[int | None, typer.Option(help="Loopback port of /healthz [health_port].")] = None,
     ledger_url: Annotated[str | None, typer.Option(help="Database of the ledger [ledger_url].")] = None,
+    ledger_retention: Annotated[float | None, typer.Option(help="Seconds that finished jobs are kept.")] = None,
     log_folder: Annotated[Path | None, typer.Option(help="Where task logs go [logging] base_log_folder.")] = None,
     execution_api_url: Annotated[str | None, typer.Option(help="Airflow's Execution API.")] = None,
+    offline_grace: Annotated[float | None, typer.Option(help="Seconds a task survives out of reach.")] = None,
+    kill_grace: Annotated[float | None, typer.Option(help="Seconds between SIGTERM and SIGKILL.")] = None,
+    presence_interval: Annotated[float | None, typer.Option(help="Seconds between workers' signs of life.")] = None,
+    heartbeat_interval: Annotated[float | None, typer.Option(help="Seconds between heartbeats to Airflow.")] = None,
+    topic_prefix: Annotated[str | None, typer.Option(help="First level of every topic.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
     """Run the bridge next to the scheduler. Settings come from Airflow's configuration, section [edge_mqtt]."""
+    given: dict[str, object] = {
+        "bridge_host": host,
+        "bridge_port": port,
+        "bridge_certs": certs,
+        "health_host": health_host,
+        "health_port": health_port,
+        "ledger_url": ledger_url,
+        "ledger_retention": ledger_retention,
+        "log_folder": log_folder,
+        "execution_api_url": execution_api_url,
+        "offline_grace": offline_grace,
+        "kill_grace": kill_grace,
+        "presence_interval": presence_interval,
+        "heartbeat_interval": heartbeat_interval,
+        "topic_prefix": topic_prefix,
+    }
     from edge_mqtt.broker_bridge.log_lines import log_to_stderr
 
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     try:
         from edge_mqtt.broker_bridge.config import load_settings
 
-        settings = load_settings(
-            {
-                "bridge_host": host,
-                "bridge_port": port,
-                "bridge_certs": certs,
-                "health_port": health_port,
-                "ledger_url": ledger_url,
-                "log_folder": log_folder,
-                "execution_api_url": execution_api_url,
-            }
-        )
+        settings = load_settings(given)
         from edge_mqtt.broker_bridge.app import Bridge
 
         # Airflow configures logging when it is imported.

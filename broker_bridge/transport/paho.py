@@ -148,7 +148,7 @@ class PahoTransport:
             self._url,
             reason,
             wait_s,
-            extra={"action": "connect_retry", "wait_s": round(wait_s, 1)},
+            extra={"action": "connect_retry", "reason": reason, "wait_s": round(wait_s, 1)},
         )
         return wait_s
 
@@ -181,7 +181,7 @@ class PahoTransport:
         def subscribed() -> None:
             self._name_in_use_since = None
             self._live = connection
-            log.info("connected to %s", self._url, extra={"action": "connected", "connection": number})
+            log.debug("connected to %s", self._url, extra={"action": "connected", "connection": number})
             _tell(listener.connected)
             for topic, payload in early:
                 received(topic, payload)

@@ -306,6 +306,40 @@ def test_jobs_that_cannot_be_taken_are_rejected_with_the_reason(tmp_path: Path) 
     play(tmp_path, scenario)
 
 
+def test_full_disk_turns_new_jobs_away_and_loses_none_that_was_taken(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        job_id = lab.bridge.assign(task_job("wait_for"))
+        await lab.log_line(job_id, "tick 1")
+        spool = lab.worker._held._spool._connection
+        pages = spool.execute("PRAGMA page_count").fetchone()[0]
+        spool.execute(f"PRAGMA max_page_count = {pages}")
+        big = task_job("hello")
+        big = big.model_copy(
+            update={"job": big.job.model_copy(update={"workload": {**big.job.workload, "more": "x" * 100_000}})}
+        )
+        lab.bridge.assign(big)
+        rejected = (await lab.bridge.until(lambda: lab.bridge.of(AssignmentRejected)))[0]
+        assert "disk is full" in rejected.reason
+        assert not rejected.permanent
+        lab.until_file.touch()
+        assert (await lab.bridge.result(job_id)).exit_code == 0
+
+    assert play(tmp_path, scenario) is ExitCode.DRAINED
+
+
+def test_failure_of_a_part_ends_the_worker_instead_of_going_unnoticed(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        async def fail(*_: object) -> None:
+            raise ZeroDivisionError("a bug")
+
+        lab.worker._reporter.finished = fail  # type: ignore[method-assign]  # a bug, on demand
+        lab.bridge.assign(task_job("hello"))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        play(tmp_path, scenario, ask=None)
+    assert caught.value.subgroup(ZeroDivisionError) is not None
+
+
 def test_callback_asks_for_its_start_and_runs(tmp_path: Path) -> None:
     callback = {
         "type": "ExecuteCallback",

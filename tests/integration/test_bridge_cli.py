@@ -1,0 +1,144 @@
+"""``edge-bridge`` as its operator meets it: it starts, answers, stops, and explains in one line what is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.store import Store
+
+COMMAND = str(Path(sys.executable).parent / "edge-bridge")
+
+
+class Site:
+    """A folder with certificates and an AIRFLOW_HOME."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.certificates = Store(folder / "certs")
+        self.certificates.create(hosts=["127.0.0.1"], force=False, now=datetime.now(UTC))
+        self.certs = self.certificates.folder(Identity(Role.BRIDGE, "bridge"))
+        self.started: list[subprocess.Popen[str]] = []
+
+    def start(self, *options: str, port: int = 0, health_port: int | None = None) -> subprocess.Popen[str]:
+        settings = {"--port": str(port), "--health-port": str(health_port or free_port())}
+        arguments = [text for pair in settings.items() for text in pair if pair[0] not in options]
+        if "--certs" not in options:
+            arguments += ["--certs", str(self.certs)]
+        process = subprocess.Popen(
+            [COMMAND, *arguments, *options],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.folder),
+                "AIRFLOW_HOME": str(self.folder / "airflow"),
+                "AIRFLOW__API_AUTH__JWT_SECRET": "a" * 64,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        return process
+
+    def refusal(self, *options: str, port: int = 0) -> str:
+        """Return the one line of a start that must fail."""
+        process = self.start(*options, port=port)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 2, err
+        assert out == ""
+        (line,) = [line for line in err.splitlines() if line.startswith("edge-bridge:")]
+        assert "Traceback" not in err
+        return line
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    place = Site(tmp_path)
+    yield place
+    for process in place.started:
+        process.kill()
+        process.communicate()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_healthy(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False)
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline, "the bridge does not come up"
+            time.sleep(0.1)
+            continue
+        assert (answer.status_code, answer.text) == (200, "ok\n")
+        return
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_answers_and_ends_cleanly(site: Site, number: signal.Signals) -> None:
+    health_port = free_port()
+    process = site.start(health_port=health_port)
+    wait_until_healthy(health_port)
+    assert httpx.get(f"http://127.0.0.1:{health_port}/", trust_env=False).status_code == 404
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "")
+    assert "bridge is ready" in err
+    assert "Traceback" not in err
+    assert oct((site.folder / "airflow" / "edge-mqtt" / "ledger.db").stat().st_mode)[-3:] == "600"
+
+
+def test_a_second_bridge_on_one_ledger_is_refused_and_the_first_goes_on(site: Site) -> None:
+    health_port = free_port()
+    site.start(health_port=health_port)
+    wait_until_healthy(health_port)
+    assert "ledger" in site.refusal()
+    wait_until_healthy(health_port)
+
+
+def test_a_port_in_use_is_named(site: Site) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = site.refusal("--host", "127.0.0.1", port=port)
+    assert f"127.0.0.1:{port}" in line
+    assert "--port" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--certs", "/nowhere"], "/nowhere"),
+        (["--port", "70000"], "bridge_port must be between 0 and 65535"),
+        (["--offline-grace", "5"], "offline_grace"),
+        (["--presence-interval", "800"], "presence_interval"),
+        (["--ledger-url", "not a url"], "ledger"),
+        (["--ledger-url", "sqlite:////proc/ledger.db"], "ledger"),
+    ],
+)
+def test_a_wrong_setting_is_explained_in_one_line(site: Site, options: list[str], says: str) -> None:
+    assert says in site.refusal(*options)
+
+
+def test_a_worker_s_certificate_does_not_make_a_bridge(site: Site) -> None:
+    identity = Identity(Role.WORKER, "lab-3")
+    site.certificates.issue(identity, force=False, now=datetime.now(UTC))
+    assert "worker:lab-3, not of a bridge" in site.refusal("--certs", str(site.certificates.folder(identity)))
