@@ -18,8 +18,14 @@ from deploy.quickstart.stack import Stack, WorkerSpec
 from tests.e2e.link import BadLink
 
 DAGS = Path(__file__).parent / "dags"
-#: Scheduler loops often: tests wait for it all the time.
-QUICK = {"scheduler": {"scheduler_idle_sleep_time": "0.1"}}
+#: The scheduler loops often, because tests wait for it all the time, and takes over from a dead one within seconds.
+QUICK = {
+    "scheduler": {
+        "scheduler_idle_sleep_time": "0.1",
+        "scheduler_health_check_threshold": "10",
+        "orphaned_tasks_check_interval": "5",
+    }
+}
 #: The stacks that run now, for the report of a failing test.
 _RUNNING: list[Stack] = []
 
