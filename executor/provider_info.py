@@ -91,7 +91,7 @@ def _bridge() -> dict[str, dict[str, Any]]:
         "heartbeat_interval": _option(
             "float",
             "Seconds between the heartbeats that the bridge sends to Airflow for tasks running on the edge.",
-            default="5",
+            default="4",
         ),
         "presence_interval": _option(
             "float",

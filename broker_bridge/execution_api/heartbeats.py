@@ -22,7 +22,7 @@ CONCURRENT_HEARTBEATS: Final = 8
 NOT_WANTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE})
 #: Seconds after such an answer before Airflow is asked once more. One alone may cross the task's own ``run`` or final
 #: call, which the worker repeats after a restart of the bridge.
-DOUBT_S: Final = 1.0
+DOUBT_S: Final = 0.5
 
 
 class Heartbeats:
