@@ -80,7 +80,7 @@ class Bridge:
         )
         dispatcher = Dispatcher(
             DispatchSettings(
-                offline_grace_s=settings.offline_grace,
+                offline_grace_s=settings.lease,
                 kill_grace_s=settings.kill_grace,
                 presence_interval_s=settings.presence_interval,
                 settle_s=min(SETTLE_S, settings.offline_grace),
@@ -185,6 +185,7 @@ class Bridge:
             running=service.running_jobs,
             not_wanted=lambda job, reason: service.post(TaskEnded(job_id=job.id, reason=reason)),
             interval_s=settings.heartbeat_interval,
+            clock=time.monotonic,
         )
         desk = Desk(topics, channel, service=service, relay=relay, intake=intake, tail=tail)
         channel.start(desk)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_mqtt.broker_bridge.errors import ConfigurationError
+from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 
 SECTION = "edge_mqtt"
 
@@ -37,16 +38,23 @@ class BridgeSettings:
         for name in ("bridge_port", "health_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigurationError(f"[{SECTION}] {name} must be between 0 and 65535")
-        if self.offline_grace < 2 * self.kill_grace:
+        if self.presence_interval > self.offline_grace:
             raise ConfigurationError(
-                f"[{SECTION}] offline_grace ({self.offline_grace:g} s) must be at least twice kill_grace "
-                f"({self.kill_grace:g} s): a worker needs the time to end its tasks before the centre gives them up"
+                f"[{SECTION}] presence_interval ({self.presence_interval:g} s) must not be longer than offline_grace "
+                f"({self.offline_grace:g} s)"
             )
-        if self.presence_interval * 2 > self.offline_grace - self.kill_grace:
-            raise ConfigurationError(
-                f"[{SECTION}] presence_interval ({self.presence_interval:g} s) is too long for an offline_grace of "
-                f"{self.offline_grace:g} s: it must fit twice into offline_grace minus kill_grace"
-            )
+        for name in ("offline_grace", "presence_interval", "heartbeat_interval"):
+            if getattr(self, name) <= 0:
+                raise ConfigurationError(f"[{SECTION}] {name} must be more than 0 seconds")
+
+    @property
+    def lease(self) -> float:
+        """Seconds from a worker's sign of life until the centre gives its running jobs up.
+
+        Longer than ``offline_grace``: the outage may begin just before the next sign of life, and the worker needs
+        the time to end its tasks before another try may begin elsewhere.
+        """
+        return self.offline_grace + self.presence_interval + self.kill_grace + LEASE_MARGIN_S
 
 
 def load_settings(overrides: dict[str, Any]) -> BridgeSettings:

@@ -9,9 +9,11 @@ from typing import Any
 
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToAdmin, ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.inbound import event_for
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs.intake import LogIntake
+from edge_mqtt.broker_bridge.logs.store import LogPathRefused
 from edge_mqtt.broker_bridge.logs.tail import TailService
 from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge, ProtocolError
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
@@ -165,10 +167,20 @@ class Desk:
     async def _welcome(self, worker: WorkerName, welcome: Welcome) -> None:
         """Complete the welcome with how much of each log is here."""
         logs = [
-            LogPosition(job_id=position.job_id, offset=await self._intake.stored(position.job_id))
+            LogPosition(job_id=position.job_id, offset=await self._stored(position.job_id))
             for position in welcome.logs
         ]
         self._send(self._topics.control(worker), welcome.model_copy(update={"logs": tuple(logs)}))
+
+    async def _stored(self, job_id: JobId) -> int:
+        try:
+            return await self._intake.stored(job_id)
+        except (OSError, LogPathRefused, LedgerError) as error:
+            # From the beginning, then: what is here is recognised. Without a welcome the worker could not go on.
+            log.warning(
+                "a log's size is not known: %s", error, extra={"action": "log_size_unknown", "job_id": job_id}
+            )
+            return 0
 
     def _send(self, topic: str, message: Message) -> None:
         try:

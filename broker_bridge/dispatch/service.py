@@ -23,7 +23,6 @@ from edge_mqtt.broker_bridge.dispatch.core.effects import Effect, StartDecided
 from edge_mqtt.broker_bridge.dispatch.core.events import Event
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
-from edge_mqtt.broker_bridge.execution_api.relay import LedgerUnavailable
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
 
@@ -73,7 +72,7 @@ class DispatchService:
     async def commit(self, event: Event) -> None:
         """Queue an event and wait until what it changed is on disk.
 
-        :raises LedgerUnavailable: it could not be stored.
+        :raises LedgerError: it could not be stored.
         """
         committed = asyncio.get_running_loop().create_future()
         self._put(event, committed)
@@ -153,7 +152,7 @@ class DispatchService:
             asker = waiting.committed or self._take_start(waiting.event)
             if asker is not None:
                 if not asker.done():
-                    asker.set_exception(LedgerUnavailable(str(error)))
+                    asker.set_exception(type(error)(str(error)))
             elif not isinstance(waiting.event, REPEATED_BY_SENDER):
                 again.append(waiting)
         self._events.extendleft(reversed(again))
@@ -172,7 +171,7 @@ class DispatchService:
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
         """Record the start of a job's user code; return None when it may start, else why not.
 
-        :raises LedgerUnavailable: the start could not be recorded.
+        :raises LedgerError: the start could not be recorded.
         """
         self._start_number += 1
         request_id = str(self._start_number)

@@ -13,12 +13,17 @@ import httpx
 MAX_CONNECTIONS: Final = 32
 #: Seconds for one call. Airflow's own calls take milliseconds; a large XCom on a busy database takes longer.
 CALL_TIMEOUT_S: Final = 60.0
-#: Answers of proxies and of a server that is starting or stopping: nothing was done, ask again.
+#: Answers of proxies and of a server that is starting, stopping or overloaded: ask again. After a gateway timeout the
+#: call may have been carried out; Airflow's own client repeats it then too.
 UNAVAILABLE: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 )
 #: The header by which Airflow hands out a newer token (JWTReissueMiddleware in airflow's execution_api/app.py).
 REFRESHED_TOKEN_HEADER: Final = "refreshed-api-token"  # noqa: S105  a header's name
+#: Request headers that come from the edge; the token is added here.
+RELAYED: Final = frozenset(
+    {"accept", "airflow-api-version", "content-type", "correlation-id", "traceparent", "tracestate"}
+)
 #: Response headers that end here: those of one connection, those that no longer fit the decoded body, and the token.
 NOT_RELAYED: Final = frozenset(
     {
@@ -36,7 +41,11 @@ NOT_RELAYED: Final = frozenset(
 
 
 class ApiUnavailable(Exception):
-    """The api-server cannot be reached or is not ready; the call may be made again."""
+    """The api-server cannot be reached, is not ready or did not answer in time; the call may be made again."""
+
+
+class InvalidCall(ValueError):
+    """The call can never be made: its target would leave the Execution API, or a header is not one of HTTP's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,10 +69,6 @@ class ApiResult:
     refreshed_token: str | None = None
 
 
-class InvalidTarget(ValueError):
-    """The target would leave the Execution API."""
-
-
 class ExecutionApiClient:
     """Calls the Execution API at ``base_url``."""
 
@@ -78,13 +83,16 @@ class ExecutionApiClient:
     async def call(self, call: ApiCall) -> ApiResult:
         """Make one call.
 
-        :raises InvalidTarget: the target has ``..`` or a scheme in it.
+        :raises InvalidCall: it can never be made.
         :raises ApiUnavailable: the api-server is away or not ready.
         """
         url = self._base_url + "/" + checked_target(call.target)
-        headers = {**call.headers, "authorization": f"Bearer {call.token}"}
+        relayed = {name: value for name, value in call.headers.items() if name.lower() in RELAYED}
+        headers = {**relayed, "authorization": f"Bearer {call.token}"}
         try:
             response = await self._client.request(call.method, url, content=call.body or None, headers=headers)
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as error:
+            raise InvalidCall(f"the call cannot be made: {error}") from error
         except httpx.HTTPError as error:
             raise ApiUnavailable(f"{type(error).__name__} at {self._base_url}: {error}") from error
         if response.status_code in UNAVAILABLE:
@@ -104,10 +112,10 @@ class ExecutionApiClient:
 def checked_target(target: str) -> str:
     """Return ``target`` without leading slashes.
 
-    :raises InvalidTarget: it would address something outside the Execution API.
+    :raises InvalidCall: it would address something outside the Execution API.
     """
     path = target.partition("?")[0]
     parts = unquote(path).split("/")
     if "://" in path or "\\" in path or ".." in parts or "." in parts:
-        raise InvalidTarget(f"{path!r} is not a path of the Execution API")
+        raise InvalidCall(f"{path!r} is not a path of the Execution API")
     return target.lstrip("/")

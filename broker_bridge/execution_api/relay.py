@@ -16,30 +16,37 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
 from edge_mqtt.broker_bridge.execution_api.client import (
     ApiCall,
     ApiResult,
     ApiUnavailable,
     ExecutionApiClient,
-    InvalidTarget,
+    InvalidCall,
 )
 from edge_mqtt.broker_bridge.execution_api.tokens import TokenMint
+from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
+from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest, WorkloadType
 
 log = logging.getLogger(__name__)
 
-#: Answers kept for workers that ask again, and the bytes of them at most. A worker repeats a call only when its
-#: connection dropped before the answer came, so seconds of traffic are enough.
-ANSWERS_KEPT: Final = 4096
-ANSWER_BYTES_KEPT: Final = 32 * 1024 * 1024
-#: Seconds between attempts while the api-server is away.
+#: Answers kept of each job for a worker that asks again after an outage. A supervisor makes one call at a time, so
+#: that the newest is the one that can be asked for; a few more cost nothing.
+ANSWERS_KEPT: Final = 4
+#: Bytes of all of them at most; the oldest go first.
+ANSWER_BYTES_KEPT: Final = 256 * 1024 * 1024
+#: Seconds between attempts while the api-server or the ledger is away.
 UNAVAILABLE_RETRY_S: Final = 1.0
-#: Calls under way at once; more wait their turn.
-CONCURRENT_CALLS: Final = 64
+
+#: Bytes of an answer at most: what fits into a message, with room for its header.
+MAX_ANSWER_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
 
 _RUN_CALL: Final = re.compile(r"/?task-instances/(?P<id>[^/?]+)/run")
 _STATE_CALL: Final = re.compile(r"/?task-instances/(?P<id>[^/?]+)/state")
+
+
+_Key = tuple[WorkerName, str]
 
 
 class Jobs(Protocol):
@@ -49,14 +56,10 @@ class Jobs(Protocol):
         """Return a live job."""
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
-        """Record the start; return None when granted, else why not. Raises LedgerUnavailable."""
+        """Record the start; return None when granted, else why not. Raises LedgerError."""
 
     async def token_refreshed(self, job_id: JobId, token: str) -> None:
-        """Store the job's newer token."""
-
-
-class LedgerUnavailable(Exception):
-    """The ledger could not store what has to be stored before the call may go on."""
+        """Store the job's newer token. Raises LedgerError."""
 
 
 class Relay:
@@ -66,21 +69,30 @@ class Relay:
         self._api = api
         self._jobs = jobs
         self._mint = mint
-        self._under_way: set[tuple[WorkerName, str]] = set()
-        self._answers: OrderedDict[tuple[WorkerName, str], ApiResponse] = OrderedDict()
+        self._under_way: set[_Key] = set()
+        self._answers: OrderedDict[_Key, ApiResponse] = OrderedDict()
+        self._answers_of: dict[JobId, list[_Key]] = {}
         self._answer_bytes = 0
-        self._slots = asyncio.Semaphore(CONCURRENT_CALLS)
         #: Jobs whose ``run`` call is under way, or whose task has told Airflow its final state: Airflow answers
         #: heartbeats for them as if somebody else ran the task.
         self._silent: set[JobId] = set()
+        #: Jobs of which Airflow has answered ``run`` since this bridge was started.
+        self._begun: set[JobId] = set()
 
     def is_silent(self, job_id: JobId) -> bool:
         """Tell whether Airflow must not get heartbeats for the job now."""
         return job_id in self._silent
 
+    def has_begun(self, job_id: JobId) -> bool:
+        """Tell whether Airflow has answered the job's ``run`` call since this bridge was started."""
+        return job_id in self._begun
+
     def forget(self, job_id: JobId) -> None:
         """Drop what is kept for a job that is finished."""
         self._silent.discard(job_id)
+        self._begun.discard(job_id)
+        for key in self._answers_of.pop(job_id, []):
+            self._drop(key)
 
     async def answer(self, worker: WorkerName, request: ApiRequest | StartRequest) -> ApiResponse | None:
         """Return the answer; None when the same request is under way already."""
@@ -92,40 +104,48 @@ class Relay:
             return None
         self._under_way.add(key)
         try:
-            async with self._slots:
-                response = await self._respond(worker, request)
+            response = await self._respond(worker, request)
         finally:
             self._under_way.discard(key)
-        self._keep(key, response)
+        self._keep(request.job_id, key, response)
         return response
 
-    def _keep(self, key: tuple[WorkerName, str], response: ApiResponse) -> None:
+    def _keep(self, job_id: JobId, key: _Key, response: ApiResponse) -> None:
         self._answers[key] = response
         self._answer_bytes += len(response.body)
-        while len(self._answers) > ANSWERS_KEPT or self._answer_bytes > ANSWER_BYTES_KEPT:
-            _, oldest = self._answers.popitem(last=False)
-            self._answer_bytes -= len(oldest.body)
+        of_job = self._answers_of.setdefault(job_id, [])
+        of_job.append(key)
+        while len(of_job) > ANSWERS_KEPT:
+            self._drop(of_job.pop(0))
+        while self._answer_bytes > ANSWER_BYTES_KEPT:
+            self._drop(next(iter(self._answers)))
+
+    def _drop(self, key: _Key) -> None:
+        dropped = self._answers.pop(key, None)
+        if dropped is not None:
+            self._answer_bytes -= len(dropped.body)
 
     async def _respond(self, worker: WorkerName, request: ApiRequest | StartRequest) -> ApiResponse:
+        refusal = await self._refusal(worker, request)
+        if refusal is not None:
+            log.warning(
+                "call refused: %s",
+                refusal,
+                extra={"action": "call_refused", "worker": worker, "job_id": request.job_id},
+            )
+            return _problem(request.request_id, HTTPStatus.CONFLICT, "not_yours", refusal)
+        if isinstance(request, StartRequest):
+            return ApiResponse(request_id=request.request_id, status=HTTPStatus.OK)
         try:
-            refusal = await self._refusal(worker, request)
-            if refusal is not None:
-                log.warning(
-                    "call refused: %s",
-                    refusal,
-                    extra={"action": "call_refused", "worker": worker, "job_id": request.job_id},
-                )
-                return _problem(request.request_id, HTTPStatus.CONFLICT, "not_yours", refusal)
-            if isinstance(request, StartRequest):
-                return ApiResponse(request_id=request.request_id, status=HTTPStatus.OK)
             result = await self._pass_on(worker, request)
-        except LedgerUnavailable as error:
-            return _problem(request.request_id, HTTPStatus.SERVICE_UNAVAILABLE, "ledger_unavailable", str(error))
-        except InvalidTarget as error:
-            return _problem(request.request_id, HTTPStatus.BAD_REQUEST, "invalid_target", str(error))
+        except InvalidCall as error:
+            return _problem(request.request_id, HTTPStatus.BAD_REQUEST, "invalid_call", str(error))
         if result is None:
             message = "the job is no longer this worker's"
             return _problem(request.request_id, HTTPStatus.CONFLICT, "not_yours", message)
+        if len(result.body) > MAX_ANSWER_BYTES:
+            message = f"the answer of {len(result.body)} bytes is over the limit of {MAX_ANSWER_BYTES} bytes"
+            return _problem(request.request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
         return ApiResponse(
             request_id=request.request_id, status=result.status, headers=result.headers, body=result.body
         )
@@ -134,15 +154,30 @@ class Relay:
         """Return why the call may not pass; record the start when it is one."""
         starter = _starter(request)
         if starter is not None:
-            # The job counts as running from here on, but Airflow knows only when the call has been answered.
-            self._silent.add(request.job_id)
-            refusal = await self._jobs.ask_start(worker, request.job_id, request.fence, starter)
-            if refusal is not None or isinstance(request, StartRequest):
-                self._silent.discard(request.job_id)
-            return refusal
+            return await self._ask_start(worker, request, starter)
         if self._held(worker, request) is None:
             return f"job {request.job_id} is not running on worker {worker} with fence {request.fence}"
         return None
+
+    async def _ask_start(self, worker: WorkerName, request: ApiRequest | StartRequest, starter: str) -> str | None:
+        job = self._jobs.job(request.job_id)
+        if isinstance(request, StartRequest) and job is not None and job.spec.type is WorkloadType.TASK:
+            return "a task begins with its run call"
+        # The job counts as running from here on, but Airflow knows only when the call has been answered.
+        self._silent.add(request.job_id)
+        granted = False
+        try:
+            while True:
+                try:
+                    refusal = await self._jobs.ask_start(worker, request.job_id, request.fence, starter)
+                except LedgerError:
+                    await asyncio.sleep(UNAVAILABLE_RETRY_S)
+                    continue
+                granted = refusal is None and isinstance(request, ApiRequest)
+                return refusal
+        finally:
+            if not granted:
+                self._silent.discard(request.job_id)
 
     def _held(self, worker: WorkerName, request: ApiRequest | StartRequest) -> Job | None:
         job = self._jobs.job(request.job_id)
@@ -157,13 +192,26 @@ class Relay:
         if ends:
             # Before the call, because Airflow changes the state while the call is under way.
             self._silent.add(request.job_id)
-        minted: str | None = None
+        settled = False
+        try:
+            result = await self._call_until_answered(worker, request)
+            if result is not None and result.status < HTTPStatus.BAD_REQUEST:
+                settled = ends
+                if begins:
+                    self._begun.add(request.job_id)
+            return result
+        finally:
+            if not settled:
+                self._silent.discard(request.job_id)
+
+    async def _call_until_answered(self, worker: WorkerName, request: ApiRequest) -> ApiResult | None:
+        minted = False
         waiting = False
         while (job := self._held(worker, request)) is not None:
             call = ApiCall(
                 method=request.method,
                 target=request.target,
-                token=minted or job.token or "",
+                token=job.token or "",
                 headers=request.headers,
                 body=request.body,
             )
@@ -180,17 +228,36 @@ class Relay:
                 await asyncio.sleep(UNAVAILABLE_RETRY_S)
                 continue
             if result.refreshed_token is not None:
-                await self._jobs.token_refreshed(request.job_id, result.refreshed_token)
-            if result.status == HTTPStatus.FORBIDDEN and minted is None and b"Invalid auth token" in result.body:
-                # The token expired while the bridge was away: Airflow would have renewed it on the heartbeats.
-                minted = self._mint.token(_task_instance_id(job))
-                if minted is not None:
-                    await self._jobs.token_refreshed(request.job_id, minted)
+                await self._store_token(request.job_id, result.refreshed_token)
+            if not minted and is_expired(result):
+                minted = True
+                if await self.renew_token(job):
                     continue
-            if begins or (ends and result.status >= HTTPStatus.BAD_REQUEST):
-                self._silent.discard(request.job_id)
             return result
         return None
+
+    async def renew_token(self, job: Job) -> bool:
+        """Give a job a token made here, because its own expired while the bridge was away; False without a key."""
+        token = self._mint.token(_task_instance_id(job))
+        if token is None:
+            return False
+        await self._store_token(job.id, token)
+        return True
+
+    async def _store_token(self, job_id: JobId, token: str) -> None:
+        """Wait until the token is stored: without it the task would be locked out after a restart of the bridge."""
+        while True:
+            try:
+                await self._jobs.token_refreshed(job_id, token)
+            except LedgerError:
+                await asyncio.sleep(UNAVAILABLE_RETRY_S)
+                continue
+            return
+
+
+def is_expired(result: ApiResult) -> bool:
+    """Tell whether Airflow refused the token itself (``JWTBearer`` in its execution_api/security.py)."""
+    return result.status == HTTPStatus.FORBIDDEN and b"Invalid auth token" in result.body
 
 
 def _task_instance_id(job: Job) -> str:
@@ -213,6 +280,12 @@ def _starter(request: ApiRequest | StartRequest) -> str | None:
         return f"{payload['hostname']}:{int(payload['pid'])}"
     except (ValueError, KeyError, TypeError):
         return "unknown:0"
+
+
+def parse_starter(starter: str | None) -> tuple[str, int] | None:
+    """Return host name and pid of a task's process; None for anything else."""
+    hostname, _, pid = (starter or "").rpartition(":")
+    return (hostname, int(pid)) if hostname and pid.isdecimal() and pid != "0" else None
 
 
 def _problem(request_id: str, status: HTTPStatus, reason: str, message: str) -> ApiResponse:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogAck, LogChunk
 
 log = logging.getLogger(__name__)
 
+#: Bytes of one worker that wait for the disk at most: twice what it has on the way when nothing is repeated.
+MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
 #: Seconds to wait when the disk takes nothing; workers keep what is not acknowledged and send it again.
 DISK_RETRY_S: Final = 2.0
 
@@ -49,10 +52,16 @@ class LogIntake:
         self._acknowledge = acknowledge
         self._changes = changes
         self._waiting: deque[tuple[WorkerName, LogChunk]] = deque()
+        self._waiting_bytes: Counter[WorkerName] = Counter()
+        self._problem: str | None = None
         self._arrived = asyncio.Event()
 
     def put(self, worker: WorkerName, chunk: LogChunk) -> None:
-        """Queue one chunk; the worker's window bounds how many there can be."""
+        """Queue one chunk; a worker's chunks beyond its window are repeats, and dropped."""
+        waiting = self._waiting_bytes[worker]
+        if waiting and waiting + len(chunk.body) > MAX_WAITING_BYTES:
+            return
+        self._waiting_bytes[worker] += len(chunk.body)
         self._waiting.append((worker, chunk))
         self._arrived.set()
 
@@ -63,24 +72,34 @@ class LogIntake:
             self._arrived.clear()
             batch = list(self._waiting)
             self._waiting.clear()
-            try:
-                await self._store_batch(batch)
-            except OSError as error:
-                log.error(  # noqa: TRY400  the line is for an operator; a traceback would hide what to do
+            self._waiting_bytes.clear()
+            problem = await self._store_batch(batch)
+            if problem is None:
+                self._problem = None
+                continue
+            if problem != self._problem:
+                log.error(
                     "task logs cannot be stored (%s): free space or mend the folder; workers keep the logs meanwhile",
-                    error,
+                    problem,
                     extra={"action": "log_store_failed"},
                 )
-                await asyncio.sleep(DISK_RETRY_S)
+            self._problem = problem
+            await asyncio.sleep(DISK_RETRY_S)
 
-    async def _store_batch(self, batch: list[tuple[WorkerName, LogChunk]]) -> None:
+    async def _store_batch(self, batch: list[tuple[WorkerName, LogChunk]]) -> str | None:
+        """Store what can be stored; return why when nothing could be."""
         writes: list[Write] = []
         owners: dict[JobId, WorkerName] = {}
         jobs: dict[tuple[WorkerName, JobId], Job | None] = {}
+        problem: str | None = None
         for worker, chunk in batch:
             key = (worker, chunk.job_id)
             if key not in jobs:
-                jobs[key] = await self._open(worker, chunk.job_id)
+                try:
+                    jobs[key] = await self._open(worker, chunk.job_id)
+                except (OSError, LedgerError) as error:
+                    jobs[key] = None
+                    problem = str(error)
             job = jobs[key]
             if job is None or job.log_base is None or job.spec.log_path is None:
                 continue
@@ -95,11 +114,14 @@ class LogIntake:
                 )
             )
         if not writes:
-            return
-        stored = await asyncio.to_thread(self._store.append, writes)
-        for job_id, offset in stored.items():
+            return problem
+        appended = await asyncio.to_thread(self._store.append, writes)
+        for job_id, offset in appended.stored.items():
             self._acknowledge(owners[job_id], LogAck(job_id=job_id, offset=offset))
-        self._changes.notify()
+        if appended.stored:
+            self._changes.notify()
+            return None
+        return next(iter(appended.failed.values()), problem)
 
     async def _open(self, worker: WorkerName, job_id: JobId) -> Job | None:
         """Return the job with its base; None when its chunks cannot be stored, or not yet."""
@@ -126,14 +148,7 @@ class LogIntake:
         """Return where the job begins in the file; None while the job before it is not all there."""
         size = await asyncio.to_thread(self._store.size, log_path)
         before = [other for other in await self._jobs.same_log(log_path) if other.sequence < job.sequence]
-        if not before:
-            return size
-        last = before[-1]
-        if last.state is not JobState.FINISHED:
-            return None
-        if last.log_base is not None and last.log_size is not None and size < last.log_base + last.log_size:
-            return None
-        return size
+        return size if all(_is_all_here(other, size) for other in before) else None
 
     async def stored(self, job_id: JobId) -> int:
         """Return how many bytes of the job's log are stored."""
@@ -143,3 +158,13 @@ class LogIntake:
         size = await asyncio.to_thread(self._store.size, job.spec.log_path)
         stored = max(0, size - job.log_base)
         return stored if job.log_size is None else min(stored, job.log_size)
+
+
+def _is_all_here(job: Job, size: int) -> bool:
+    """Tell whether nothing more of a job's log will come into its file of ``size`` bytes."""
+    if job.state is not JobState.FINISHED:
+        return False
+    if not job.log_size:
+        # It wrote nothing, or was lost and nobody will bring what it wrote.
+        return True
+    return job.log_base is not None and size >= job.log_base + job.log_size

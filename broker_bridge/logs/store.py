@@ -33,6 +33,16 @@ class Write:
     data: bytes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Appended:
+    """What became of some writes."""
+
+    #: How many bytes of each job are stored now.
+    stored: dict[JobId, int]
+    #: The files that could not be written (disk full, permissions), and why.
+    failed: dict[str, str]
+
+
 class LogStore:
     """Files below one folder. Every method does file I/O: call it from a thread that may wait."""
 
@@ -56,21 +66,23 @@ class LogStore:
         except FileNotFoundError:
             return 0
 
-    def append(self, writes: Iterable[Write]) -> dict[JobId, int]:
-        """Store ``writes`` on disk; return for each job how many of its bytes are stored now.
+    def append(self, writes: Iterable[Write]) -> Appended:
+        """Store ``writes`` on disk, file by file: one that cannot be written holds up no other.
 
         A write that begins before the end is stored from the end on; one that begins after it is not stored, and its
         sender learns from the answer where to go on.
-
-        :raises OSError: the disk is full or the folder cannot be written.
         """
         by_path: dict[str, list[Write]] = {}
         for write in writes:
             by_path.setdefault(write.log_path, []).append(write)
         stored: dict[JobId, int] = {}
+        failed: dict[str, str] = {}
         for log_path, of_path in by_path.items():
-            stored.update(self._append_to(self.path(log_path), of_path))
-        return stored
+            try:
+                stored.update(self._append_to(self.path(log_path), of_path))
+            except (OSError, LogPathRefused) as error:
+                failed[log_path] = str(error)
+        return Appended(stored=stored, failed=failed)
 
     def _append_to(self, path: Path, writes: list[Write]) -> dict[JobId, int]:
         path.parent.mkdir(parents=True, exist_ok=True)

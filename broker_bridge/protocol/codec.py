@@ -89,7 +89,8 @@ def _pack(message: Message, message_id: str, sent_at: float) -> bytes:
 
 
 def _line(header: dict[str, Any]) -> bytes:
-    return json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # A lone surrogate (a file name that is not UTF-8, in an error's text) has no UTF-8 form.
+    return json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
 @dataclass(slots=True)
@@ -141,6 +142,9 @@ def _parse(payload: bytes) -> Message:
     line, newline, body = payload.partition(b"\n")
     try:
         header = json.loads(line)
+        if b"\\ud" in line.lower():
+            # JSON can spell half a character, which nothing behind us could store or send on.
+            json.dumps(header, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"not a message of ours: {error}") from error
     if not isinstance(header, dict):

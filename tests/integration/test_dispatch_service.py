@@ -20,7 +20,6 @@ from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
 from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
-from edge_mqtt.broker_bridge.execution_api.relay import LedgerUnavailable
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     JobAccepted,
@@ -131,7 +130,7 @@ def test_a_full_disk_accepts_nothing_says_so_and_goes_on_when_there_is_room(
     async def test() -> None:
         async with running() as bridge:
             bridge.ledger.full = True
-            with pytest.raises(LedgerUnavailable, match="free space"):
+            with pytest.raises(LedgerFull, match="free space"):
                 await bridge.service.commit(submitted())
             assert bridge.effects == []
             assert bridge.service.ledger_problem == "the disk is full: free space"
@@ -173,7 +172,7 @@ def test_a_start_is_on_disk_when_it_is_granted_and_refused_when_it_cannot_be(mon
             effect = await bridge.until(lambda effect: isinstance(effect, Assigned))
             assert isinstance(effect, Assigned)
             bridge.ledger.full = True
-            with pytest.raises(LedgerUnavailable):
+            with pytest.raises(LedgerFull):
                 await bridge.service.ask_start(WORKER, JobId("j"), effect.message.fence, "host:1")
             bridge.ledger.full = False
             assert await bridge.service.ask_start(WORKER, JobId("j"), effect.message.fence, "host:1") is None

@@ -12,6 +12,7 @@ import pytest
 
 from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
 from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
 from edge_mqtt.broker_bridge.logs import intake as intake_module
 from edge_mqtt.broker_bridge.logs.intake import LogIntake
@@ -158,6 +159,56 @@ def test_a_resumed_task_s_log_waits_until_the_log_before_the_deferral_is_here(tm
         assert await centre.acknowledged() == 6
         assert (tmp_path / PATH).read_bytes() == b"one\ntwo\nthree\n"
         assert await centre.intake.stored(JobId("before")) == 8
+
+    centre_test(tmp_path, test)
+
+
+def test_a_log_waits_for_every_log_before_it_also_when_one_of_them_has_not_begun(tmp_path: Path) -> None:
+    async def test(centre: Centre) -> None:
+        centre.records.put("first", 1, state=JobState.FINISHED, log_size=4)
+        centre.records.put("revoked", 2, state=JobState.FINISHED)
+        centre.records.put("third", 3)
+        centre.ship("third", 0, b"three\n")
+        centre.ship("first", 0, b"one\n")
+        assert await centre.acknowledged() == 4
+        centre.ship("third", 0, b"three\n")
+        assert await centre.acknowledged() == 6
+        assert (tmp_path / PATH).read_bytes() == b"one\nthree\n"
+
+    centre_test(tmp_path, test)
+
+
+def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "MAX_WAITING_BYTES", 100)
+
+    async def test(centre: Centre) -> None:
+        centre.records.put("j", 1)
+        for _ in range(50):
+            centre.ship("j", 0, b"x" * 60)
+        centre.ship("j", 60, b"y" * 60)
+        assert await centre.acknowledged() == 60
+        assert (tmp_path / PATH).stat().st_size == 60
+
+    centre_test(tmp_path, test)
+
+
+def test_a_ledger_that_cannot_be_asked_ends_no_intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake_module, "DISK_RETRY_S", 0.01)
+
+    async def test(centre: Centre) -> None:
+        centre.records.put("j", 1)
+        asked = asyncio.Event()
+
+        async def refuse(*_: object) -> None:
+            asked.set()
+            raise LedgerFull("the disk is full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(centre.records, "log_opened", refuse)
+            centre.ship("j", 0, b"one\n")
+            await asked.wait()
+        centre.ship("j", 0, b"one\n")
+        assert await centre.acknowledged() == 4
 
     centre_test(tmp_path, test)
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
 from edge_mqtt.broker_bridge.execution_api import relay as relay_module
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.relay import LedgerUnavailable, Relay
+from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, JobSpec, StartRequest, WorkloadType
 
@@ -74,6 +75,7 @@ class Held:
     current: Job
     refusal: str | None = None
     ledger_full: bool = False
+    refused: asyncio.Event = field(default_factory=asyncio.Event)
     starts: list[str] = field(default_factory=list)
     on_start: Callable[[], bool] = bool
     silent_at_start: bool = False
@@ -82,15 +84,20 @@ class Held:
         return self.current if job_id == self.current.id else None
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
-        if self.ledger_full:
-            raise LedgerUnavailable("the disk is full")
+        self._check_ledger()
         self.silent_at_start = self.on_start()
         self.starts.append(starter)
         if self.refusal is None:
             self.current = replace(self.current, state=JobState.RUNNING, starter=starter)
         return self.refusal
 
+    def _check_ledger(self) -> None:
+        if self.ledger_full:
+            self.refused.set()
+            raise LedgerFull("the disk is full")
+
     async def token_refreshed(self, job_id: JobId, token: str) -> None:
+        self._check_ledger()
         self.current = replace(self.current, token=token)
 
 
@@ -102,8 +109,8 @@ class Mint:
         return self._token
 
 
-def job(state: JobState = JobState.RUNNING) -> Job:
-    spec = JobSpec(job_id=JOB, type=WorkloadType.TASK, queue="q", workload={"ti": {"id": "ti-1"}})
+def job(state: JobState = JobState.RUNNING, kind: WorkloadType = WorkloadType.TASK) -> Job:
+    spec = JobSpec(job_id=JOB, type=kind, queue="q", workload={"ti": {"id": "ti-1"}})
     return Job(spec=spec, executor=ExecutorName("e"), token="t1", state=state, fence=Fence(3), worker=WORKER)
 
 
@@ -207,22 +214,70 @@ async def test_a_run_call_that_is_not_permitted_never_reaches_airflow() -> None:
         assert server.seen == []
 
 
-@scenario
-async def test_a_start_that_cannot_be_recorded_is_answered_with_503() -> None:
-    async with api(Held(job(JobState.ASSIGNED), ledger_full=True)) as (relay, server):
-        response = await relay.answer(WORKER, call("PATCH", RUN, body=b"{}"))
-        assert response is not None
-        assert response.status == 503
-        assert server.seen == []
+def test_a_start_waits_until_it_can_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "UNAVAILABLE_RETRY_S", 0.01)
+
+    async def test() -> None:
+        held = Held(job(JobState.ASSIGNED), ledger_full=True)
+        async with api(held) as (relay, server):
+            answer = asyncio.create_task(relay.answer(WORKER, call("PATCH", RUN, body=b"{}")))
+            await asyncio.wait_for(held.refused.wait(), 10)
+            assert server.seen == []
+            held.ledger_full = False
+            response = await answer
+            assert response is not None
+            assert response.status == 200
+
+    asyncio.run(test())
+
+
+def test_an_answer_is_not_thrown_away_because_its_token_cannot_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "UNAVAILABLE_RETRY_S", 0.01)
+
+    async def test() -> None:
+        held = Held(job(), ledger_full=True)
+        async with api(held) as (relay, server):
+            server.answers.append((201, ["Refreshed-API-Token: t2"], b'"made"'))
+            answer = asyncio.create_task(relay.answer(WORKER, call("POST", "xcoms/d/r/t/k")))
+            await asyncio.wait_for(held.refused.wait(), 10)
+            held.ledger_full = False
+            response = await answer
+            assert response is not None
+            assert (response.status, response.body, held.current.token) == (201, b'"made"', "t2")
+            assert len(server.seen) == 1
+
+    asyncio.run(test())
 
 
 @scenario
-async def test_a_start_request_is_answered_without_airflow() -> None:
-    async with api(Held(job(JobState.ASSIGNED))) as (relay, server):
-        response = await relay.answer(WORKER, StartRequest(request_id="r", job_id=JOB, fence=Fence(3)))
+async def test_a_start_request_is_answered_without_airflow_and_only_for_what_makes_no_run_call() -> None:
+    request = StartRequest(request_id="r", job_id=JOB, fence=Fence(3))
+    async with api(Held(job(JobState.ASSIGNED, WorkloadType.CALLBACK))) as (relay, server):
+        response = await relay.answer(WORKER, request)
         assert response is not None
         assert response.status == 200
         assert server.seen == []
+    async with api(Held(job(JobState.ASSIGNED))) as (relay, server):
+        response = await relay.answer(WORKER, request)
+        assert response is not None
+        assert response.status == 409
+
+
+@scenario
+async def test_a_header_that_http_does_not_allow_is_an_error_of_the_caller() -> None:
+    async with api(Held(job())) as (relay, server):
+        response = await relay.answer(WORKER, call(headers={"traceparent": "a\r\nb"}))
+        assert response is not None
+        assert response.status == 400
+        assert server.seen == []
+
+
+@scenario
+async def test_headers_that_are_not_a_supervisor_s_stay_here() -> None:
+    async with api(Held(job())) as (relay, server):
+        await relay.answer(WORKER, call(headers={"Authorization": "Bearer forged", "X-Forwarded-For": "1.2.3.4"}))
+        assert server.seen[0].headers["authorization"] == "Bearer t1"
+        assert "x-forwarded-for" not in server.seen[0].headers
 
 
 @scenario
@@ -319,13 +374,28 @@ def test_a_target_outside_the_execution_api_is_refused(target: str) -> None:
     asyncio.run(test())
 
 
-def test_kept_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_answers_are_bounded_and_forgotten_with_their_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "ANSWERS_KEPT", 2)
 
     async def test() -> None:
         async with api(Held(job())) as (relay, server):
-            for request_id in ("r1", "r2", "r3", "r1"):
+            for request_id in ("r1", "r2", "r3", "r3", "r1"):
                 await relay.answer(WORKER, call(request_id=request_id))
             assert len(server.seen) == 4
+            relay.forget(JOB)
+            await relay.answer(WORKER, call(request_id="r1"))
+            assert len(server.seen) == 5
+
+    asyncio.run(test())
+
+
+def test_kept_answers_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "ANSWER_BYTES_KEPT", 3)
+
+    async def test() -> None:
+        async with api(Held(job())) as (relay, server):
+            for _ in range(2):
+                await relay.answer(WORKER, call())
+            assert len(server.seen) == 2
 
     asyncio.run(test())

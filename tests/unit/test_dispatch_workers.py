@@ -306,3 +306,9 @@ def test_a_welcome_names_the_logs_that_the_worker_may_go_on_shipping() -> None:
     scene.hello("w", held("j"), held("unknown"), incarnation="second")
     (welcome,) = scene.to_worker(Welcome)
     assert [position.job_id for position in welcome.logs] == ["j"]
+
+
+def test_a_repeated_hello_is_welcomed_again_because_the_first_welcome_may_be_lost() -> None:
+    scene = Scene().running()
+    scene.presence("w", held("j"), sequence=0)
+    assert len(scene.to_worker(Welcome)) == 1

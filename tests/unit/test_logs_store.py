@@ -19,16 +19,32 @@ def write(offset: int, data: bytes, base: int = 0, job: JobId = JOB) -> Write:
     return Write(job_id=job, log_path=PATH, base=base, offset=offset, data=data)
 
 
+def stored_by(store: LogStore, *writes: Write) -> dict[JobId, int]:
+    appended = store.append(writes)
+    assert appended.failed == {}
+    return appended.stored
+
+
+def test_a_file_that_cannot_be_written_holds_up_no_other(tmp_path: Path) -> None:
+    (tmp_path / "blocked").write_text("a file where a folder should be")
+    store = LogStore(tmp_path)
+    bad = Write(job_id=JobId("bad"), log_path="blocked/attempt=1.log", base=0, offset=0, data=b"x")
+    outside = Write(job_id=JobId("out"), log_path="../x.log", base=0, offset=0, data=b"x")
+    appended = store.append([bad, outside, write(0, b"one\n")])
+    assert appended.stored == {JOB: 4}
+    assert set(appended.failed) == {"blocked/attempt=1.log", "../x.log"}
+
+
 def test_bytes_are_stored_once_however_often_they_come(tmp_path: Path) -> None:
     store = LogStore(tmp_path)
-    assert store.append([write(0, b"one\n"), write(0, b"one\n"), write(2, b"e\ntwo\n")]) == {JOB: 8}
+    assert stored_by(store, write(0, b"one\n"), write(0, b"one\n"), write(2, b"e\ntwo\n")) == {JOB: 8}
     assert (tmp_path / PATH).read_bytes() == b"one\ntwo\n"
 
 
 def test_a_gap_is_not_stored_and_the_answer_says_where_to_go_on(tmp_path: Path) -> None:
     store = LogStore(tmp_path)
     store.append([write(0, b"one\n")])
-    assert store.append([write(8, b"three\n")]) == {JOB: 4}
+    assert stored_by(store, write(8, b"three\n")) == {JOB: 4}
     assert store.size(PATH) == 4
 
 
@@ -36,7 +52,7 @@ def test_a_second_job_goes_on_where_the_first_ended(tmp_path: Path) -> None:
     store = LogStore(tmp_path)
     store.append([write(0, b"before deferral\n")])
     second = JobId("k")
-    assert store.append([write(0, b"after\n", base=16, job=second)]) == {second: 6}
+    assert stored_by(store, write(0, b"after\n", base=16, job=second)) == {second: 6}
     assert store.read(PATH, 0, 100) == b"before deferral\nafter\n"
 
 
@@ -47,7 +63,7 @@ def test_any_chunks_in_any_order_leave_a_prefix_of_the_worker_s_file(
 ) -> None:
     store = LogStore(tmp_path_factory.mktemp("logs"))
     for start, length in cuts:
-        stored = store.append([write(start, whole[start : start + length])])
+        stored = stored_by(store, write(start, whole[start : start + length]))
         assert stored[JOB] == store.size(PATH)
     content = store.read(PATH, 0, 1000)
     assert whole.startswith(content)

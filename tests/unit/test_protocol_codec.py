@@ -19,6 +19,8 @@ from edge_mqtt.broker_bridge.protocol.errors import (
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
+    EventAck,
+    Finished,
     JobSpec,
     LogChunk,
     Message,
@@ -143,6 +145,12 @@ def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest
         (b'{"v":1,"kind":"later"}', UnknownKind, "'later'"),
         (b"{}", UnknownKind, "None"),
         (b'{"v":1,"kind":"submit"}', MalformedMessage, "submit.executor"),
+        (b'{"v":1,"kind":"event_ack","job_id":"\\ud800"}', MalformedMessage, "not a message of ours"),
+        (
+            b'{"v":1,"kind":"finished","job_id":"j","fence":1,"log_size":9223372036854775808}',
+            MalformedMessage,
+            "size",
+        ),
         (
             b'{"v":1,"kind":"log_chunk","job_id":"j","offset":0,"enc":"zstd"}\nnot zstd',
             MalformedMessage,
@@ -153,6 +161,19 @@ def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest
 def test_what_is_not_a_message_is_refused_with_a_reason(packet: bytes, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         Decoder().feed("t", packet)
+
+
+def test_text_that_has_no_utf_8_form_does_not_keep_a_message_from_being_sent() -> None:
+    (packet,) = packets_of(Finished(job_id=JobId("j"), fence=Fence(1), error="no file caf\udce9.txt"))
+    decoded = Decoder().feed("t", packet)
+    assert isinstance(decoded, Finished)
+    assert decoded.error == "no file caf?.txt"
+
+
+def test_characters_that_json_spells_as_two_halves_are_whole() -> None:
+    decoded = Decoder().feed("t", b'{"v":1,"kind":"event_ack","job_id":"\\ud83d\\ude00"}')
+    assert isinstance(decoded, EventAck)
+    assert decoded.job_id == "\U0001f600"
 
 
 def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:

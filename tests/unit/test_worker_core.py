@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import Assign, Finished, HeldJobState, JobSpec, WorkloadType
 from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Ask, Drain, Phase
 from edge_mqtt.worker.core.jobs import HeldByUs, IllegalTransition, JobState, Verdict, decide_assignment
-from edge_mqtt.worker.core.lease import MARGIN_S, Lease
+from edge_mqtt.worker.core.lease import Lease
 from edge_mqtt.worker.core.log_cursor import (
     CHUNK_BYTES,
     JOB_WINDOW_BYTES,
@@ -193,7 +194,7 @@ def test_serving_worker_takes_jobs() -> None:
 
 def test_lease_is_over_on_the_worker_before_it_is_over_in_the_centre() -> None:
     lease = Lease.granted(confirmed_at=100.0, offline_grace_s=900.0, kill_grace_s=10.0)
-    assert lease.kill_at == 1000.0 - MARGIN_S
+    assert lease.kill_at == 1000.0 - LEASE_MARGIN_S
     assert lease.stop_at == lease.kill_at - 10.0
 
 
@@ -223,12 +224,19 @@ def test_cursor_respects_the_room_that_the_worker_has_left() -> None:
     assert LogCursor(acked=5, sent=5).next_length(5, 1000) == 0
 
 
-def test_acknowledgement_advances_and_an_old_one_is_no_news() -> None:
+def test_a_lower_acknowledgement_means_that_the_centre_has_lost_bytes_and_wants_them_again() -> None:
+    cursor = LogCursor()
+    cursor.advance(100, now=0.0)
+    cursor.acknowledge(60, now=1.0)
+    assert cursor.acknowledge(10, now=2.0)
+    assert (cursor.acked, cursor.sent) == (10, 10)
+
+
+def test_acknowledgement_advances_and_a_repeated_one_is_no_news() -> None:
     cursor = LogCursor()
     cursor.advance(100, now=0.0)
     assert cursor.acknowledge(60, now=1.0)
     assert not cursor.acknowledge(60, now=2.0)
-    assert not cursor.acknowledge(10, now=2.0)
     assert (cursor.acked, cursor.sent, cursor.in_flight) == (60, 100, 40)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Final, Self
+from typing import Self
 
-#: Seconds by which the worker's lease ends before the centre's: what it takes at most to notice the end and to kill.
-MARGIN_S: Final = 5.0
+from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,7 +26,7 @@ class Lease:
 
         :param confirmed_at: when the presence that the centre has confirmed was sent.
         """
-        kill_at = confirmed_at + offline_grace_s - MARGIN_S
+        kill_at = confirmed_at + offline_grace_s - LEASE_MARGIN_S
         return cls(stop_at=kill_at - kill_grace_s, kill_at=kill_at)
 
     def to_json(self) -> bytes:

@@ -46,8 +46,14 @@ class LogCursor:
         self.sent += length
 
     def acknowledge(self, offset: int, now: float) -> bool:
-        """Take note that the centre has everything below ``offset``; tell whether that was news."""
-        if offset <= self.acked:
+        """Take note that the centre has everything below ``offset``; tell whether that was news.
+
+        Acknowledgements of one connection come in order: a lower one means that the centre's file has become shorter.
+        """
+        if offset < self.acked:
+            self.resume(offset)
+            return True
+        if offset == self.acked:
             return False
         self.acked = offset
         self.sent = max(self.sent, offset)

@@ -36,10 +36,11 @@ def worker_seen(board: Board, event: events.WorkerSeen) -> None:
         return
     if hello or presence.sequence > view.sequence:
         view = _renew(board, view, presence)
-        if hello:
-            _welcome(board, view, presence)
-        else:
+        if not hello:
             _remind(board, view, presence)
+    if hello or presence.sequence == 0:
+        # Repeated until it is welcomed: the first welcome may not have arrived.
+        _welcome(board, view, presence)
     _confirm_lease(board, view, presence)
     if hello:
         _settle(board, view, presence)

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 PROTOCOL_VERSION = 1
 
 
+#: What every database can store.
+MAX_INTEGER = 2**63 - 1
+
+
 class Part(BaseModel):
     """Something that messages are made of."""
 

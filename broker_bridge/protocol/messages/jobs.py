@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
-from edge_mqtt.broker_bridge.protocol.messages.base import Part
+from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER, Part
 
 
 class WorkloadType(StrEnum):
@@ -24,11 +24,11 @@ class JobSpec(Part):
 
     job_id: JobId
     type: WorkloadType
-    queue: str
+    queue: str = Field(min_length=1)
     #: Airflow's priority weight; a higher one goes first.
-    priority: int = 1
+    priority: int = Field(default=1, ge=-MAX_INTEGER, le=MAX_INTEGER)
     #: Slots it takes on a worker: the task's ``pool_slots``.
-    slots: int = Field(default=1, ge=1)
+    slots: int = Field(default=1, ge=1, le=MAX_INTEGER)
     dag_id: str = ""
     run_id: str = ""
     task_id: str = ""

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.broker_bridge.protocol.messages.base import BinaryMessage, Message, Part
+from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER, BinaryMessage, Message, Part
 from edge_mqtt.broker_bridge.protocol.messages.jobs import JobSpec
 
 # ---------------------------------------------------------------- bridge -> worker
@@ -168,7 +168,7 @@ class Finished(Message):
     #: One line for people when there is neither.
     error: str = ""
     #: Bytes of log that this job wrote.
-    log_size: int = 0
+    log_size: int = Field(default=0, ge=0, le=MAX_INTEGER)
     #: Unix times in seconds by the worker's clock.
     started_at: float | None = None
     ended_at: float | None = None
@@ -179,7 +179,7 @@ class LogChunk(BinaryMessage):
 
     kind: Literal["log_chunk"] = "log_chunk"
     job_id: JobId
-    offset: int = Field(ge=0)
+    offset: int = Field(ge=0, le=MAX_INTEGER)
 
 
 class ApiRequest(BinaryMessage):
