@@ -22,8 +22,8 @@ DAGS = Path(__file__).parent / "dags"
 QUICK = {
     "scheduler": {
         "scheduler_idle_sleep_time": "0.1",
-        "scheduler_health_check_threshold": "10",
-        "orphaned_tasks_check_interval": "5",
+        "scheduler_health_check_threshold": "15",
+        "orphaned_tasks_check_interval": "10",
     }
 }
 #: The stacks that run now, for the report of a failing test.

@@ -57,7 +57,7 @@ def test_edge_logs_follows_a_run_to_its_end_across_a_restart_of_the_bridge(stack
     for number in range(2):
         printed = [line["event"] for line in lines if line["map_index"] == number]
         assert [e for e in printed if e.startswith("task ")] == [f"task {number} line {i}" for i in range(30)]
-    assert_logs_equal(stack, DAG, run_id)
+    assert assert_logs_equal(stack, DAG, run_id) == 3
 
 
 @pytest.mark.parametrize(
