@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 import signal
 import time
 from collections.abc import Coroutine
@@ -47,6 +49,14 @@ SETTLE_S: Final = 30.0
 PURGE_INTERVAL_S: Final = 3600.0
 
 
+#: What helps when a port cannot be opened.
+_ADVICE: Final = {
+    errno.EACCES: ": ports below 1024 need root or CAP_NET_BIND_SERVICE",
+    errno.EADDRINUSE: ": another program listens there",
+    errno.EADDRNOTAVAIL: ": this machine does not have that address",
+}
+
+
 class Bridge:
     """The running bridge: embedded broker, dispatcher, relay and logs in one event loop."""
 
@@ -70,6 +80,14 @@ class Bridge:
             self._ledger = AsyncLedger(open_ledger(settings.ledger_url))
         except LedgerError as error:
             raise StartupError(str(error)) from error
+        self._store = LogStore(settings.log_folder)
+        try:
+            self._store.check_writable()
+        except OSError as error:
+            raise StartupError(
+                f"task logs cannot be written below {settings.log_folder} ({error.strerror or error}): "
+                "mend the folder, or set [logging] base_log_folder or --log-folder"
+            ) from error
         self._topics = Topics(settings.topic_prefix)
         self._changes = Changes()
         self._broker = EmbeddedBroker(
@@ -89,6 +107,7 @@ class Bridge:
         self._service = DispatchService(dispatcher, self._ledger, self._changes)
         self._api = ExecutionApiClient(settings.execution_api_url)
         self._mint = AirflowTokenMint()
+        self._intake: LogIntake | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
@@ -100,7 +119,7 @@ class Bridge:
 
     def problem(self) -> str | None:
         """Return what keeps the bridge from accepting jobs, in one line; None when all is well."""
-        return self._service.ledger_problem
+        return self._service.ledger_problem or (self._intake.problem if self._intake is not None else None)
 
     def _supervise(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine, name=f"bridge.{name}")
@@ -128,7 +147,7 @@ class Bridge:
         settings = self._settings
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._over.set)
+            loop.add_signal_handler(number, self._asked_to_stop)
         live = await self._service.load()
         health = await serve_health(settings.health_host, settings.health_port, self.problem)
         await self._listen()
@@ -154,21 +173,29 @@ class Bridge:
         await self._ledger.close()
         return 0 if self._failure is None else 1
 
+    def _asked_to_stop(self) -> None:
+        if self._over.is_set():
+            # What is accepted is in the ledger: ending now loses nothing.
+            log.warning("told twice to stop: the bridge ends at once", extra={"action": "aborted"})
+            os._exit(1)
+        self._over.set()
+
     async def _listen(self) -> None:
         try:
             await self._broker.start()
         except OSError as error:
             settings = self._settings
             raise StartupError(
-                f"cannot listen on {settings.bridge_host}:{settings.bridge_port} ({error.strerror or error}): ports "
-                "below 1024 need root or CAP_NET_BIND_SERVICE; set [edge_mqtt] bridge_port or --port for another"
+                f"cannot listen on {settings.bridge_host}:{settings.bridge_port} ({error.strerror or error})"
+                f"{_ADVICE.get(error.errno or 0, '')}; set [edge_mqtt] bridge_host and bridge_port, "
+                "or --host and --port"
             ) from error
 
     def _begin_work(self) -> Desk:
         """Put the parts together and start their loops; nothing has been received before."""
         settings, service, topics = self._settings, self._service, self._topics
         channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
-        store = LogStore(settings.log_folder)
+        store = self._store
         relay = Relay(self._api, service, self._mint)
         intake = LogIntake(
             store,
@@ -176,6 +203,7 @@ class Bridge:
             acknowledge=lambda worker, ack: channel.send(topics.control(worker), ack),
             changes=self._changes,
         )
+        self._intake = intake
         runs = Runs(self._api, self._mint, api_version=API_VERSION)
         tail = TailService(store, service, runs, self._changes, clock=time.monotonic)
         heartbeats = Heartbeats(

@@ -27,7 +27,9 @@ class Changes:
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
-            await asyncio.wait_for(waiter, timeout_s)
+            # Not wait_for: in Python 3.11 it forgets to be cancelled when the change comes in the same moment.
+            async with asyncio.timeout(timeout_s):
+                await waiter
         except TimeoutError:
             return False
         finally:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from edge_mqtt.broker_bridge.errors import ConfigurationError
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 
 SECTION = "edge_mqtt"
+#: The shortest durations that make sense, in seconds.
+_LEAST_SECONDS = {
+    "offline_grace": 1.0,
+    "kill_grace": 0.0,
+    "presence_interval": 0.1,
+    "heartbeat_interval": 0.1,
+    "ledger_retention": 0.0,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,6 +45,20 @@ class BridgeSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
+        for name, least in _LEAST_SECONDS.items():
+            seconds = getattr(self, name)
+            if not (math.isfinite(seconds) and seconds >= least):
+                raise ConfigurationError(f"[{SECTION}] {name} must be at least {least:g} seconds, not {seconds:g}")
+        if not self.topic_prefix or set(self.topic_prefix) & set("/+#$"):
+            raise ConfigurationError(
+                f"[{SECTION}] topic_prefix {self.topic_prefix!r} must be one level, without / + # $"
+            )
+        url = urlsplit(self.execution_api_url)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise ConfigurationError(
+                f"the Execution API's address {self.execution_api_url!r} is not of the form "
+                "http://HOST:PORT/execution/: set [core] execution_api_server_url or --execution-api-url"
+            )
         for name in ("bridge_port", "health_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigurationError(f"[{SECTION}] {name} must be between 0 and 65535")
@@ -43,9 +67,6 @@ class BridgeSettings:
                 f"[{SECTION}] presence_interval ({self.presence_interval:g} s) must not be longer than offline_grace "
                 f"({self.offline_grace:g} s)"
             )
-        for name in ("offline_grace", "presence_interval", "heartbeat_interval"):
-            if getattr(self, name) <= 0:
-                raise ConfigurationError(f"[{SECTION}] {name} must be more than 0 seconds")
 
     @property
     def lease(self) -> float:

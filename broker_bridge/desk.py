@@ -55,6 +55,8 @@ class Desk:
         self._relay = relay
         self._intake = intake
         self._tail = tail
+        #: Queues that an operator has been told nobody serves.
+        self._unserved: set[str] = set()
         self._answering: set[asyncio.Task[None]] = set()
         #: What each operator reads at the moment: one thing, so that a repeated request replaces the one before.
         self._tailing: dict[str, asyncio.Task[None]] = {}
@@ -151,7 +153,7 @@ class Desk:
     def _log_event(self, message: Message) -> None:
         match message:
             case JobAccepted():
-                _log_job("job accepted", message.job_id)
+                self._accepted(message.job_id)
             case JobStarted():
                 _log_job("job started", message.job_id, worker=message.worker)
             case JobFinished():
@@ -163,6 +165,21 @@ class Desk:
                     outcome=message.outcome,
                     detail=message.detail or None,
                 )
+
+    def _accepted(self, job_id: JobId) -> None:
+        job = self._service.job(job_id)
+        queue = job.spec.queue if job is not None else None
+        _log_job("job accepted", job_id, queue=queue, dag_id=job.spec.dag_id if job is not None else None)
+        if queue is None or self._service.is_served(queue):
+            self._unserved.discard(queue or "")
+        elif queue not in self._unserved:
+            self._unserved.add(queue)
+            log.warning(
+                "no connected worker serves queue %r: its jobs wait; start one with --queues %s",
+                queue,
+                queue,
+                extra={"action": "queue_unserved"},
+            )
 
     async def _welcome(self, worker: WorkerName, welcome: Welcome) -> None:
         """Complete the welcome with how much of each log is here."""

@@ -46,9 +46,12 @@ def _reach(settings: ExecutorSettings, party: Party, context: ssl.SSLContext) ->
     address = settings.bridge_url.replace("wss://", "https://", 1)
     try:
         # Any answer will do: it shows that each side has accepted the other's certificate.
-        httpx.get(address, verify=context, timeout=TIMEOUT_S)
+        answer = httpx.get(address, verify=context, timeout=TIMEOUT_S)
     except httpx.TransportError as error:
         _fail(f"{settings.bridge_url} is not reached: {_explain(error)}", UNREACHABLE)
+    # A WebSocket server asks for an upgrade (RFC 9110, 15.5.22); the bridge serves one path only.
+    if answer.status_code != httpx.codes.UPGRADE_REQUIRED:
+        _fail(f"{settings.bridge_url} is no bridge, it answers {answer.status_code}: the path is /mqtt", UNREACHABLE)
     _say(f"bridge       {settings.bridge_url} answers and accepts {party.identity}")
 
 

@@ -28,6 +28,9 @@ EXITS_KEPT: Final = 1024
 #: execution_time/supervisor.py, ``_monitor_subprocess``).
 HEARTBEAT_VARIABLE: Final = "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"
 HEARTBEAT_INTERVAL_S: Final = "1"
+#: Airflow looks for example Dags in every provider whenever a task parses its Dag, and writes into the task's log
+#: about those that have none. They have no business on the edge.
+EXAMPLES_VARIABLE: Final = "AIRFLOW__CORE__LOAD_EXAMPLES"
 #: Settings of the data centre that have no business in a task's environment on the edge.
 _NOT_FOR_TASKS: Final = (
     "AIRFLOW__API_AUTH__",
@@ -43,6 +46,7 @@ def launcher_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for the launcher and so for every task."""
     kept = {name: value for name, value in environment.items() if not name.startswith(_NOT_FOR_TASKS)}
     kept.setdefault(HEARTBEAT_VARIABLE, HEARTBEAT_INTERVAL_S)
+    kept.setdefault(EXAMPLES_VARIABLE, "False")
     return kept
 
 

@@ -8,6 +8,7 @@ told; jobs and results are held by their senders, who send them again; everythin
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -98,10 +99,10 @@ class DispatchService:
         if deadline is None:
             await self._arrived.wait()
             return
-        try:
-            await asyncio.wait_for(self._arrived.wait(), max(0.0, deadline - time.monotonic()))
-        except TimeoutError:
-            return
+        # Not wait_for: in Python 3.11 it forgets to be cancelled when the event comes in the same moment.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                await self._arrived.wait()
 
     async def _decide(self, batch: list[_Waiting], perform: Callable[[Effect], None]) -> None:
         self._dispatcher.checkpoint()
@@ -163,6 +164,10 @@ class DispatchService:
     def job(self, job_id: JobId) -> Job | None:
         """Return a live job."""
         return self._dispatcher.job(job_id)
+
+    def is_served(self, queue: str) -> bool:
+        """Tell whether a connected worker serves ``queue``."""
+        return any(worker.connected and queue in worker.queues for worker in self._dispatcher.workers())
 
     def running_jobs(self) -> list[Job]:
         """Return the jobs that run."""

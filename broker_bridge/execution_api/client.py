@@ -88,7 +88,7 @@ class ExecutionApiClient:
         """
         url = self._base_url + "/" + checked_target(call.target)
         relayed = {name: value for name, value in call.headers.items() if name.lower() in RELAYED}
-        headers = {**relayed, "authorization": f"Bearer {call.token}"}
+        headers = {**relayed, "authorization": f"Bearer {call.token}"} if call.token else relayed
         try:
             response = await self._client.request(call.method, url, content=call.body or None, headers=headers)
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as error:

@@ -140,9 +140,13 @@ class Screen:
 
         :raises BrokenPipeError: nobody reads any more.
         """
-        for piece in pieces:
-            self._stdout.write(self._renderer.render(piece))
-        self._stdout.flush()
+        try:
+            for piece in pieces:
+                self._stdout.write(self._renderer.render(piece))
+            self._stdout.flush()
+        except BrokenPipeError:
+            # A new one, without an errno: typer takes one that has it for its own and ends with exit code 1.
+            raise BrokenPipeError from None
 
     def news(self, text: str) -> None:
         """Tell something about the connection."""

@@ -53,7 +53,8 @@ class LogIntake:
         self._changes = changes
         self._waiting: deque[tuple[WorkerName, LogChunk]] = deque()
         self._waiting_bytes: Counter[WorkerName] = Counter()
-        self._problem: str | None = None
+        #: Why logs cannot be stored now; None when they can.
+        self.problem: str | None = None
         self._arrived = asyncio.Event()
 
     def put(self, worker: WorkerName, chunk: LogChunk) -> None:
@@ -75,15 +76,15 @@ class LogIntake:
             self._waiting_bytes.clear()
             problem = await self._store_batch(batch)
             if problem is None:
-                self._problem = None
+                self.problem = None
                 continue
-            if problem != self._problem:
+            if problem != self.problem:
                 log.error(
                     "task logs cannot be stored (%s): free space or mend the folder; workers keep the logs meanwhile",
                     problem,
                     extra={"action": "log_store_failed"},
                 )
-            self._problem = problem
+            self.problem = problem
             await asyncio.sleep(DISK_RETRY_S)
 
     async def _store_batch(self, batch: list[tuple[WorkerName, LogChunk]]) -> str | None:

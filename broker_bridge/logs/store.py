@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,15 @@ class LogStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
+
+    def check_writable(self) -> None:
+        """Make the folder when it is not there, and a file in it, which is removed again.
+
+        :raises OSError: one of these cannot be done.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._folder):
+            return
 
     def path(self, log_path: str) -> Path:
         """Return the file for ``log_path``.

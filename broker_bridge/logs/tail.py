@@ -80,10 +80,7 @@ class TailService:
 
     async def answer(self, request: TailRequest) -> TailReply:
         """Return what is new to the reader, waiting up to ``request.wait_s`` seconds for it."""
-        selector = request.selector
-        if selector.dag_id is not None and selector.run_id is None:
-            newest = await self._jobs.newest_run(selector.dag_id)
-            selector = selector.model_copy(update={"run_id": newest})
+        selector = await self._resolve(request.selector)
         problem = await self._problem(selector, first=not request.positions, follow=request.wait_s > 0)
         if problem is not None:
             return TailReply(request_id=request.request_id, error=problem)
@@ -91,6 +88,7 @@ class TailService:
         deadline = self._clock() + min(request.wait_s, MAX_WAIT_S)
         while True:
             seen = self._changes.version
+            selector = await self._resolve(selector)
             # The state first: what is found after a run's end is all there will be.
             run_state = await self._run_state(selector)
             found = await self._find(selector, cursor)
@@ -108,8 +106,14 @@ class TailService:
                     cursor=cursor,
                     ended=ended,
                 )
-            follows_run = selector.run_id is not None
+            follows_run = selector.dag_id is not None and selector.run_id is not None
             await self._changes.wait(seen, min(remaining, RUN_STATE_INTERVAL_S) if follows_run else remaining)
+
+    async def _resolve(self, selector: LogSelector) -> LogSelector:
+        """Return the selector with the newest run of its Dag, when it names a Dag and no run."""
+        if selector.dag_id is None or selector.run_id is not None:
+            return selector
+        return selector.model_copy(update={"run_id": await self._jobs.newest_run(selector.dag_id)})
 
     async def _problem(self, selector: LogSelector, *, first: bool, follow: bool) -> str | None:
         if selector.dag_id is None or not first:
@@ -117,7 +121,7 @@ class TailService:
         if selector.run_id is not None and await self._jobs.find(selector, 1):
             return None
         problem = await self._runs.problem(selector.dag_id, selector.run_id, selector.task_id)
-        if problem is not None or (follow and selector.run_id is not None):
+        if problem is not None or follow:
             return problem
         wanted = f"task {selector.task_id!r} of " if selector.task_id else ""
         return f"nothing of {wanted}Dag {selector.dag_id!r} has run on an edge worker, or it is no longer kept"

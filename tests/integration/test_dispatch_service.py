@@ -184,6 +184,22 @@ def test_a_start_is_on_disk_when_it_is_granted_and_refused_when_it_cannot_be(mon
     asyncio.run(test())
 
 
+def test_the_loop_ends_when_it_is_told_to_also_when_an_event_comes_in_the_same_moment() -> None:
+    async def test() -> None:
+        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(MovableDisk()), Changes())
+        await service.load()
+        service.post(seen())
+        loop = asyncio.create_task(service.run(lambda _: None))
+        await asyncio.sleep(0.05)
+        service.post(seen())
+        await asyncio.sleep(0)
+        loop.cancel()
+        done, _ = await asyncio.wait({loop}, timeout=5)
+        assert done == {loop}
+
+    asyncio.run(test())
+
+
 def test_a_restarted_bridge_goes_on_with_what_the_ledger_has() -> None:
     async def test() -> None:
         disk = MovableDisk()

@@ -291,6 +291,20 @@ def test_only_the_last_lines_are_sent_when_asked(tmp_path: Path) -> None:
     centre_test(tmp_path, test)
 
 
+def test_a_follower_of_a_dag_without_any_run_waits_for_the_first(tmp_path: Path) -> None:
+    async def test(centre: Centre) -> None:
+        follow = request(selector=LogSelector(dag_id="d"), wait_s=10.0)
+        waiting = asyncio.create_task(centre.tail.answer(follow))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        centre.records.put("j", 1)
+        centre.ship("j", 0, b"one\n")
+        reply = await waiting
+        assert (reply.run_id, reply.body, reply.error) == ("r", b"one\n", "")
+
+    centre_test(tmp_path, test)
+
+
 @pytest.mark.parametrize("says", ["no such Dag: 'd'", None])
 def test_what_is_not_there_is_said_in_one_line(tmp_path: Path, says: str | None) -> None:
     async def test(centre: Centre) -> None:

@@ -15,6 +15,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
 from edge_mqtt.broker_bridge.execution_api import relay as relay_module
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
+from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, JobSpec, StartRequest, WorkloadType
 
@@ -261,6 +262,16 @@ async def test_a_start_request_is_answered_without_airflow_and_only_for_what_mak
         response = await relay.answer(WORKER, request)
         assert response is not None
         assert response.status == 409
+
+
+@scenario
+async def test_the_execution_api_is_warmed_up_without_a_token() -> None:
+    async with api(Held(job())) as (_, server):
+        client = ExecutionApiClient(f"http://127.0.0.1:{server.port}/execution/")
+        await asyncio.wait_for(warm_up(client, "2026-06-30"), 10)
+        await client.aclose()
+        assert server.seen[0].line == "GET /execution/health"
+        assert "authorization" not in server.seen[0].headers
 
 
 @scenario

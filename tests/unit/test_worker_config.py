@@ -121,9 +121,10 @@ def test_task_environment_has_nothing_of_the_data_centre() -> None:
         "PATH": "/bin",
         "AIRFLOW__CORE__DAGS_FOLDER": "/dags",
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
 
 
-def test_heartbeat_interval_of_the_user_is_kept() -> None:
-    name = "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"
-    assert launcher_environment({name: "7"}) == {name: "7"}
+@pytest.mark.parametrize("name", ["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "AIRFLOW__CORE__LOAD_EXAMPLES"])
+def test_settings_of_the_user_are_kept(name: str) -> None:
+    assert launcher_environment({name: "7"})[name] == "7"

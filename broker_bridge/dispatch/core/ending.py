@@ -90,7 +90,8 @@ def outcome_of(job: Job, result: Finished) -> tuple[Outcome, str]:
 def _detail(result: Finished) -> str:
     parts = []
     if result.signal is not None:
-        parts.append(f"killed by {_signal_name(result.signal)}")
+        # With a reason given, it was the worker that killed it.
+        parts.append(f"killed by {_signal_name(result.signal)}{'' if result.error else _likely_cause(result.signal)}")
     elif result.exit_code is not None:
         parts.append(f"exit code {result.exit_code}")
     if result.error:
@@ -100,7 +101,10 @@ def _detail(result: Finished) -> str:
 
 def _signal_name(number: int) -> str:
     try:
-        name = Signals(number).name
+        return Signals(number).name
     except ValueError:
         return f"signal {number}"
-    return f"{name} (likely out of memory)" if name == "SIGKILL" else name
+
+
+def _likely_cause(number: int) -> str:
+    return " (likely out of memory)" if number == Signals.SIGKILL else ""
