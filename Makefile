@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit bench lock
+.PHONY: venv demo test lint unit bench chaos lock
 
 venv: $(VENV)/.ready
 
@@ -28,6 +28,10 @@ unit: venv
 # Where the time goes between Airflow's queue and the first line of user code, and how live logs are.
 bench: venv
 	$(BIN)/python -m tests.benchmarks.latency
+
+# Kills and cuts at random while a real system works, on PostgreSQL (Debian: postgresql): make chaos MINUTES=10 SEED=7
+chaos: venv
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 
 lint: venv
 	$(BIN)/ruff check .

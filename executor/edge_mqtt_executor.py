@@ -69,6 +69,9 @@ class EdgeMqttExecutor(BaseExecutor):
         self._settings: ExecutorSettings | None = None
         self._link: Link | None = None
         self._incarnation = uuid.uuid4().hex
+        #: What Airflow 3.3 is about to store of ``log_task_event``: it pops each entry and keeps a weak reference
+        #: only, so that the entry would be gone before it is written.
+        self._log_entries: list[Any] = []
 
     # ------------------------------------------------------------ life
 
@@ -222,6 +225,7 @@ class EdgeMqttExecutor(BaseExecutor):
                 self._on_unknown(event)
         self._cancel_abandoned()
         self._let_unclaimed_go()
+        self._log_entries = list(self._task_event_logs)
 
     def get_event_buffer(self, dag_ids: Any = None) -> dict[WorkloadKey, EventBufferValueType]:
         """Return and flush the events; remembers the dict, because the scheduler takes out of it what it handles."""

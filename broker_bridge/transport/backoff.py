@@ -11,7 +11,7 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 #: Seconds after which a connection counts as sound, and the next wait is a first one again. Shorter ones do not:
 #: two programs that keep throwing each other out would do so in a tight loop.
-SOUND_AFTER_S = 20.0
+SOUND_AFTER_S = 5.0
 
 
 class Backoff:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -842,3 +844,16 @@ def test_repeats_of_a_final_event_make_one_event(bridge: TwinBridge, make_schedu
     bridge.tell(final)
     scheduler.executor.heartbeat()
     assert scheduler.executor.event_buffer == {}
+
+
+def test_an_audit_log_entry_lives_until_airflow_has_stored_it(
+    bridge: TwinBridge, make_scheduler: MakeScheduler
+) -> None:
+    make_run({"task_id": "t"})
+    scheduler = make_scheduler()
+    bridge.finished(submitted(scheduler, bridge), Outcome.LOST, "out of reach")
+    scheduler.executor.sync()
+    # Airflow's scheduler pops the entries and hands them to SQLAlchemy, which keeps weak references.
+    entry = weakref.ref(scheduler.executor._task_event_logs.popleft())
+    gc.collect()
+    assert entry() is not None
