@@ -101,7 +101,12 @@ class Worker:
         self._logs = LogShipper(self._link, plan.log_file)
         self._reporter = Reporter(self._held, self._link, self._logs, plan)
         self._runs = Runs(plan, self._held, launcher, self)
-        self._api = ExecutionApi(self._held, self._link, self._runs.refuses)
+        self._presence = PresenceLoop(
+            self._link, self._held, self._runs, version=version, queues=settings.queues, state=self._state
+        )
+        self._api = ExecutionApi(
+            self._held, self._link, stop_reason=self._runs.refuses, permitted=self._presence.permitted
+        )
         self._intake = Intake(
             self._held,
             self._link,
@@ -109,9 +114,6 @@ class Worker:
             self._reporter,
             queues=settings.queues,
             draining=lambda: not self._drain.takes_jobs,
-        )
-        self._presence = PresenceLoop(
-            self._link, self._held, self._runs, version=version, queues=settings.queues, state=self._state
         )
 
     def _state(self) -> WorkerState:

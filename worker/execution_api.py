@@ -15,6 +15,7 @@ import re
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ from edge_mqtt.worker.api_client import REQUEST_ID_HEADER
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.supervisor_main import START_TARGET
+from edge_mqtt.worker.sysinfo import boottime
 
 log = logging.getLogger(__name__)
 
@@ -47,19 +49,46 @@ _OF_THE_CONNECTION: Final = frozenset({"connection", "content-length", "keep-ali
 #: Seconds that an idle connection of a supervisor stays open; it makes a call a second anyway.
 KEEP_ALIVE_S: Final = 3600
 _HEARTBEAT: Final = re.compile(r"task-instances/[^/?]+/heartbeat")
+_RUN: Final = re.compile(r"task-instances/[^/?]+/run")
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call that waits for the centre's answer."""
+
+    request: ApiRequest | StartRequest
+    answer: asyncio.Future[ApiResponse]
+    #: When it was first sent, in seconds since boot.
+    sent_at: float | None = None
+
+    @property
+    def starts_a_job(self) -> bool:
+        """Whether its answer permits user code to run."""
+        if isinstance(self.request, StartRequest):
+            return True
+        return self.request.method == "PATCH" and _RUN.fullmatch(self.request.target) is not None
 
 
 class ExecutionApi:
     """Answers supervisors.
 
     :param stop_reason: returns why a job must not go on; None while it may.
+    :param permitted: told when a job may start: when that was asked, in seconds since boot.
     """
 
-    def __init__(self, held: HeldJobs, link: Link, stop_reason: Callable[[JobId], str | None]) -> None:
+    def __init__(
+        self,
+        held: HeldJobs,
+        link: Link,
+        *,
+        stop_reason: Callable[[JobId], str | None],
+        permitted: Callable[[float], None],
+    ) -> None:
         self._held = held
         self._link = link
         self._stop_reason = stop_reason
-        self._waiting: dict[str, tuple[ApiRequest | StartRequest, asyncio.Future[ApiResponse]]] = {}
+        self._permitted = permitted
+        self._waiting: dict[str, _Call] = {}
         self._server: asyncio.Server | None = None
         self._state = ServerState()
 
@@ -92,8 +121,8 @@ class ExecutionApi:
         if self._server is None:
             return
         self._server.close()
-        for waiting in list(self._waiting.values()):
-            waiting[1].cancel()
+        for call in list(self._waiting.values()):
+            call.answer.cancel()
         for protocol in list(self._state.connections):
             transport = getattr(protocol, "transport", None)
             if transport is not None:
@@ -108,21 +137,24 @@ class ExecutionApi:
 
     def answered(self, response: ApiResponse) -> None:
         """Take the answer to a call."""
-        waiting = self._waiting.get(response.request_id)
-        if waiting is not None and not waiting[1].done():
-            waiting[1].set_result(response)
+        call = self._waiting.get(response.request_id)
+        if call is None or call.answer.done():
+            return
+        if call.starts_a_job and call.sent_at is not None and response.status < HTTPStatus.BAD_REQUEST:
+            self._permitted(call.sent_at)
+        call.answer.set_result(response)
 
     def resend(self) -> None:
         """Send again whatever is not answered: the connection is a new one."""
-        for request, answer in list(self._waiting.values()):
-            if not answer.done():
-                self._link.send_request(request)
+        for call in list(self._waiting.values()):
+            if not call.answer.done():
+                self._send(call)
 
     def forget(self, job_id: JobId) -> None:
         """Give up the calls of a job that has ended."""
-        for request, answer in list(self._waiting.values()):
-            if request.job_id == job_id:
-                answer.cancel()
+        for call in list(self._waiting.values()):
+            if call.request.job_id == job_id:
+                call.answer.cancel()
 
     # ------------------------------------------------------------ the supervisors' side
 
@@ -168,26 +200,28 @@ class ExecutionApi:
 
     async def _ask_centre(self, request: ApiRequest | StartRequest) -> ApiResponse:
         request_id = request.request_id
-        waiting = self._waiting.get(request_id)
-        if waiting is not None:
-            # The supervisor lost its connection to us and asks again.
-            answer = waiting[1]
-        else:
-            answer = asyncio.get_running_loop().create_future()
-            self._waiting[request_id] = (request, answer)
-            answer.add_done_callback(lambda _: self._waiting.pop(request_id, None))
+        call = self._waiting.get(request_id)
+        # There is one when the supervisor lost its connection to us and asks again.
+        if call is None:
+            call = self._waiting[request_id] = _Call(request, asyncio.get_running_loop().create_future())
+            call.answer.add_done_callback(lambda _: self._waiting.pop(request_id, None))
             if self._link.ready:
-                try:
-                    self._link.send_request(request)
-                except MessageTooLarge as error:
-                    answer.cancel()
-                    return problem(request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", str(error))
+                self._send(call)
         try:
-            return await asyncio.shield(answer)
+            return await asyncio.shield(call.answer)
         except asyncio.CancelledError:
-            if not answer.cancelled():
+            if not call.answer.cancelled():
                 raise
             return problem(request_id, HTTPStatus.GONE, "stopped", "the job has ended on this worker")
+
+    def _send(self, call: _Call) -> None:
+        if call.sent_at is None:
+            call.sent_at = boottime()
+        try:
+            self._link.send_request(call.request)
+        except MessageTooLarge as error:
+            status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            call.answer.set_result(problem(call.request.request_id, status, "too_large", str(error)))
 
 
 def _listener(path: Path) -> socket.socket:

@@ -25,6 +25,7 @@ from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
     boot_id,
     boottime,
+    kill_orphans,
     kill_tree,
     redirect_output,
     signal_process,
@@ -139,7 +140,10 @@ class Launcher:
                 return
             if pid == 0:
                 return
-            self._children.pop(pid, None)
+            supervisor = self._children.pop(pid, None)
+            if status and supervisor is not None:
+                # It was killed, so its task was not. The worker that would see to that may be dead.
+                kill_orphans(supervisor)
             self._report(exited=pid, code=os.waitstatus_to_exitcode(status))
 
     def _report(self, **document: Any) -> None:

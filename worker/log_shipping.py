@@ -18,6 +18,7 @@ from edge_mqtt.broker_bridge.protocol.messages import LogChunk, LogPosition
 from edge_mqtt.worker.core.jobs import HeldByUs
 from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, LogCursor
 from edge_mqtt.worker.link import Link
+from edge_mqtt.worker.log_file import LogFile
 
 log = logging.getLogger(__name__)
 
@@ -29,26 +30,36 @@ LOOK_S: Final = 0.05
 class _Log:
     """One job's log."""
 
-    path: Path
+    file: LogFile
+    #: Where the job's first byte stands in the file; below 0 when the file has been cut off since.
     base: int
     cursor: LogCursor = field(default_factory=LogCursor)
     #: Bytes of the whole log once the job has ended.
     final_size: int | None = None
 
     def size(self) -> int:
+        """Return the bytes that the log has, those included that the file has lost."""
         if self.final_size is not None:
             return self.final_size
-        try:
-            return max(0, self.path.stat().st_size - self.base)
-        except OSError:
-            return 0
+        size = self.file.size()
+        return self.cursor.sent + size if self._is_cut(size) else size - self.base
+
+    def is_cut(self) -> bool:
+        """Tell whether the file has become shorter than what was shipped of it."""
+        return self._is_cut(self.file.size())
+
+    def start_over(self) -> None:
+        """Take what a shortened file has now for what comes next."""
+        self.base = -self.cursor.sent
 
     def read(self, length: int) -> bytes:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.pread(descriptor, length, self.base + self.cursor.sent)
-        finally:
-            os.close(descriptor)
+        body = self.file.read(length, self.base + self.cursor.sent)
+        if self.final_size is not None:
+            self.file.let_go()
+        return body
+
+    def _is_cut(self, size: int) -> bool:
+        return not 0 <= self.base + self.cursor.sent <= size
 
 
 class LogShipper:
@@ -67,7 +78,7 @@ class LogShipper:
         if path is None or job.job_id in self._logs:
             return
         final = None if job.result is None else job.result.log_size
-        self._logs[job.job_id] = _Log(path=path, base=job.log_base, final_size=final)
+        self._logs[job.job_id] = _Log(file=LogFile(path), base=job.log_base, final_size=final)
         self._wake.set()
 
     def ended(self, job: HeldByUs) -> None:
@@ -75,11 +86,19 @@ class LogShipper:
         shipped = self._logs.get(job.job_id)
         if shipped is not None and job.result is not None:
             shipped.final_size = job.result.log_size
+            shipped.file.let_go()
             self._wake.set()
+
+    def size(self, job_id: JobId) -> int:
+        """Return the bytes that the log of a job has now, those included that its file has lost; 0 without a log."""
+        shipped = self._logs.get(job_id)
+        return 0 if shipped is None else shipped.size()
 
     def forget(self, job_id: JobId) -> None:
         """Stop shipping a job's log."""
-        self._logs.pop(job_id, None)
+        shipped = self._logs.pop(job_id, None)
+        if shipped is not None:
+            shipped.file.close()
 
     def stored(self, job_id: JobId) -> bool:
         """Tell whether the centre has the whole log of a job that has ended."""
@@ -101,20 +120,26 @@ class LogShipper:
 
     async def run(self) -> None:
         """Ship for ever. Sleeps while there is nothing to ship and nothing runs."""
-        while True:
-            self._wake.clear()
-            if self._link.ready:
-                self.ship()
-            watching = self._link.ready and any(
-                shipped.final_size is None or shipped.cursor.acked < shipped.final_size
-                for shipped in self._logs.values()
-            )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S if watching else None):
-                    await self._wake.wait()
-                if watching:
-                    # Acknowledgements come in bursts: one round for all of them.
-                    await asyncio.sleep(0)
+        try:
+            while True:
+                await self._round()
+        finally:
+            for shipped in self._logs.values():
+                shipped.file.close()
+
+    async def _round(self) -> None:
+        self._wake.clear()
+        if self._link.ready:
+            self.ship()
+        watching = self._link.ready and any(
+            shipped.final_size is None or shipped.cursor.acked < shipped.final_size for shipped in self._logs.values()
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S if watching else None):
+                await self._wake.wait()
+            if watching:
+                # Acknowledgements come in bursts: one round for all of them.
+                await asyncio.sleep(0)
 
     def ship(self) -> None:
         """Send what the windows allow, a chunk of every log in turn."""
@@ -141,6 +166,16 @@ class LogShipper:
         if length == 0:
             return 0
         try:
+            if shipped.is_cut():
+                if cursor.in_flight:
+                    # Of the old file, and it may have to be sent again.
+                    return 0
+                shipped.start_over()
+                log.warning(
+                    "the log file of %s was cut off: what it has now is shipped after what it had",
+                    job_id,
+                    extra={"action": "log_cut", "job_id": job_id, "offset": cursor.sent},
+                )
             body = shipped.read(length)
         except OSError as error:
             log.warning("log of %s cannot be read: %s", job_id, error.strerror, extra={"action": "log_unreadable"})

@@ -50,13 +50,21 @@ class PresenceLoop:
         self._queues = queues
         self._state = state
         self._interval_s = 20.0
+        #: What the centre said last; None before its first word.
         self._offline_grace_s: float | None = None
+        #: It has said so on this connection.
+        self._welcomed = False
         self._kill_grace_s = 10.0
         self._sequence = 0
         #: When the presences of this connection were sent, by their sequence.
         self._sent: OrderedDict[int, float] = OrderedDict()
         self._lease_file = lease_file(runs.plan.runs_dir)
         self._lease = Lease.from_json(_read(self._lease_file))
+        #: When that was sent which the lease counts from.
+        self._confirmed_at = 0.0
+        self._busy = bool(held.with_process())
+        #: Since when there is always a process; one of a worker before us has the lease that it left.
+        self._busy_since = 0.0
         self._wake = asyncio.Event()
         #: There is nothing to say until a job comes.
         self._quiet = False
@@ -68,6 +76,8 @@ class PresenceLoop:
         """Introduce ourselves on a new connection."""
         self._sequence = 0
         self._sent.clear()
+        # The bridge may have been started again with another grace: a confirmation counts once it has said which.
+        self._welcomed = False
         self._send()
 
     def changed(self) -> None:
@@ -81,6 +91,7 @@ class PresenceLoop:
         """Take over what the centre wants; being welcomed also confirms the first presence."""
         self._interval_s = welcome.presence_interval_s
         self._offline_grace_s = welcome.offline_grace_s
+        self._welcomed = True
         self._kill_grace_s = welcome.kill_grace_s
         self._confirm(0)
         self._wake.set()
@@ -89,6 +100,14 @@ class PresenceLoop:
         """Count the lease from a presence that the centre has."""
         if (ack.incarnation, ack.connection) == (self._link.address.incarnation, self._link.connection):
             self._confirm(ack.sequence)
+
+    def permitted(self, asked_at: float) -> None:
+        """Count the lease from the question whether a job may start, which the centre has answered with yes.
+
+        :param asked_at: when it was sent, in seconds since boot.
+        """
+        if self._offline_grace_s is not None:
+            self._grant(asked_at, self._offline_grace_s)
 
     def farewell(self) -> None:
         """Say that we are going."""
@@ -118,7 +137,7 @@ class PresenceLoop:
         """Stop the running jobs when the lease ends."""
         while True:
             await self._held.until(lambda held: bool(held.with_process()))
-            lease = self._lease
+            lease = self._valid_lease()
             left = LEASE_LOOK_S if lease is None else lease.stop_at - boottime()
             if lease is not None and left <= 0:
                 self._stop_all(lease)
@@ -133,7 +152,17 @@ class PresenceLoop:
 
     # ------------------------------------------------------------ parts
 
+    def _valid_lease(self) -> Lease | None:
+        """Return the lease; None while the processes are new and the centre has permitted none to start.
+
+        An idle worker says nothing, so that its lease ends with nothing to stop.
+        """
+        return self._lease if self._confirmed_at >= self._busy_since else None
+
     def _held_changed(self) -> None:
+        before, self._busy = self._busy, bool(self._held.with_process())
+        if self._busy and not before:
+            self._busy_since = boottime()
         if self._quiet:
             self._wake.set()
 
@@ -158,19 +187,21 @@ class PresenceLoop:
 
     def _confirm(self, sequence: int) -> None:
         sent_at = self._sent.get(sequence)
-        if sent_at is None or self._offline_grace_s is None:
+        if sent_at is not None and self._offline_grace_s is not None and self._welcomed:
+            self._grant(sent_at, self._offline_grace_s)
+
+    def _grant(self, sent_at: float, offline_grace_s: float) -> None:
+        if sent_at < self._confirmed_at:
             return
-        lease = Lease.granted(
-            confirmed_at=sent_at, offline_grace_s=self._offline_grace_s, kill_grace_s=self._kill_grace_s
-        )
-        if self._lease is None or lease.stop_at > self._lease.stop_at:
-            self._lease = lease
-            # For the launcher, which guards it when we are dead, and for a restarted worker. Not synced to the disk:
-            # after a loss of power there is nothing left to stop.
-            try:
-                write_atomically(self._lease_file, lease.to_json(), durable=False)
-            except OSError as error:
-                log.warning("the lease cannot be written: %s", error.strerror, extra={"action": "lease_unwritable"})
+        lease = Lease.granted(confirmed_at=sent_at, offline_grace_s=offline_grace_s, kill_grace_s=self._kill_grace_s)
+        # The later confirmation counts, not the longer lease: the centre may grant less than it did.
+        self._confirmed_at, self._lease = sent_at, lease
+        # For the launcher, which guards it when we are dead, and for a restarted worker. Not synced to the disk:
+        # after a loss of power there is nothing left to stop.
+        try:
+            write_atomically(self._lease_file, lease.to_json(), durable=False)
+        except OSError as error:
+            log.warning("the lease cannot be written: %s", error.strerror, extra={"action": "lease_unwritable"})
 
 
 def _read(path: Path) -> bytes:

@@ -39,14 +39,13 @@ class Reporter:
 
     async def finished(self, job: HeldByUs, outcome: RunOutcome) -> None:
         """Store and report a job's end."""
-        size = max(0, self._plan.log_file_size(job) - job.log_base) if job.state is JobState.LAUNCHED else 0
         result = Finished(
             job_id=job.job_id,
             fence=job.fence,
             exit_code=outcome.exit_code,
             signal=outcome.signal,
             error=outcome.error,
-            log_size=size,
+            log_size=self._logs.size(job.job_id),
             started_at=outcome.started_at,
             ended_at=outcome.ended_at,
         )

@@ -25,6 +25,7 @@ from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
     boot_id,
     create_exclusively,
+    kill_orphans,
     kill_tree,
     signal_process,
     start_time,
@@ -233,6 +234,15 @@ class Runs:
         try:
             outcome = RunOutcome.from_json(self.plan.files(job).outcome.read_bytes())
         except (OSError, ValueError):
+            # It was killed, so its task was not, which would run beside the next try. The launcher may be gone too.
+            orphans = await asyncio.to_thread(kill_orphans, run.identity)
+            if orphans:
+                log.warning(
+                    "%s: killed %d processes that its supervisor left",
+                    describe(job),
+                    orphans,
+                    extra={"action": "orphans_killed", "job_id": job.job_id},
+                )
             if run.ours:
                 code = await self.launcher.exit_code(run.identity.pid, EXIT_CODE_WAIT_S)
                 if code:

@@ -73,11 +73,17 @@ def descendants(pid: int) -> list[psutil.Process]:
     found: dict[int, psutil.Process] = {}
     with contextlib.suppress(psutil.Error):
         found = {child.pid: child for child in psutil.Process(pid).children(recursive=True)}
+    return list((found | {process.pid: process for process in _session(pid)}).values())
+
+
+def _session(pid: int) -> list[psutil.Process]:
+    """Return the processes of the session that ``pid`` leads or led, without itself."""
+    found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.pid != pid and os.getsid(process.pid) == pid:
-                found[process.pid] = process
-    return list(found.values())
+                found.append(process)
+    return found
 
 
 def signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
@@ -98,6 +104,20 @@ def kill_tree(identity: ProcessIdentity) -> None:
     for process in below:
         with contextlib.suppress(psutil.Error, ProcessLookupError):
             process.kill()
+
+
+def kill_orphans(identity: ProcessIdentity) -> int:
+    """Kill what a supervisor that is dead has left behind; return how many processes there were.
+
+    Its session tells: the kernel gives out no pid that a session still has as its id.
+    """
+    if identity.boot != boot_id() or start_time(identity.pid) is not None:
+        return 0
+    orphans = _session(identity.pid)
+    for process in orphans:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    return len(orphans)
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool) -> None:

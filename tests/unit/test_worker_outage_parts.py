@@ -16,11 +16,22 @@ import pytest
 
 from edge_mqtt.broker_bridge.protocol import codec
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, PresenceAck, Welcome, WorkerState
+from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+from edge_mqtt.broker_bridge.protocol.messages import (
+    ApiRequest,
+    ApiResponse,
+    JobSpec,
+    PresenceAck,
+    StartRequest,
+    Welcome,
+    WorkerState,
+    WorkloadType,
+)
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
 from edge_mqtt.broker_bridge.transport.port import MessageChannel
-from edge_mqtt.worker.core.lease import MARGIN_S, Lease
+from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.lease import Lease
 from edge_mqtt.worker.execution_api import ExecutionApi
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link, WorkerAddress
@@ -72,6 +83,12 @@ def play(tmp_path: Path, spool: Spool, scenario: Callable[[Link, PresenceLoop], 
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
+async def launch(held: HeldJobs) -> None:
+    spec = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={})
+    job = HeldByUs(spec=spec, fence=Fence(1), state=JobState.LAUNCHED, secret="s")
+    await held.change(job.job_id, lambda _: job)
+
+
 def welcome(link: Link, offline_grace_s: float) -> Welcome:
     return Welcome(
         incarnation=ADDRESS.incarnation,
@@ -97,12 +114,12 @@ def test_lease_is_of_the_grace_that_the_centre_grants_now(tmp_path: Path, spool:
     async def scenario(link: Link, presence: PresenceLoop) -> None:
         presence.connected()
         presence.welcomed(welcome(link, 900.0))
-        assert seconds_left(tmp_path) == pytest.approx(900.0 - KILL_GRACE_S - MARGIN_S, abs=5)
+        assert seconds_left(tmp_path) == pytest.approx(900.0 - KILL_GRACE_S - LEASE_MARGIN_S, abs=5)
         # The bridge was started again with a shorter one. Its confirmation may overtake its welcome.
         presence.connected()
         presence.confirmed(ack(link, 0))
         presence.welcomed(welcome(link, 60.0))
-        assert seconds_left(tmp_path) == pytest.approx(60.0 - KILL_GRACE_S - MARGIN_S, abs=5)
+        assert seconds_left(tmp_path) == pytest.approx(60.0 - KILL_GRACE_S - LEASE_MARGIN_S, abs=5)
 
     play(tmp_path, spool, scenario)
 
@@ -117,6 +134,40 @@ def test_lease_is_not_shortened_by_the_confirmation_of_an_earlier_presence(tmp_p
         latest = lease_file(tmp_path).read_bytes()
         presence.confirmed(ack(link, 0))
         assert lease_file(tmp_path).read_bytes() == latest
+
+    play(tmp_path, spool, scenario)
+
+
+@pytest.mark.parametrize("permitted", [True, False])
+def test_job_of_a_worker_that_was_idle_has_the_lease_of_its_own_permission(
+    tmp_path: Path, spool: Spool, permitted: bool
+) -> None:
+    async def scenario(link: Link, presence: PresenceLoop) -> None:
+        presence.connected()
+        presence.welcomed(welcome(link, 900.0))
+        # An idle worker says nothing: this lease ends one day, when there is nothing to stop.
+        assert presence._valid_lease() is not None
+        await launch(presence._held)
+        assert presence._valid_lease() is None
+        asked_at = boottime()
+        if permitted:
+            presence.permitted(asked_at)
+        else:
+            presence.confirmed(ack(link, 0))
+        lease = presence._valid_lease()
+        expected = asked_at + 900.0 - KILL_GRACE_S - LEASE_MARGIN_S
+        assert (None if lease is None else lease.stop_at) == (expected if permitted else None)
+
+    play(tmp_path, spool, scenario)
+
+
+def test_restarted_worker_goes_by_the_lease_that_its_running_jobs_had(tmp_path: Path, spool: Spool) -> None:
+    left = Lease(stop_at=1.0, kill_at=2.0)
+    lease_file(tmp_path).write_bytes(left.to_json())
+    asyncio.run(launch(HeldJobs(spool)))
+
+    async def scenario(_: Link, presence: PresenceLoop) -> None:
+        assert presence._valid_lease() == left
 
     play(tmp_path, spool, scenario)
 
@@ -144,7 +195,7 @@ def test_call_that_is_too_large_is_refused_whether_or_not_it_waited_for_the_link
     async def scenario() -> None:
         async with connected_link() as link:
             held = HeldJobs(spool)
-            api = ExecutionApi(held, link, lambda _: None)
+            api = ExecutionApi(held, link, stop_reason=lambda _: None, permitted=lambda _: None)
             link.ready = ready
             waiting = asyncio.create_task(api._ask_centre(large_call(300_000)))
             await asyncio.sleep(0)
@@ -154,6 +205,38 @@ def test_call_that_is_too_large_is_refused_whether_or_not_it_waited_for_the_link
             held.close()
         assert response.status == 413
         assert b"over the limit of 200000 bytes" in response.body
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "permits"),
+    [
+        (large_call(10).model_copy(update={"method": "PATCH", "target": "task-instances/x/run"}), 200, True),
+        (large_call(10).model_copy(update={"method": "PATCH", "target": "task-instances/x/run"}), 409, False),
+        (large_call(10), 200, False),
+        (StartRequest(request_id="r", job_id=JobId("j"), fence=Fence(1)), 200, True),
+    ],
+)
+def test_permission_to_start_counts_from_when_it_was_asked_for_first(
+    spool: Spool, request_: ApiRequest | StartRequest, status: int, permits: bool
+) -> None:
+    permitted: list[float] = []
+
+    async def scenario() -> None:
+        async with connected_link() as link:
+            held = HeldJobs(spool)
+            api = ExecutionApi(held, link, stop_reason=lambda _: None, permitted=permitted.append)
+            link.ready = True
+            waiting = asyncio.create_task(api._ask_centre(request_))
+            await asyncio.sleep(0)
+            asked_by = boottime()
+            api.resend()
+            api.answered(ApiResponse(request_id="r", status=status))
+            api.answered(ApiResponse(request_id="r", status=status))
+            assert (await waiting).status == status
+            held.close()
+        assert [asked_at <= asked_by for asked_at in permitted] == [True] * permits
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
 

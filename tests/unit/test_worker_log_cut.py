@@ -1,0 +1,192 @@
+"""A log file that is cut off or moved away while it is shipped: the centre goes on with what comes, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_mqtt.broker_bridge.protocol.codec import Decoder
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, LogChunk, LogPosition, WorkloadType
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
+from edge_mqtt.broker_bridge.transport.port import MessageChannel
+from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.link import Link, WorkerAddress
+from edge_mqtt.worker.log_shipping import LogShipper
+
+JOB_ID = JobId("j")
+ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
+SPEC = JobSpec(job_id=JOB_ID, type=WorkloadType.TASK, queue="q", log_path="task.log", workload={})
+LAUNCHED = HeldByUs(spec=SPEC, fence=Fence(1), state=JobState.LAUNCHED)
+
+
+class Scene:
+    """A shipper and a centre that stores what comes at its offset."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "task.log"
+        self.stored = bytearray()
+        self._decoder = Decoder()
+        broker = MemoryBroker()
+        broker.subscribe([ADDRESS.topics.log(ADDRESS.name, JOB_ID)], self._received)
+        link = Link(MessageChannel(MemoryTransport(broker, "worker:w")), ADDRESS)
+        link.start()
+        link.ready = True
+        self.shipper = LogShipper(link, lambda _: self.path)
+
+    def _received(self, topic: str, payload: bytes) -> None:
+        chunk = self._decoder.feed(topic, payload)
+        assert isinstance(chunk, LogChunk)
+        if chunk.offset <= len(self.stored):
+            self.stored[chunk.offset : chunk.offset + len(chunk.body)] = chunk.body
+
+    def write(self, data: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(data)
+
+    def acknowledge(self) -> None:
+        self.shipper.acknowledge(JOB_ID, len(self.stored))
+
+    def ship(self, *, acknowledged: bool = True) -> bytes:
+        """Ship what there is; return what the centre has then."""
+        self.shipper.ship()
+        if acknowledged:
+            self.acknowledge()
+        return bytes(self.stored)
+
+    def end(self) -> int:
+        """End the job; return the size of its log."""
+        size = self.shipper.size(JOB_ID)
+        result = Finished(job_id=JOB_ID, fence=Fence(1), exit_code=0, log_size=size)
+        self.shipper.ended(replace(LAUNCHED, state=JobState.FINISHED, result=result))
+        return size
+
+
+def play(folder: Path, scenario: Callable[[Scene], None], *, log_base: int = 0) -> None:
+    async def run() -> None:
+        scene = Scene(folder)
+        if log_base:
+            scene.write(b"b" * log_base)
+        scene.shipper.follow(replace(LAUNCHED, log_base=log_base))
+        scenario(scene)
+        scene.shipper.forget(JOB_ID)
+
+    asyncio.run(run())
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("log_base", [0, 100])
+def test_what_is_written_after_a_cut_comes_after_what_was_shipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, log_base: int
+) -> None:
+    def scenario(scene: Scene) -> None:
+        scene.write(b"before\n")
+        assert scene.ship() == b"before\n"
+        os.truncate(scene.path, 0)
+        scene.write(b"after\n")
+        assert scene.ship() == b"before\nafter\n"
+        scene.write(b"later\n")
+        assert scene.ship() == b"before\nafter\nlater\n"
+        os.truncate(scene.path, 0)
+        scene.write(b"again\n")
+        assert scene.ship() == b"before\nafter\nlater\nagain\n"
+        assert scene.end() == len(scene.stored)
+        assert scene.shipper.stored(JOB_ID)
+
+    with caplog.at_level(logging.WARNING):
+        play(tmp_path, scenario, log_base=log_base)
+    assert caplog.text.count("was cut off") == 2
+
+
+def test_log_that_was_cut_before_anything_of_it_was_shipped_loses_nothing_that_is_there(tmp_path: Path) -> None:
+    def scenario(scene: Scene) -> None:
+        os.truncate(scene.path, 0)
+        scene.write(b"after\n")
+        assert scene.ship() == b"after\n"
+
+    play(tmp_path, scenario, log_base=100)
+
+
+def test_end_of_a_cut_log_that_is_shipped_after_the_job_s_end_is_not_lost(tmp_path: Path) -> None:
+    def scenario(scene: Scene) -> None:
+        scene.write(b"before\n")
+        scene.ship(acknowledged=False)
+        os.truncate(scene.path, 0)
+        scene.write(b"after\n")
+        assert scene.end() == len(b"before\nafter\n")
+        # What is on its way may have to be sent again: the new bytes wait until its fate is known.
+        assert scene.ship() == b"before\n"
+        assert not scene.shipper.stored(JOB_ID)
+        assert scene.ship() == b"before\nafter\n"
+        assert scene.shipper.stored(JOB_ID)
+
+    play(tmp_path, scenario)
+
+
+def test_bytes_that_were_lost_on_the_way_and_then_on_the_disk_hold_nothing_up(tmp_path: Path) -> None:
+    def scenario(scene: Scene) -> None:
+        scene.write(b"before\n")
+        scene.ship()
+        scene.write(b"lost on the way\n")
+        scene.ship(acknowledged=False)
+        del scene.stored[len(b"before\n") :]
+        os.truncate(scene.path, 0)
+        scene.write(b"after\n")
+        scene.shipper.resume([LogPosition(job_id=JOB_ID, offset=len(scene.stored))])
+        assert scene.ship() == b"before\nafter\n"
+        assert scene.end() == len(scene.stored)
+        assert scene.shipper.stored(JOB_ID)
+
+    play(tmp_path, scenario)
+
+
+def test_log_that_is_moved_away_is_shipped_from_where_it_is(tmp_path: Path) -> None:
+    def scenario(scene: Scene) -> None:
+        scene.write(b"before\n")
+        scene.ship()
+        with scene.path.open("ab") as writer:
+            scene.path.rename(tmp_path / "task.log.1")
+            writer.write(b"after\n")
+        assert scene.ship() == b"before\nafter\n"
+        with (tmp_path / "task.log.1").open("ab") as writer:
+            writer.write(b"last\n")
+        assert scene.end() == len(b"before\nafter\nlast\n")
+        assert scene.ship() == b"before\nafter\nlast\n"
+        assert scene.shipper.stored(JOB_ID)
+
+    play(tmp_path, scenario)
+
+
+def test_ended_logs_are_not_held_open(tmp_path: Path) -> None:
+    def scenario(scene: Scene) -> None:
+        held_open = open_descriptors()
+        scene.write(b"before\n")
+        scene.ship()
+        assert open_descriptors() == held_open + 1
+        scene.write(b"after\n")
+        scene.end()
+        assert scene.ship() == b"before\nafter\n"
+        assert open_descriptors() == held_open
+
+    play(tmp_path, scenario)
+
+
+def test_log_that_is_gone_when_its_job_has_ended_is_given_up(tmp_path: Path) -> None:
+    def scenario(scene: Scene) -> None:
+        scene.write(b"before\n")
+        assert scene.end() == len(b"before\n")
+        scene.path.unlink()
+        assert scene.ship() == b""
+        assert scene.shipper.stored(JOB_ID)
+
+    play(tmp_path, scenario)

@@ -1,0 +1,46 @@
+"""One task's log file, read by offset while somebody else writes it, and cuts it off or moves it away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+
+class LogFile:
+    """The file at ``path``; held open while it grows, so that it is still the same one when it has been renamed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+
+    def size(self) -> int:
+        """Return its size in bytes; 0 while there is none."""
+        try:
+            return os.fstat(self._opened()).st_size
+        except OSError:
+            return 0
+
+    def read(self, length: int, position: int) -> bytes:
+        """Return at most ``length`` bytes from ``position`` on.
+
+        :raises OSError: it is gone or cannot be read.
+        """
+        return os.pread(self._opened(), length, position)
+
+    def let_go(self) -> None:
+        """Hold it open no longer, unless it has been moved away and could not be found again."""
+        with contextlib.suppress(OSError):
+            if self._descriptor >= 0 and os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+                self.close()
+
+    def close(self) -> None:
+        """Hold it open no longer."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _opened(self) -> int:
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptor
