@@ -57,7 +57,9 @@ def central_config(home: Path, *, ports: Ports, executor: str, bridge_url: str, 
                 "simple_auth_manager_users": "admin:admin",
                 "simple_auth_manager_passwords_file": str(home / "passwords.json"),
             },
-            "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}"},
+            # SQLite has one writer at a time, and five parts of Airflow want to be it. On a slow disk its default of
+            # five seconds is too short a wait, and Airflow's services end when it is over.
+            "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=60"},
             "logging": {"base_log_folder": str(home / "logs")},
             "api": {"host": HOST, "port": str(ports.ui), "base_url": f"http://{HOST}:{ports.ui}"},
             # A machine of two cores does everything here: one parser is enough, and new files are looked for often.
