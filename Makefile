@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit bench chaos lock
+.PHONY: venv demo test lint unit bench chaos outages simulate lock
 
 venv: $(VENV)/.ready
 
@@ -28,6 +28,14 @@ unit: venv
 # Where the time goes between Airflow's queue and the first line of user code, and how live logs are.
 bench: venv
 	$(BIN)/python -m tests.benchmarks.latency
+
+# Long outages, crashes of workers, cancels and large things on a whole system, with the times scaled down.
+outages: venv
+	$(BIN)/python -m pytest tests/outages
+
+# The pure cores over a simulated network and clock: make simulate SEEDS=1000
+simulate: venv
+	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),200)
 
 # Kills and cuts at random while a real system works, on PostgreSQL (Debian: postgresql): make chaos MINUTES=10 SEED=7
 chaos: venv

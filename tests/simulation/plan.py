@@ -1,0 +1,134 @@
+"""What one seed stands for: who is there, what they do, how the network behaves and what goes wrong."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Final
+
+from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
+from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+
+#: The design's durations, made short so that every one of them is outlived many times in a run. Seconds.
+GRACE_S: Final = 100.0
+KILL_GRACE_S: Final = 10.0
+PRESENCE_S: Final = 5.0
+KEEP_ALIVE_S: Final = 10.0
+#: What the centre gives a silent worker, as the bridge's settings work it out.
+LEASE_S: Final = GRACE_S + PRESENCE_S + KILL_GRACE_S + LEASE_MARGIN_S
+#: Outages up to this long must not be noticed by any task: the grace, but for the time that a worker may need to
+#: connect again and to be answered over a slow wire.
+SHORT_OUTAGE_S: Final = GRACE_S - 15.0
+#: An outage is over when everything has worked for this long.
+CALM_S: Final = 25.0
+#: Trouble lasts this long, then everything heals.
+TROUBLE_S: Final = 400.0
+#: Everything must have come to its end this long after everything healed.
+HEALING_S: Final = 900.0
+#: What an answer is that could not be stored.
+UNAVAILABLE: Final = "the ledger takes nothing"
+#: How much of the time an untidy broker does what it should with a message.
+BROKER_TRUST: Final = 0.94
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Manners:
+    """How the network treats messages."""
+
+    #: In order and complete while a connection lasts.
+    tidy: bool
+    #: Seconds that a slow packet takes at most.
+    slow_s: float = 3.0
+    #: How often a message that outlived its connection is delivered all the same.
+    outlives: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """One task or callback, and all that it will do."""
+
+    number: int
+    #: When Airflow schedules it.
+    at: float
+    callback: bool
+    slots: int
+    priority: int
+    #: What its user code does, in order: ("log", bytes), ("sleep", seconds), ("call", 0).
+    script: tuple[tuple[str, float], ...]
+    exit_code: int
+    #: Its user code defers once, which ends its first job.
+    defers: bool
+    #: Its supervisor ends on SIGTERM.
+    obeys: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything that is decided before the run begins."""
+
+    seed: int
+    workers: int
+    executors: int
+    concurrency: int
+    work: tuple[Work, ...]
+    manners: Manners
+    #: Faults that may happen, and how many seconds lie between two of them on average.
+    faults: tuple[str, ...]
+    pause_s: float
+    #: How often a program dies in the middle of a step, by its kind.
+    deadly: dict[str, float] = field(hash=False)
+    settings: DispatchSettings = field(hash=False)
+
+
+FAULTS: Final = (
+    *("cut", "silence", "silence", "kill worker", "kill bridge", "kill executor", "reboot", "oom"),
+    *("api down", "ledger full", "revoke", "clear", "rogue", "long outage", "bridge away"),
+)
+
+
+def plan_of(seed: int) -> Plan:
+    """Return the plan of a seed. Each plan leaves some faults out, so that the others are seen undisturbed."""
+    chance = random.Random(f"plan {seed}")
+    tidy = chance.random() < 0.7
+    faults = tuple(fault for fault in FAULTS if chance.random() < 0.45)
+    work = tuple(_work(chance, number) for number in range(chance.randint(3, 10)))
+    return Plan(
+        seed=seed,
+        workers=chance.randint(1, 3),
+        executors=chance.randint(1, 2),
+        concurrency=chance.choice([1, 2, 4]),
+        work=work,
+        manners=Manners(tidy=tidy, outlives=0.0 if tidy else 0.2),
+        faults=faults,
+        pause_s=chance.choice([6.0, 15.0, 40.0]),
+        deadly={kind: chance.choice([0.0, 0.0, 0.002, 0.01]) for kind in ("bridge", "worker", "executor")},
+        settings=DispatchSettings(
+            offline_grace_s=LEASE_S,
+            kill_grace_s=KILL_GRACE_S,
+            presence_interval_s=PRESENCE_S,
+            settle_s=chance.choice([15.0, 30.0]),
+            refusal_pause_s=2.0,
+            remembered_jobs=chance.choice([0, 2, 4096]),
+        ),
+    )
+
+
+def _work(chance: random.Random, number: int) -> Work:
+    callback = chance.random() < 0.2
+    steps: list[tuple[str, float]] = []
+    for _ in range(chance.randint(1, 6)):
+        steps.append(("log", float(chance.choice([1, 40, 300, 5_000]))))
+        steps.append(("sleep", chance.choice([0.1, 2.0, 10.0, 40.0])))
+        if chance.random() < 0.4:
+            steps.append(("call", 0.0))
+    return Work(
+        number=number,
+        at=chance.uniform(0.0, TROUBLE_S * 0.8),
+        callback=callback,
+        slots=chance.choice([1, 1, 1, 2, 3]),
+        priority=chance.randint(1, 2),
+        script=tuple(steps),
+        exit_code=0 if chance.random() < 0.85 else 1,
+        defers=not callback and chance.random() < 0.25,
+        obeys=chance.random() < 0.5,
+    )

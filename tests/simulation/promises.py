@@ -1,0 +1,170 @@
+"""The five promises, checked while everything happens and once more when all is quiet."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import LogSelector, Outcome, WorkloadType
+
+if TYPE_CHECKING:
+    from tests.simulation.machine import Process
+    from tests.simulation.world import World
+
+
+class PromiseBroken(AssertionError):
+    """A promise was broken; its number and how."""
+
+
+class Promises:
+    """What happened so far, as far as a promise is about it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        #: Which process began a job's user code.
+        self.started: dict[JobId, list[Process]] = defaultdict(list)
+        #: What Airflow was told, and took.
+        self.ends: dict[JobId, list[Outcome]] = defaultdict(list)
+        #: Why a job may end otherwise than its script does.
+        self.excuses: dict[JobId, list[str]] = defaultdict(list)
+        #: Jobs that Airflow took back before any bridge knew them, or that a later job took the place of.
+        self.over_in_airflow: set[JobId] = set()
+        #: Jobs whose scheduler died: nobody may have asked for their end any more when it came.
+        self.orphaned: set[JobId] = set()
+        #: Calls of user code as they reached Airflow.
+        self.calls: dict[JobId, list[int]] = defaultdict(list)
+        self._ended: set[JobId] = set()
+
+    def _broken(self, number: int, what: str) -> PromiseBroken:
+        return PromiseBroken(f"promise {number}: {what}")
+
+    def excuse(self, job_ids: Iterable[JobId], why: str) -> None:
+        """Let jobs fail from now on: something happened to them that no system could hide."""
+        for job_id in job_ids:
+            self.excuses[job_id].append(why)
+
+    # ------------------------------------------------------------ while it happens
+
+    def user_code_begins(self, process: Process) -> None:
+        """Promise 2: at most one process ever runs a job's user code."""
+        self._world.tally["user code"] += 1
+        ran = self.started[process.job_id]
+        ran.append(process)
+        if len(ran) > 1:
+            raise self._broken(2, f"{process.job_id} runs twice, as {' and '.join(str(p) for p in ran)}")
+        for other in self._of_same_try(process):
+            if other.alive:
+                raise self._broken(2, f"{process} begins while {other} still runs the same task")
+
+    def _of_same_try(self, process: Process) -> list[Process]:
+        """Return the other processes of the same task whose job Airflow believes to be over by failure."""
+        number, world = process.spec.task_id, self._world
+        return [
+            other
+            for job_id, ran in self.started.items()
+            for other in ran
+            if other is not process and other.spec.task_id == number and world.was_lost(job_id)
+        ]
+
+    def signalled(self, process: Process, why: str) -> None:
+        """Promise 4: nobody stops a running task without a cause."""
+        excused = self._is_excused(process.job_id)
+        if process.has_begun and not excused:
+            raise self._broken(4, f"{process} is stopped: {why}")
+
+    def called(self, job_id: JobId, number: int) -> None:
+        """Promise 4: calls arrive in the order in which they were made; a repeat of the last one counts once."""
+        calls = self.calls[job_id]
+        if calls and calls[-1] == number:
+            return
+        if number != len(calls):
+            raise self._broken(4, f"call {number} of {job_id} arrives after {len(calls)} others")
+        calls.append(number)
+
+    def committed(self, changed: Iterable[Job]) -> None:
+        """Promises 2 and 4: a job ends at the centre as it did on its worker, and not before."""
+        for job in changed:
+            if job.state is JobState.FINISHED and job.id not in self._ended:
+                self._ended.add(job.id)
+                self._check_end(job)
+
+    def _check_end(self, job: Job) -> None:
+        running = [process for process in self.started[job.id] if process.alive and process.has_begun]
+        if running and job.outcome is not Outcome.CANCELLED:
+            raise self._broken(2, f"{job.id} is {job.outcome} ({job.detail}) while {running[0]} runs")
+        wanted = self._world.expected(job.id)
+        if job.outcome is not wanted and not self._is_excused(job.id):
+            raise self._broken(4, f"{job.id} is {job.outcome} ({job.detail}) and not {wanted}")
+
+    def _is_excused(self, job_id: JobId) -> bool:
+        job = self._world.bridge.known(job_id)
+        if job is not None and job.worker is not None and self._world.outages.is_long(job.worker):
+            self.excuse([job_id], "its worker was out of reach for too long")
+        return bool(self.excuses[job_id])
+
+    def taken(self, job_id: JobId, outcome: Outcome) -> None:
+        """Promise 1: Airflow takes one final event of a job."""
+        self._world.tally["final event"] += 1
+        ends = self.ends[job_id]
+        ends.append(outcome)
+        if len(ends) > 1:
+            raise self._broken(1, f"Airflow takes {len(ends)} final events of {job_id}: {ends}")
+
+    def given_back(self, job_id: JobId) -> None:
+        """Promise 1: the bridge does not deny a job that it has accepted."""
+        self.over_in_airflow.add(job_id)
+        if self._world.bridge.on_disk(job_id) is not None:
+            raise self._broken(1, f"{job_id} was accepted, and is denied")
+
+    def wrote(self, worker: WorkerName, job_id: JobId, what: str) -> None:
+        """Promise 5: what a worker says counts for its own jobs only."""
+        job = self._world.bridge.known(job_id)
+        if job is None or job.worker != worker:
+            raise self._broken(5, f"{worker} writes {what} of {job_id}, which is {job and job.worker}'s")
+
+    # ------------------------------------------------------------ when all is quiet
+
+    def check_quiet(self) -> None:
+        """All promises are due."""
+        self._check_ends()
+        self._check_nothing_is_held()
+        for job in self._world.bridge.ledger.find(LogSelector(), 10_000):
+            self._check_log(job)
+
+    def _check_ends(self) -> None:
+        world = self._world
+        for job_id in world.jobs:
+            job, ends = world.bridge.on_disk(job_id), self.ends[job_id]
+            if job is None and job_id not in self.over_in_airflow | self.orphaned:
+                raise self._broken(1, f"{job_id} is lost without a trace")
+            if job is not None and (job.state is not JobState.FINISHED or not job.event_acked):
+                raise self._broken(1, f"{job_id} never ended: {job.state}, holder {job.holder}, {job.event_acked=}")
+            if not ends and job_id not in self.over_in_airflow | self.orphaned:
+                raise self._broken(1, f"Airflow never heard of the end of {job_id}")
+        for row in world.airflow.rows:
+            if row.state not in ("success", "failed") and not world.is_stranded(row):
+                raise self._broken(1, f"task {row.work.number} never ended: {row.state} as {row.job_id}")
+
+    def _check_nothing_is_held(self) -> None:
+        for machine in self._world.machines:
+            for held in machine.spool.values():
+                raise self._broken(1, f"{machine.name} still holds {held.job_id}: {held.state}, {held.result_acked=}")
+            for process in machine.living():
+                raise self._broken(2, f"{process} still runs")
+
+    def _check_log(self, job: Job) -> None:
+        """Promise 3: the central log equals the worker's, byte for byte; of a lost job, as far as it came."""
+        if job.spec.type is not WorkloadType.TASK:
+            return
+        written = self._world.written(job)
+        stored = b"" if job.log_base is None else self._world.bridge.logs.stored_bytes(job)
+        whole = job.outcome is not Outcome.LOST and job.log_size is not None
+        if (whole and stored != written) or not written.startswith(stored):
+            raise self._broken(3, f"the log of {job.id} is {_short(stored)} and not {_short(written)}")
+
+
+def _short(data: bytes) -> str:
+    return f"{len(data)} bytes ({data[:24]!r}...{data[-24:]!r})" if len(data) > 48 else repr(data)
