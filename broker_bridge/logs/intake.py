@@ -133,6 +133,9 @@ class LogIntake:
                 extra={"action": "log_refused", "worker": worker, "job_id": job_id},
             )
             return None
+        if job.state not in (JobState.RUNNING, JobState.FINISHED):
+            # It may yet be given to another worker, whose bytes must not come behind these.
+            return None
         if job.log_base is not None:
             return job
         try:

@@ -178,6 +178,19 @@ def test_a_log_waits_for_every_log_before_it_also_when_one_of_them_has_not_begun
     centre_test(tmp_path, test)
 
 
+def test_a_job_that_has_not_started_stores_nothing_because_another_worker_may_get_it(tmp_path: Path) -> None:
+    async def test(centre: Centre) -> None:
+        centre.records.put("j", 1, state=JobState.ASSIGNED)
+        centre.ship("j", 0, b"too early\n")
+        await asyncio.sleep(0.05)
+        centre.records.put("j", 1, worker=WorkerName("v"))
+        centre.ship("j", 0, b"one\n", WorkerName("v"))
+        assert await centre.acknowledged() == 4
+        assert (tmp_path / PATH).read_bytes() == b"one\n"
+
+    centre_test(tmp_path, test)
+
+
 def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intake_module, "MAX_WAITING_BYTES", 100)
 
