@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from dispatch_scene import ALICE, GRACE_S, SETTLE_S, Scene, held
 
+from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     Cancel,
     HeldJobState,
@@ -312,3 +314,8 @@ def test_a_repeated_hello_is_welcomed_again_because_the_first_welcome_may_be_los
     scene = Scene().running()
     scene.presence("w", held("j"), sequence=0)
     assert len(scene.to_worker(Welcome)) == 1
+
+
+def test_a_finished_job_that_memory_has_forgotten_is_recalled_when_its_log_arrives() -> None:
+    dispatcher = Scene().dispatcher
+    assert dispatcher.missing(events.LogOpened(job_id=JobId("old"), base=0)) == ("old",)

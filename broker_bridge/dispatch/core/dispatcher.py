@@ -111,4 +111,7 @@ def _named(event: events.Event) -> tuple[JobId, ...]:
         return event.job_ids
     if isinstance(event, events.WorkerSeen):
         return tuple(held.job_id for held in event.presence.jobs)
+    if isinstance(event, events.LogOpened):
+        # The log of a job may come long after its result.
+        return (event.job_id,)
     return ()

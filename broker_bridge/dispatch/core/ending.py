@@ -23,7 +23,8 @@ def give_back(board: Board, job: Job, *, spare: WorkerName | None = None) -> Non
     if job.cancel_reason is not None:
         finish(board, job, Outcome.CANCELLED, job.cancel_reason)
         return
-    board.put_job(replace(job, state=JobState.QUEUED, fence=Fence(job.fence + 1), worker=None, accepted=False))
+    fence = Fence(job.fence + 1)
+    board.put_job(replace(job, state=JobState.QUEUED, fence=fence, worker=None, accepted=False, log_base=None))
     if spare is not None:
         board.pause(job.id, spare)
 
