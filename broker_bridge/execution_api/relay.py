@@ -164,8 +164,9 @@ class Relay:
         if isinstance(request, StartRequest) and job is not None and job.spec.type is WorkloadType.TASK:
             return "a task begins with its run call"
         # The job counts as running from here on, but Airflow knows only when the call has been answered.
+        # Only what this call adds may it take away: a stale one must not expose the job of the rightful holder.
+        keep = request.job_id in self._silent
         self._silent.add(request.job_id)
-        granted = False
         try:
             while True:
                 try:
@@ -173,10 +174,10 @@ class Relay:
                 except LedgerError:
                     await asyncio.sleep(UNAVAILABLE_RETRY_S)
                     continue
-                granted = refusal is None and isinstance(request, ApiRequest)
+                keep = keep or (refusal is None and isinstance(request, ApiRequest))
                 return refusal
         finally:
-            if not granted:
+            if not keep:
                 self._silent.discard(request.job_id)
 
     def _held(self, worker: WorkerName, request: ApiRequest | StartRequest) -> Job | None:

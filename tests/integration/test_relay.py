@@ -359,6 +359,15 @@ async def test_airflow_gets_no_heartbeats_while_a_state_changes() -> None:
 
 
 @scenario
+async def test_a_stale_run_call_does_not_bring_heartbeats_back_to_a_task_that_has_ended() -> None:
+    held = Held(job(), refusal="the fence is 4")
+    async with api(held) as (relay, _):
+        await relay.answer(WORKER, call("PATCH", "task-instances/ti-1/state", "r1"))
+        await relay.answer(WORKER, call("PATCH", RUN, "r2", body=b"{}"))
+        assert relay.is_silent(JOB)
+
+
+@scenario
 async def test_airflow_gets_no_heartbeats_until_it_has_answered_the_run_call() -> None:
     held = Held(job(JobState.ASSIGNED))
     async with api(held) as (relay, server):
