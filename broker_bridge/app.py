@@ -19,9 +19,8 @@ from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.config import BridgeSettings
 from edge_mqtt.broker_bridge.desk import Desk
 from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
-from edge_mqtt.broker_bridge.dispatch.core.events import TaskEnded
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
+from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError, LedgerTaken
 from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.errors import ConfigurationError, StartupError
@@ -33,21 +32,18 @@ from edge_mqtt.broker_bridge.execution_api.tokens import AirflowTokenMint
 from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
 from edge_mqtt.broker_bridge.health import serve_health
 from edge_mqtt.broker_bridge.logs.intake import LogIntake
+from edge_mqtt.broker_bridge.logs.patience import Patience
+from edge_mqtt.broker_bridge.logs.places import Places
 from edge_mqtt.broker_bridge.logs.store import LogStore
 from edge_mqtt.broker_bridge.logs.tail import TailService
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.retention import Retention, SteadyClock
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.port import MessageChannel
 from edge_mqtt.certs.identity import Role
 from edge_mqtt.certs.tls import expiry_warning, load_party, server_context
 
 log = logging.getLogger(__name__)
-
-#: Seconds that a restarted bridge waits for the worker of an assigned job before it gives the job to another.
-SETTLE_S: Final = 30.0
-#: Seconds between deletions of finished jobs that are older than ledger_retention.
-PURGE_INTERVAL_S: Final = 3600.0
-
 
 #: What helps when a port cannot be opened.
 _ADVICE: Final = {
@@ -67,6 +63,7 @@ class Bridge:
         :raises StartupError: the ledger cannot be opened.
         """
         self._settings = settings
+        self._clock = SteadyClock()
         party = load_party(settings.bridge_certs)
         if party.identity.role is not Role.BRIDGE:
             raise ConfigurationError(
@@ -77,7 +74,7 @@ class Bridge:
         if warning is not None:
             log.warning(warning, extra={"action": "certificate_expires"})
         try:
-            self._ledger = AsyncLedger(open_ledger(settings.ledger_url))
+            self._ledger = AsyncLedger(open_ledger(settings.ledger_url, self._clock))
         except LedgerError as error:
             raise StartupError(str(error)) from error
         self._store = LogStore(settings.log_folder)
@@ -96,15 +93,7 @@ class Bridge:
             host=settings.bridge_host,
             port=settings.bridge_port,
         )
-        dispatcher = Dispatcher(
-            DispatchSettings(
-                offline_grace_s=settings.lease,
-                kill_grace_s=settings.kill_grace,
-                presence_interval_s=settings.presence_interval,
-                settle_s=min(SETTLE_S, settings.offline_grace),
-            )
-        )
-        self._service = DispatchService(dispatcher, self._ledger, self._changes)
+        self._service = DispatchService(Dispatcher(settings.dispatch()), self._ledger, self._changes)
         self._api = ExecutionApiClient(settings.execution_api_url)
         self._mint = AirflowTokenMint()
         self._intake: LogIntake | None = None
@@ -132,9 +121,10 @@ class Bridge:
             return
         self._failure = task.exception() or RuntimeError(f"{task.get_name()} ended")
         log.critical(
-            "%s failed: the bridge stops; its service manager should start it again",
+            "%s failed: the bridge stops; its service manager should start it again%s",
             task.get_name(),
-            exc_info=self._failure,
+            f": {self._failure}" if isinstance(self._failure, LedgerTaken) else "",
+            exc_info=None if isinstance(self._failure, LedgerTaken) else self._failure,
             extra={"action": "task_failed"},
         )
         self._over.set()
@@ -142,13 +132,16 @@ class Bridge:
     async def run(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit code: 0, or 1 when a part failed.
 
-        :raises StartupError: a port cannot be opened.
+        :raises StartupError: the ledger cannot be read, or a port cannot be opened.
         """
         settings = self._settings
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._asked_to_stop)
-        live = await self._service.load()
+        try:
+            live = await self._service.load()
+        except LedgerError as error:
+            raise StartupError(str(error)) from error
         health = await serve_health(settings.health_host, settings.health_port, self.problem)
         await self._listen()
         desk = self._begin_work()
@@ -196,41 +189,30 @@ class Bridge:
         settings, service, topics = self._settings, self._service, self._topics
         channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
         store = self._store
-        relay = Relay(self._api, service, self._mint)
+        relay = Relay(self._api, service, self._mint, max_answer_bytes=settings.max_message_size)
+        patience = Patience(service.is_connected, clock=time.monotonic)
         intake = LogIntake(
             store,
-            service,
+            Places(store, service, patience, now=lambda: datetime.now(UTC)),
             acknowledge=lambda worker, ack: channel.send(topics.control(worker), ack),
             changes=self._changes,
         )
         self._intake = intake
         runs = Runs(self._api, self._mint, api_version=API_VERSION)
-        tail = TailService(store, service, runs, self._changes, clock=time.monotonic)
+        tail = TailService(store, service, runs, self._changes, patience, clock=time.monotonic)
         heartbeats = Heartbeats(
             self._api,
             service,
             relay,
-            running=service.running_jobs,
-            not_wanted=lambda job, reason: service.post(TaskEnded(job_id=job.id, reason=reason)),
             interval_s=settings.heartbeat_interval,
             clock=time.monotonic,
         )
-        desk = Desk(topics, channel, service=service, relay=relay, intake=intake, tail=tail)
+        desk = Desk(topics, channel, service=service, relay=relay, intake=intake, tail=tail, note=runs.note)
         channel.start(desk)
-        self._supervise("dispatch", service.run(desk.perform))
+        self._supervise("dispatch", service.run(desk.perform, relay.forget))
         self._supervise("logs", intake.run())
         self._supervise("heartbeats", heartbeats.run())
-        self._supervise("purge", self._purge())
+        retention = Retention(self._ledger, service, retention_s=settings.ledger_retention, clock=self._clock)
+        self._supervise("retention", retention.run())
         self._warming = asyncio.create_task(warm_up(self._api, API_VERSION), name="bridge.warm_up")
         return desk
-
-    async def _purge(self) -> None:
-        while True:
-            try:
-                purged = await self._ledger.purge(time.time() - self._settings.ledger_retention)
-            except LedgerError as error:
-                log.warning("old jobs were not deleted: %s", error, extra={"action": "purge_failed"})
-            else:
-                if purged:
-                    log.info("%s old jobs deleted", purged, extra={"action": "purged", "jobs": purged})
-            await asyncio.sleep(PURGE_INTERVAL_S)

@@ -32,9 +32,12 @@ def run(
     log_folder: Annotated[Path | None, typer.Option(help="Where task logs go [logging] base_log_folder.")] = None,
     execution_api_url: Annotated[str | None, typer.Option(help="Airflow's Execution API.")] = None,
     offline_grace: Annotated[float | None, typer.Option(help="Seconds a task survives out of reach.")] = None,
+    queue_offline_grace: Annotated[str | None, typer.Option(help="The same by queue: ship=7200, press=60.")] = None,
+    queues_keeping_logs: Annotated[str | None, typer.Option(help="Queues whose logs stay on the worker.")] = None,
     kill_grace: Annotated[float | None, typer.Option(help="Seconds between SIGTERM and SIGKILL.")] = None,
     presence_interval: Annotated[float | None, typer.Option(help="Seconds between workers' signs of life.")] = None,
     heartbeat_interval: Annotated[float | None, typer.Option(help="Seconds between heartbeats to Airflow.")] = None,
+    max_message_size: Annotated[int | None, typer.Option(help="Bytes of an answer to a task's call.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="First level of every topic.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
 ) -> None:
@@ -50,9 +53,12 @@ def run(
         "log_folder": log_folder,
         "execution_api_url": execution_api_url,
         "offline_grace": offline_grace,
+        "queue_offline_grace": queue_offline_grace,
+        "queues_keeping_logs": queues_keeping_logs,
         "kill_grace": kill_grace,
         "presence_interval": presence_interval,
         "heartbeat_interval": heartbeat_interval,
+        "max_message_size": max_message_size,
         "topic_prefix": topic_prefix,
     }
     from edge_mqtt.broker_bridge.log_lines import log_to_stderr

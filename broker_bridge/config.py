@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.errors import ConfigurationError
+from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 
 SECTION = "edge_mqtt"
@@ -20,6 +23,10 @@ _LEAST_SECONDS = {
     "heartbeat_interval": 0.1,
     "ledger_retention": 0.0,
 }
+#: The least that max_message_size may be, in bytes.
+_LEAST_MESSAGE_BYTES = 1024 * 1024
+#: Seconds that a restarted bridge waits for the worker of an assigned job before it gives the job to another.
+_SETTLE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,9 +42,15 @@ class BridgeSettings:
     ledger_retention: float
     topic_prefix: str
     offline_grace: float
+    #: The same for the tasks of some queues.
+    queue_offline_grace: dict[str, float]
+    #: Queues whose task logs stay on the worker.
+    queues_keeping_logs: frozenset[str]
     kill_grace: float
     presence_interval: float
     heartbeat_interval: float
+    #: Bytes of one message's body at most.
+    max_message_size: int
     #: Airflow's base_log_folder.
     log_folder: Path
     #: Base URL of the Execution API.
@@ -62,20 +75,41 @@ class BridgeSettings:
         for name in ("bridge_port", "health_port"):
             if not 0 <= getattr(self, name) <= 65535:
                 raise ConfigurationError(f"[{SECTION}] {name} must be between 0 and 65535")
-        if self.presence_interval > self.offline_grace:
+        if not _LEAST_MESSAGE_BYTES <= self.max_message_size <= MAX_MESSAGE_BYTES:
             raise ConfigurationError(
-                f"[{SECTION}] presence_interval ({self.presence_interval:g} s) must not be longer than offline_grace "
-                f"({self.offline_grace:g} s)"
+                f"[{SECTION}] max_message_size must be between {_LEAST_MESSAGE_BYTES} and {MAX_MESSAGE_BYTES} bytes"
             )
+        self._check_graces()
 
-    @property
-    def lease(self) -> float:
-        """Seconds from a worker's sign of life until the centre gives its running jobs up.
+    def _check_graces(self) -> None:
+        graces = {"offline_grace": self.offline_grace} | {
+            f"queue_offline_grace of queue {queue!r}": grace for queue, grace in self.queue_offline_grace.items()
+        }
+        for name, grace in graces.items():
+            if self.presence_interval > grace:
+                raise ConfigurationError(
+                    f"[{SECTION}] presence_interval ({self.presence_interval:g} s) must not be longer than {name} "
+                    f"({grace:g} s)"
+                )
 
-        Longer than ``offline_grace``: the outage may begin just before the next sign of life, and the worker needs
-        the time to end its tasks before another try may begin elsewhere.
+    def dispatch(self) -> DispatchSettings:
+        """Return the dispatcher's part of the settings."""
+        return DispatchSettings(
+            lease_s=self._lease(self.offline_grace),
+            lease_s_of={queue: self._lease(grace) for queue, grace in self.queue_offline_grace.items()},
+            queues_keeping_logs=self.queues_keeping_logs,
+            kill_grace_s=self.kill_grace,
+            presence_interval_s=self.presence_interval,
+            settle_s=min(_SETTLE_S, self.offline_grace),
+        )
+
+    def _lease(self, grace: float) -> float:
+        """Return the seconds from a worker's sign of life until the centre gives its running jobs up.
+
+        Longer than the grace: the outage may begin just before the next sign of life, and the worker needs the time
+        to end its tasks before another try may begin elsewhere.
         """
-        return self.offline_grace + self.presence_interval + self.kill_grace + LEASE_MARGIN_S
+        return grace + self.presence_interval + self.kill_grace + LEASE_MARGIN_S
 
 
 def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
@@ -93,6 +127,8 @@ def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
         "ledger_url": f"sqlite:///{AIRFLOW_HOME}/edge-mqtt/ledger.db",
         "log_folder": conf.get("logging", "base_log_folder"),
         "execution_api_url": get_execution_api_server_url(),
+        "queue_offline_grace": "",
+        "queues_keeping_logs": "",
     }
     for field in fields(BridgeSettings):
         if field.name in values:
@@ -111,11 +147,46 @@ def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
 
 
 def _converted(values: dict[str, Any]) -> BridgeSettings:
-    kinds = {"int": int, "float": float, "str": str, "Path": Path}
-    converted = {}
+    kinds: dict[str, Callable[[Any], object]] = {
+        "int": int,
+        "float": float,
+        "str": str,
+        "Path": Path,
+        "dict[str, float]": _graces,
+        "frozenset[str]": _queues,
+    }
+    converted: dict[str, Any] = {}
     for field in fields(BridgeSettings):
         try:
             converted[field.name] = kinds[str(field.type)](values[field.name])
         except ValueError as error:
             raise ConfigurationError(f"[{SECTION}] {field.name}: {values[field.name]!r} is not a number") from error
     return BridgeSettings(**converted)
+
+
+def _graces(text: str) -> dict[str, float]:
+    """Return the grace of each queue, in seconds, from ``queue=seconds, queue=seconds``.
+
+    :raises ConfigurationError: it is not that, or names a queue twice.
+    """
+    graces: dict[str, float] = {}
+    for item in filter(None, map(str.strip, text.split(","))):
+        queue, _, seconds = (part.strip() for part in item.rpartition("="))
+        try:
+            grace = float(seconds)
+        except ValueError:
+            grace = math.nan
+        least = _LEAST_SECONDS["offline_grace"]
+        if not queue or not (math.isfinite(grace) and grace >= least):
+            raise ConfigurationError(
+                f"[{SECTION}] queue_offline_grace: {item!r} is not of the form queue=seconds with at least {least:g} "
+                "seconds: write, for example, ship=7200, press=60"
+            )
+        if queue in graces:
+            raise ConfigurationError(f"[{SECTION}] queue_offline_grace names queue {queue!r} twice")
+        graces[queue] = grace
+    return graces
+
+
+def _queues(text: str) -> frozenset[str]:
+    return frozenset(filter(None, map(str.strip, text.split(","))))

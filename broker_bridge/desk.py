@@ -48,13 +48,19 @@ class Desk:
         relay: Relay,
         intake: LogIntake,
         tail: TailService,
+        note: str = "",
     ) -> None:
+        """Prepare.
+
+        :param note: what operators who follow a run are told; empty for nothing.
+        """
         self._topics = topics
         self._channel = channel
         self._service = service
         self._relay = relay
         self._intake = intake
         self._tail = tail
+        self._note = note
         #: Queues that an operator has been told nobody serves.
         self._unserved: set[str] = set()
         self._answering: set[asyncio.Task[None]] = set()
@@ -124,6 +130,8 @@ class Desk:
 
     async def _answer_tail(self, client_id: str, request: TailRequest) -> None:
         reply = await self._tail.answer(request)
+        if self._note and request.wait_s > 0 and request.selector.dag_id is not None:
+            reply = reply.model_copy(update={"note": self._note})
         self._send(self._topics.admin_response(Identity.from_client_id(client_id)), reply)
 
     async def stop(self) -> None:
@@ -155,9 +163,9 @@ class Desk:
             case JobAccepted():
                 self._accepted(message.job_id)
             case JobStarted():
+                self._intake.started(message.job_id)
                 _log_job("job started", message.job_id, worker=message.worker)
             case JobFinished():
-                self._relay.forget(message.job_id)
                 _log_job(
                     "job finished",
                     message.job_id,

@@ -91,7 +91,10 @@ def check_validity(certificate: x509.Certificate, *, what: str, remedy: str, now
             f"{now:%Y-%m-%d %H:%M} UTC: set the clock"
         )
     if now > ends:
-        raise Expired(f"{what} expired on {ends:%Y-%m-%d %H:%M} UTC: {remedy}")
+        raise Expired(
+            f"{what} expired on {ends:%Y-%m-%d %H:%M} UTC and this machine's clock says {now:%Y-%m-%d %H:%M} UTC: "
+            f"{remedy}"
+        )
 
 
 def reissue_command(identity: Identity) -> str:

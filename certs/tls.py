@@ -134,13 +134,17 @@ def peer_identity(peercert: Mapping[str, object]) -> Identity:
 _VERIFY_ERRORS: Mapping[int, str] = {
     7: "its signature is wrong: copy ca.crt and the other side's folder from the same edge-certs folder",
     9: "it is not valid yet: set the clocks of both machines",
-    10: f"it has expired: on the other side, {_GET_A_NEW_ONE.replace(' here', '')}",
+    10: f"it has expired: unless a clock is wrong, on the other side {_GET_A_NEW_ONE.replace(' here', '')}",
     18: "it is self-signed and not of our authority: is this the right host, and nothing in between?",
     19: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
     20: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
     21: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
     26: "it was not made for this end of a connection: a bridge needs a bridge's, everybody else their own",
 }
+#: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
+_TIME_ERRORS = frozenset({9, 10})
+#: The alerts with which the other side says the same of ours (OpenSSL's ssl_x509err2alert).
+_TIME_ALERTS = ("ALERT_CERTIFICATE_EXPIRED", "ALERT_BAD_CERTIFICATE")
 #: X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH: OpenSSL's text names the host.
 _HOST_MISMATCH = frozenset({62, 64})
 
@@ -152,13 +156,19 @@ _REASONS: tuple[tuple[str, str], ...] = (
         "ALERT_UNKNOWN_CA",
         "the other side does not know our certificate's authority: use folders made by the same edge-certs folder",
     ),
-    ("ALERT_CERTIFICATE_EXPIRED", f"the other side says that our certificate has expired: {_GET_A_NEW_ONE}"),
+    (
+        "ALERT_CERTIFICATE_EXPIRED",
+        f"the other side says that our certificate has expired: {_GET_A_NEW_ONE}, or set the clock that is wrong",
+    ),
     (
         "ALERT_CERTIFICATE_REVOKED",
         "our certificate has been revoked: ask who runs the bridge for a new one",
     ),
     ("ALERT_UNSUPPORTED_CERTIFICATE", "our certificate is not for this end of a connection: use a client's folder"),
-    ("ALERT_BAD_CERTIFICATE", f"the other side does not accept our certificate: {_GET_A_NEW_ONE}"),
+    (
+        "ALERT_BAD_CERTIFICATE",
+        f"the other side does not accept our certificate: set the clock that is wrong, or {_GET_A_NEW_ONE}",
+    ),
     ("ALERT_CERTIFICATE_UNKNOWN", f"the other side does not accept our certificate: {_GET_A_NEW_ONE}"),
     ("ALERT_ACCESS_DENIED", "the other side does not let this certificate in: ask who runs the bridge"),
     ("ALERT_DECRYPT_ERROR", f"our certificate and key do not convince the other side: {_GET_A_NEW_ONE}"),
@@ -174,13 +184,38 @@ _REASONS: tuple[tuple[str, str], ...] = (
 )
 
 
+def depends_on_the_time(error: BaseException) -> bool:
+    """Tell whether a connection failed because a certificate is not valid now, on either side.
+
+    That passes: a clock is set soon after a machine has started, and a bridge is given a new certificate.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_code in _TIME_ERRORS
+    return isinstance(error, ssl.SSLError) and any(alert in _reason(error) for alert in _TIME_ALERTS)
+
+
+def clock_note(error: BaseException) -> str:
+    """Return what to add to a line about ``error``: this machine's time when that may be the reason, else nothing."""
+    if not depends_on_the_time(error):
+        return ""
+    return f" (this machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC)"
+
+
 def explain_tls_error(error: ssl.SSLError | OSError) -> str:
     """Return one line that says why a connection failed and what to do."""
+    return _explain(error) + clock_note(error)
+
+
+def _reason(error: ssl.SSLError) -> str:
+    # The text has OpenSSL's reason in it; the attribute is missing on errors that Python code has made.
+    return str(error).upper().replace(" ", "_")
+
+
+def _explain(error: ssl.SSLError | OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the other side's certificate is refused, {_explain_verification(error)}"
     if isinstance(error, ssl.SSLError):
-        # The text has OpenSSL's reason in it; the attribute is missing on errors that Python code has made.
-        reason = str(error).upper().replace(" ", "_")
+        reason = _reason(error)
         for part, explanation in _REASONS:
             if part in reason:
                 return explanation

@@ -26,14 +26,14 @@ from airflow.executors.executor_utils import ExecutorName as AirflowExecutorName
 from airflow.utils.state import TaskInstanceState
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
-from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobStarted, Outcome
+from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobStarted, Outcome, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.executor.errors import SettingsError
 from edge_mqtt.executor.exchange import UnknownJobs
 from edge_mqtt.executor.jobs import JobBook, Offer
 from edge_mqtt.executor.link import Line, Link
 from edge_mqtt.executor.settings import ExecutorSettings, read_settings
-from edge_mqtt.executor.workloads import is_task_key, order_for
+from edge_mqtt.executor.workloads import Order, callback_key, is_task_key, order_again, order_for
 
 if TYPE_CHECKING:
     from airflow.executors.base_executor import EventBufferValueType
@@ -48,6 +48,9 @@ log = logging.getLogger(__name__)
 ADOPT_TIMEOUT_S = 3.0
 #: Seconds that a scheduler's shutdown waits for the bridge to have what was just submitted and acknowledged.
 FLUSH_TIMEOUT_S = 5.0
+#: What Airflow is told of jobs that the bridge does not know.
+NEVER_ARRIVED = "the edge bridge does not know this job: it never arrived there"
+FORGOTTEN = "the edge bridge no longer knows this job: was its ledger restored from a backup, or begun anew?"
 
 
 class EdgeMqttExecutor(BaseExecutor):
@@ -141,13 +144,26 @@ class EdgeMqttExecutor(BaseExecutor):
             order = order_for(workload, default_queue=settings.default_queue)
             job_id = order.job.job_id
             self._retire(order.key, self._book.begin(order.key, job_id))
-            link.submit(order.job, order.token)
-            log.info("job %s submitted to queue %r: %s", job_id, order.job.queue, order.key)
             self._unqueue(order.key)
             self.running.add(order.key)
+            size = order.size()
+            if size > settings.max_message_bytes:
+                self._refuse(order, size)
+                continue
+            link.submit(order.job, order.token)
+            log.info("job %s submitted to queue %r: %s", job_id, order.job.queue, order.key)
             if not order.id_is_known:
                 # Written to the database by this event; an adoption before that resets the task.
                 self.change_state(order.key, TaskInstanceState.QUEUED, job_id, remove_running=False)
+
+    def _refuse(self, order: Order, size: int) -> None:
+        """Fail a workload that is too large to travel."""
+        _, settings = self._started()
+        limit = settings.max_message_bytes
+        why = f"the workload of {size} bytes is over the limit of {limit} bytes ([edge_mqtt] max_message_size)"
+        job_id = order.job.job_id
+        log.error("job %s is not submitted: %s: %s", job_id, why, order.key, extra={"action": "workload_too_large"})
+        self._on_finished(JobFinished(job_id=job_id, type=order.job.type, outcome=Outcome.FAILED, detail=why))
 
     def _retire(self, key: WorkloadKey, earlier: JobId | None) -> None:
         """Take no more notice of earlier jobs of ``key``: a later one is Airflow's concern now."""
@@ -182,13 +198,19 @@ class EdgeMqttExecutor(BaseExecutor):
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over the tasks of a scheduler that died; return those that the bridge does not know.
 
-        A task that is given back is reset by Airflow and runs again, so when the bridge can't be asked everything
-        is adopted; jobs that turn out to be unknown later are reported as failed, which Airflow retries.
+        A task that is given back is reset by Airflow, which costs it a try. So one that is still queued is submitted
+        again first, under its id: the bridge takes no job twice, and one that never arrived there arrives now. And
+        when the bridge can't be asked everything is adopted; jobs that turn out to be unknown later are reported as
+        failed, which Airflow retries.
         """
-        link, _ = self._started()
+        link, settings = self._started()
         jobs = {JobId(ti.external_executor_id): ti for ti in tis if ti.external_executor_id}
         if not jobs:
             return tis
+        for ti in jobs.values():
+            order = order_again(ti, generator=self.jwt_generator, default_queue=settings.default_queue)
+            if order is not None:
+                link.submit(order.job, order.token)
         known = link.adopt(tuple(jobs), timeout_s=ADOPT_TIMEOUT_S)
         if known is None:
             log.warning(
@@ -244,6 +266,12 @@ class EdgeMqttExecutor(BaseExecutor):
         if self._book.is_offered(event.job_id):
             return
         key = self._book.key_of(event.job_id)
+        if event.revoked:
+            self._on_revoked(key, event)
+            return
+        if key is None and event.type is WorkloadType.CALLBACK:
+            # Of a scheduler that died: Airflow adopts no callbacks, so nobody else will tell it.
+            key = callback_key(event.job_id)
         if key is None:
             # Of a scheduler that died: this one may be asked to adopt it yet.
             self._book.keep_unclaimed(event, self._now())
@@ -258,10 +286,18 @@ class EdgeMqttExecutor(BaseExecutor):
         offered = self.event_buffer[key]
         self._book.offer(Offer(key=key, job_id=event.job_id, event=offered, offered_at=self._now()))
 
+    def _on_revoked(self, key: WorkloadKey | None, event: JobFinished) -> None:
+        """Let go of a job that another scheduler has revoked, or taken over: Airflow knows from there."""
+        if key is not None:
+            log.info("job %s is no longer ours: %s", event.job_id, event.detail, extra={"action": "job_let_go"})
+            self._book.forget(key)
+            self.running.discard(key)
+        self._settle(event.job_id)
+
     def _on_unknown(self, event: UnknownJobs) -> None:
+        detail = FORGOTTEN if event.forgotten else NEVER_ARRIVED
         for job_id in event.job_ids:
-            log.warning("the bridge does not know an adopted job", extra={"action": "job_unknown", "job_id": job_id})
-            detail = "the edge bridge does not know this job: it never arrived there"
+            log.warning("job %s has failed: %s", job_id, detail, extra={"action": "job_unknown", "job_id": job_id})
             if self._book.key_of(job_id) is not None:
                 self._on_finished(JobFinished(job_id=job_id, outcome=Outcome.LOST, detail=detail))
 

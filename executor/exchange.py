@@ -6,13 +6,15 @@ Everything that goes out stays here until the bridge has answered it; what is an
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
+    TAKEN,
     AdoptReply,
     AdoptRequest,
+    CancelAck,
     CancelJob,
     JobAccepted,
     JobFinished,
@@ -25,10 +27,9 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity
 
-#: What the bridge calls a job that has ended, in an :class:`AdoptReply`.
-_ENDED = "finished"
-#: Marks the request by which is seen whether a cancel has had its effect.
-_CANCEL_CHECK = "cancel:"
+#: Jobs in one question whether the bridge still knows them.
+_JOBS_PER_QUESTION = 1_000
+_TAKEN_OVER = "another executor has taken the job over"
 #: Jobs whose final event is acknowledged without asking. A repeat can only come shortly after the first, at most one
 #: reconnect later; one that has dropped out of the memory is just offered again.
 _DISMISSED_MEMORY = 10_000
@@ -36,9 +37,11 @@ _DISMISSED_MEMORY = 10_000
 
 @dataclass(frozen=True, slots=True)
 class UnknownJobs:
-    """The bridge, asked late, does not know these jobs: they never arrived or were purged."""
+    """The bridge does not know these jobs."""
 
     job_ids: tuple[JobId, ...]
+    #: It had accepted them; else they never arrived, or were purged.
+    forgotten: bool = False
 
 
 News = JobStarted | JobFinished | UnknownJobs
@@ -75,6 +78,9 @@ class Exchange:
         self._resend_at_most_s = resend_at_most_s
         self._unanswered: dict[_Subject, Unanswered] = {}
         self._acks: dict[JobId, None] = {}
+        #: Jobs that the bridge has and that are not over.
+        self._held: dict[JobId, None] = {}
+        self._questions = 0
         self._dismissed: OrderedDict[JobId, None] = OrderedDict()
         self._news: deque[News] = deque()
         self._asking: set[str] = set()
@@ -92,12 +98,10 @@ class Exchange:
         return self._owe(("submit", job.job_id), post, (job.job_id,), now)
 
     def cancel(self, job_id: JobId, now: float) -> Unanswered:
-        """Owe the bridge a cancel: nothing answers it, so the same asks how the job stands."""
+        """Owe the bridge a cancel."""
 
         def post(me: Identity) -> Post:
-            topic = self._topics.admin_request(me)
-            check = AdoptRequest(request_id=f"{_CANCEL_CHECK}{job_id}", job_ids=(job_id,))
-            return [(topic, CancelJob(job_id=job_id)), (topic, check)]
+            return [(self._topics.admin_request(me), CancelJob(job_id=job_id))]
 
         self.dismiss(job_id)
         self._unanswered.pop(("submit", job_id), None)
@@ -106,14 +110,17 @@ class Exchange:
     def adopt(self, request: AdoptRequest, now: float) -> Unanswered:
         """Owe the bridge the question whether it knows these jobs."""
 
-        def post(me: Identity) -> Post:
-            return [(self._topics.admin_request(me), request)]
-
         for job_id in request.job_ids:
             # Its final event may have been acknowledged here before anybody wanted it; the bridge tells it again.
             self._dismissed.pop(job_id, None)
         self._asking.add(request.request_id)
-        return self._owe(("adopt", request.request_id), post, request.job_ids, now)
+        return self._ask("adopt", request, now)
+
+    def _ask(self, kind: str, request: AdoptRequest, now: float) -> Unanswered:
+        def post(me: Identity) -> Post:
+            return [(self._topics.admin_request(me), request)]
+
+        return self._owe((kind, request.request_id), post, request.job_ids, now)
 
     def _owe(
         self, subject: _Subject, post: Callable[[Identity], Post], jobs: tuple[JobId, ...], now: float
@@ -129,6 +136,7 @@ class Exchange:
 
     def dismiss(self, job_id: JobId) -> None:
         """Acknowledge the job's final event whenever it comes, without handing it out."""
+        self._held.pop(job_id, None)
         self._dismissed[job_id] = None
         self._dismissed.move_to_end(job_id)
         if len(self._dismissed) > _DISMISSED_MEMORY:
@@ -140,7 +148,18 @@ class Exchange:
         self._news.extend(JobFinished(job_id=job_id, outcome=Outcome.FAILED, detail=why) for job_id in item.jobs)
 
     def restart(self) -> None:
-        """Have everything unanswered sent again: there is a new connection."""
+        """Have everything unanswered sent again, and ask whether what is answered is still known.
+
+        There is a new connection. A bridge whose ledger was lost, or is yesterday's, would never tell the end of a
+        job that it accepted after that.
+        """
+        for subject in [subject for subject in self._unanswered if subject[0] == "held"]:
+            del self._unanswered[subject]
+        held = list(self._held)
+        for start in range(0, len(held), _JOBS_PER_QUESTION):
+            self._questions += 1
+            some = tuple(held[start : start + _JOBS_PER_QUESTION])
+            self._ask("held", AdoptRequest(request_id=f"held-{self._questions}", job_ids=some, take_over=False), 0.0)
         for item in self._unanswered.values():
             item.due_at, item.delay_s = 0.0, self._resend_s
 
@@ -181,32 +200,54 @@ class Exchange:
     def take(self, message: Message) -> bool:
         """Take what the bridge says; False when it is nothing for an executor."""
         if isinstance(message, JobAccepted | JobStarted | JobFinished):
-            self._unanswered.pop(("submit", message.job_id), None)
-            if isinstance(message, JobFinished):
-                self._unanswered.pop(("cancel", message.job_id), None)
-            if not isinstance(message, JobAccepted) and not self._is_dismissed(message):
-                self._news.append(message)
+            self._take_job_news(message)
+        elif isinstance(message, CancelAck):
+            self._unanswered.pop(("cancel", message.job_id), None)
         elif isinstance(message, AdoptReply):
             self._take_adopt_reply(message)
         else:
             return False
         return True
 
+    def _take_job_news(self, message: JobAccepted | JobStarted | JobFinished) -> None:
+        submitted = self._unanswered.pop(("submit", message.job_id), None)
+        if isinstance(message, JobFinished):
+            self._unanswered.pop(("cancel", message.job_id), None)
+            self._held.pop(message.job_id, None)
+        elif submitted is not None:
+            self._held[message.job_id] = None
+        if not isinstance(message, JobAccepted) and not self._is_dismissed(message):
+            self._news.append(message)
+
     def _take_adopt_reply(self, reply: AdoptReply) -> None:
-        if reply.request_id.startswith(_CANCEL_CHECK):
-            job_id = JobId(reply.request_id.removeprefix(_CANCEL_CHECK))
-            if reply.states.get(job_id, _ENDED) == _ENDED:
-                self._unanswered.pop(("cancel", job_id), None)
+        held = self._unanswered.pop(("held", reply.request_id), None)
+        if held is not None:
+            self._check_held(reply, held.jobs)
             return
         asked = self._unanswered.pop(("adopt", reply.request_id), None)
         if asked is None:
             return
+        self._held.update(dict.fromkeys(job_id for job_id in reply.states if job_id not in self._dismissed))
         if reply.request_id in self._asking:
             self._answers[reply.request_id] = frozenset(reply.states)
             return
         unknown = tuple(job_id for job_id in asked.jobs if job_id not in reply.states)
         if unknown:
             self._news.append(UnknownJobs(unknown))
+
+    def _check_held(self, reply: AdoptReply, asked: Iterable[JobId]) -> None:
+        """Draw the consequences for the jobs that are no longer ours; what has ended meanwhile is not asked about."""
+        unfinished = [job_id for job_id in asked if job_id in self._held]
+        unknown = tuple(job_id for job_id in unfinished if job_id not in reply.states)
+        taken = [job_id for job_id in unfinished if reply.states.get(job_id) == TAKEN]
+        for job_id in (*unknown, *taken):
+            del self._held[job_id]
+        if unknown:
+            self._news.append(UnknownJobs(unknown, forgotten=True))
+        self._news.extend(
+            JobFinished(job_id=job_id, outcome=Outcome.CANCELLED, detail=_TAKEN_OVER, revoked=True)
+            for job_id in taken
+        )
 
     def is_answered(self, request_id: str) -> bool:
         """Tell whether the bridge has said which of those jobs it knows."""

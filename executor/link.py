@@ -124,7 +124,7 @@ class Link:
         self._send_first(item)
 
     def cancel(self, job_id: JobId) -> None:
-        """Have a job stopped; repeated until the bridge says that it has ended or does not know it."""
+        """Have a job stopped; repeated until the bridge has taken note."""
         with self._changed:
             item = self._exchange.cancel(job_id, time.monotonic())
         self._send_first(item)
@@ -203,7 +203,7 @@ class Link:
             self._exchange.restart()
             waiting = self._exchange.unanswered
         log.info(
-            "connected to the bridge, %d messages to repeat", waiting, extra={"action": "link_up", "waiting": waiting}
+            "connected to the bridge, %d messages to send", waiting, extra={"action": "link_up", "waiting": waiting}
         )
         self._wake.set()
 
@@ -268,6 +268,7 @@ class Link:
                 line.channel.send(topic, message)
         except MessageTooLarge as error:
             # Reported to Airflow as the job's failure, which is where its owner looks.
+            log.error("not sent: %s", error, extra={"action": "message_too_large", "jobs": item.jobs})  # noqa: TRY400
             with self._changed:
                 self._exchange.give_up(item, str(error))
 

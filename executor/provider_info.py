@@ -66,7 +66,19 @@ def _common() -> dict[str, dict[str, Any]]:
             "stops it and Airflow decides about a retry.",
             default="900",
         ),
+        "queue_offline_grace": _option(
+            "string",
+            "The offline_grace of some queues, as queue=seconds, separated by commas. It is decided when a task "
+            "is handed to the bridge: a later change counts for later tasks.",
+            example="ship=7200, press=60",
+        ),
         "kill_grace": _option("float", "Seconds between SIGTERM and SIGKILL when a task is stopped.", default="10"),
+        "max_message_size": _option(
+            "integer",
+            "Bytes of one XCom, of another call of a task, of the answer to one, or of a workload at most: from "
+            "1 MiB to 64 MiB, the default. A larger one is refused with an error that says so.",
+            default="67108864",
+        ),
     }
 
 
@@ -88,6 +100,11 @@ def _bridge() -> dict[str, dict[str, Any]]:
             example="postgresql+psycopg://edge@db.example.com/edge",
         ),
         "ledger_retention": _option("integer", "Seconds that a finished job stays in the ledger.", default="604800"),
+        "queues_keeping_logs": _option(
+            "string",
+            "Queues, separated by commas, whose task logs stay on the worker instead of being sent to Airflow.",
+            example="cameras, lab",
+        ),
         "heartbeat_interval": _option(
             "float",
             "Seconds between the heartbeats that the bridge sends to Airflow for tasks running on the edge.",

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX
 from edge_mqtt.executor.errors import SettingsError
 
 SECTION = "edge_mqtt"
 #: Seconds between MQTT keep alive pings when nothing is set.
 DEFAULT_KEEP_ALIVE_S = 60
+#: The least that ``max_message_size`` may be, in bytes.
+LEAST_MESSAGE_BYTES = 1024 * 1024
 #: Airflow's own default of ``[scheduler] orphaned_tasks_check_interval``, in seconds.
 _ORPHAN_CHECK_S = 300.0
 #: Airflow's own default of ``[scheduler] scheduler_health_check_threshold``, in seconds.
@@ -38,6 +41,8 @@ class ExecutorSettings:
     topic_prefix: str
     #: Seconds between MQTT keep alive pings.
     keep_alive_s: int
+    #: Bytes of a workload at most; a larger one fails.
+    max_message_bytes: int
     #: The queue of workloads that name none (callbacks).
     default_queue: str
     #: Seconds for which the final event of a job that nobody here knows is kept for an adoption.
@@ -53,7 +58,8 @@ def read_settings(conf: Configuration) -> ExecutorSettings:
         bridge_url=_bridge_url(conf),
         certs=Path(_mandatory(conf, "executor_certs", "the folder that `edge-certs issue executor NAME` made")),
         topic_prefix=conf.get(SECTION, "topic_prefix", fallback=DEFAULT_PREFIX) or DEFAULT_PREFIX,
-        keep_alive_s=_positive_int(conf, "keep_alive", DEFAULT_KEEP_ALIVE_S),
+        keep_alive_s=_keep_alive_s(conf),
+        max_message_bytes=_max_message_bytes(conf),
         default_queue=conf.get("operators", "default_queue", fallback="default") or "default",
         unclaimed_for_s=_adoption_window_s(conf),
     )
@@ -75,15 +81,30 @@ def _mandatory(conf: Configuration, key: str, what: str) -> str:
     return value
 
 
-def _positive_int(conf: Configuration, key: str, default: int) -> int:
-    text = conf.get(SECTION, key, fallback=str(default))
-    try:
-        value = int(text or default)
-    except ValueError:
-        value = 0
+def _keep_alive_s(conf: Configuration) -> int:
+    value, text = _whole_number(conf, "keep_alive", DEFAULT_KEEP_ALIVE_S)
     if value <= 0:
-        raise SettingsError(f"[{SECTION}] {key} is {text!r}: it must be a whole number of seconds above 0")
+        raise SettingsError(f"[{SECTION}] keep_alive is {text!r}: it must be a whole number of seconds above 0")
     return value
+
+
+def _max_message_bytes(conf: Configuration) -> int:
+    value, text = _whole_number(conf, "max_message_size", MAX_MESSAGE_BYTES)
+    if not LEAST_MESSAGE_BYTES <= value <= MAX_MESSAGE_BYTES:
+        raise SettingsError(
+            f"[{SECTION}] max_message_size is {text!r}: it must be between {LEAST_MESSAGE_BYTES} and "
+            f"{MAX_MESSAGE_BYTES} bytes"
+        )
+    return value
+
+
+def _whole_number(conf: Configuration, key: str, default: int) -> tuple[int, str]:
+    """Return an option's value, 0 when it is none, and its text."""
+    text = conf.get(SECTION, key, fallback="") or str(default)
+    try:
+        return int(text), text
+    except ValueError:
+        return 0, text
 
 
 def _adoption_window_s(conf: Configuration) -> float:

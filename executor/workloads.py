@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeGuard
 
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
+from airflow.models.callback import CallbackKey
 from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import TaskInstanceState
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 
 if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.tokens import JWTGenerator
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
+    from airflow.models.taskinstance import TaskInstance
 
 #: The priority of workloads to which Airflow gives none; the bridge takes callbacks before tasks anyway.
 _NO_PRIORITY = 1
@@ -30,10 +35,29 @@ class Order:
     #: Airflow has the job's id in its database already.
     id_is_known: bool
 
+    def size(self) -> int:
+        """Return the workload's bytes on the wire."""
+        return len(json.dumps(self.job.workload, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+
 
 def is_task_key(key: object) -> TypeGuard[TaskInstanceKey]:
     """Tell whether ``key`` is a task instance's: only for those does Airflow say which events it has handled."""
     return isinstance(key, TaskInstanceKey)
+
+
+def callback_key(job_id: JobId) -> CallbackKey:
+    """Return Airflow's key of the callback that a job runs."""
+    return CallbackKey(id=job_id)
+
+
+def order_again(ti: TaskInstance, *, generator: JWTGenerator, default_queue: str) -> Order | None:
+    """Return the job of a task that a scheduler queued before it died, as that one submitted it or was about to.
+
+    None when there is none to submit: the task has gone beyond that, or its Dag is gone.
+    """
+    if ti.state != TaskInstanceState.QUEUED or ti.dag_version_id is None or ti.dag_model is None:
+        return None
+    return order_for(ExecuteTask.make(ti, generator=generator), default_queue=default_queue)
 
 
 def order_for(workload: ExecutorWorkload, *, default_queue: str) -> Order:

@@ -19,6 +19,8 @@ import httpx
 BASE_URL: Final = "http://edge-worker/execution/"
 #: Names a call, whichever connection it comes on.
 REQUEST_ID_HEADER: Final = "x-request-id"
+#: There when a call was made before, and its connection broke before it was answered.
+REPEATED_HEADER: Final = "x-request-repeated"
 #: Seconds between attempts to reach the socket: short at first (a broken keep-alive connection), then no load.
 FIRST_RETRY_S: Final = 0.02
 LAST_RETRY_S: Final = 1.0
@@ -55,7 +57,7 @@ class WorkerTransport(httpx.BaseTransport):
                     content = response.read()
                     return httpx.Response(response.status_code, headers=response.headers, content=content)
                 except httpx.TransportError:
-                    pass
+                    request.headers[REPEATED_HEADER] = "1"
             self._sleep(wait_s)
             wait_s = min(wait_s * 2, LAST_RETRY_S)
 

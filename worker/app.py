@@ -44,6 +44,7 @@ from edge_mqtt.worker.presence import PresenceLoop
 from edge_mqtt.worker.reporting import Reporter
 from edge_mqtt.worker.running import RunPlan, Runs
 from edge_mqtt.worker.spool import Spool
+from edge_mqtt.worker.watch import SupervisorWatch
 
 log = logging.getLogger(__name__)
 
@@ -104,8 +105,14 @@ class Worker:
         self._presence = PresenceLoop(
             self._link, self._held, self._runs, version=version, queues=settings.queues, state=self._state
         )
+        self._watch = SupervisorWatch(self._held, self._runs, hung_after_s=settings.hung_after_s)
         self._api = ExecutionApi(
-            self._held, self._link, stop_reason=self._runs.refuses, permitted=self._presence.permitted
+            self._held,
+            self._link,
+            stop_reason=self._runs.refuses,
+            permitted=self._presence.permitted,
+            heard=self._watch.heard,
+            max_call_bytes=settings.max_message_bytes,
         )
         self._intake = Intake(
             self._held,
@@ -124,10 +131,11 @@ class Worker:
     async def run(self) -> ExitCode:
         """Work until somebody asks for the end or the bridge will not have us.
 
+        :raises StateDirError: the state folder cannot be used.
         :raises ExceptionGroup: a part failed; the program must not go on without it.
         """
-        await self._api.serve(self._settings.state.socket)
         try:
+            await self._api.serve(self._settings.state.socket)
             async with asyncio.TaskGroup() as parts:
                 running = [
                     self._part(parts, name, work)
@@ -135,6 +143,8 @@ class Worker:
                         ("events", self._handle_events()),
                         ("presence", self._presence.run()),
                         ("lease", self._presence.guard()),
+                        ("calls", self._api.repeat()),
+                        ("supervisors", self._watch.run(self._api)),
                         ("logs", self._logs.run()),
                         ("results", self._reporter.run()),
                         ("launcher", self._keep_launcher()),
@@ -276,7 +286,7 @@ class Worker:
             case ApiResponse():
                 self._api.answered(message)
             case LogAck():
-                self._logs.acknowledge(message.job_id, message.offset)
+                self._logs.acknowledge(message.job_id, message.fence, message.offset)
                 await self._reporter.settle(message.job_id)
             case ResultAck():
                 await self._reporter.acknowledged(message.job_id, message.fence)

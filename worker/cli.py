@@ -32,6 +32,7 @@ from edge_mqtt.worker.link import WorkerAddress
 
 if TYPE_CHECKING:
     from edge_mqtt.certs.tls import Party
+    from edge_mqtt.worker.app import Worker
 
 PROGRAM = "edge-worker"
 DISTRIBUTION = "airflow-edge-mqtt"
@@ -112,18 +113,22 @@ async def _run(options: Options, process: LauncherProcess) -> int:
         settings = settle(options, AirflowSettings(values=await launcher.ready()))
         party = _load(settings.certs)
         lock = settings.state.prepare()
+        _set_title(party.identity.name)
+        _banner(settings, party)
+        worker = _build(settings, party, launcher)
     except BaseException:
         process.process.kill()
         await launcher.stop()
         raise
-    _set_title(party.identity.name)
-    _banner(settings, party)
     # The lock is the kernel's to release: it must outlive everything here, whatever happens.
     assert lock >= 0  # noqa: S101 -- names the descriptor that is kept open on purpose
-    return await _serve(settings, party, launcher)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, worker.ask, Ask.INTERRUPT)
+    loop.add_signal_handler(signal.SIGTERM, worker.ask, Ask.TERMINATE)
+    return await worker.run()
 
 
-async def _serve(settings: WorkerSettings, party: Party, launcher: Launcher) -> int:
+def _build(settings: WorkerSettings, party: Party, launcher: Launcher) -> Worker:
     from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
     from edge_mqtt.certs.tls import client_context
     from edge_mqtt.worker.app import Worker
@@ -141,11 +146,11 @@ async def _serve(settings: WorkerSettings, party: Party, launcher: Launcher) -> 
         will=address.will,
     )
     transport = PahoTransport(settings.bridge_url, client_context(party), connect)
-    worker = Worker(settings, address, transport, launcher, version=own_version())
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, worker.ask, Ask.INTERRUPT)
-    loop.add_signal_handler(signal.SIGTERM, worker.ask, Ask.TERMINATE)
-    return await worker.run()
+    try:
+        return Worker(settings, address, transport, launcher, version=own_version())
+    except BaseException:
+        transport.stop()
+        raise
 
 
 def _load(folder: Path) -> Party:

@@ -10,14 +10,29 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX
 from edge_mqtt.worker.errors import ConfigurationError, StateDirError
 
 SECTION: Final = "edge_mqtt"
+BASE_LOG_FOLDER: Final = "base_log_folder"
+MIN_HEARTBEAT_INTERVAL: Final = "min_heartbeat_interval"
+TASK_SUCCESS_OVERTIME: Final = "task_success_overtime"
+#: Options outside our section that the worker goes by, and their sections.
+AIRFLOW_OPTIONS: Final = {
+    BASE_LOG_FOLDER: "logging",
+    MIN_HEARTBEAT_INTERVAL: "workers",
+    TASK_SUCCESS_OVERTIME: "core",
+}
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_CONCURRENCY: Final = 8
 #: Seconds between MQTT pings.
 DEFAULT_KEEP_ALIVE_S: Final = 60
+#: Seconds of silence after which a task's supervisor counts as hung, besides what Airflow's settings allow it.
+#: It has something to say once a second; generous, for slow boards.
+HUNG_AFTER_S: Final = 60.0
+#: Bytes of a message at least that must be allowed: what a task asks and is told without any data of its own.
+LEAST_MESSAGE_BYTES: Final = 1024 * 1024
 #: Bytes of a unix socket's path at most (``sun_path`` of unix(7), without its end).
 SOCKET_PATH_BYTES: Final = 107
 
@@ -98,6 +113,10 @@ class WorkerSettings:
     keep_alive_s: int = DEFAULT_KEEP_ALIVE_S
     #: Seconds that running jobs get when the worker is asked to end; 0: as long as they take.
     drain_timeout_s: float = 0.0
+    #: Bytes of one call of a task at most.
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    #: Seconds of silence after which a task's supervisor counts as hung.
+    hung_after_s: float = HUNG_AFTER_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +140,8 @@ class AirflowSettings:
         except ValueError:
             number = -1.0
         if not number >= 0:
-            raise ConfigurationError(f"[{SECTION}] {option} is {text!r}: it must be a number of at least 0")
+            section = AIRFLOW_OPTIONS.get(option, SECTION)
+            raise ConfigurationError(f"[{section}] {option} is {text!r}: it must be a number of at least 0")
         return number
 
 
@@ -147,6 +167,19 @@ def check_concurrency(number: float) -> int:
     """
     if number < 1 or number != int(number):
         raise ConfigurationError(f"the concurrency is {number:g}: it must be a whole number of at least 1")
+    return int(number)
+
+
+def check_message_size(number: float) -> int:
+    """Return ``number`` as bytes of a message at most.
+
+    :raises ConfigurationError: it is too small to work with, or over the protocol's own limit.
+    """
+    if not LEAST_MESSAGE_BYTES <= number <= MAX_MESSAGE_BYTES:
+        raise ConfigurationError(
+            f"[{SECTION}] max_message_size is {number:.0f}: it must be between {LEAST_MESSAGE_BYTES} and "
+            f"{MAX_MESSAGE_BYTES} bytes"
+        )
     return int(number)
 
 
@@ -199,11 +232,21 @@ def settle(options: Options, airflow: AirflowSettings) -> WorkerSettings:
         queues=parse_queues(options.queues or airflow.text("worker_queues", DEFAULT_QUEUE)),
         concurrency=check_concurrency(concurrency),
         state=StateDir(path=state.expanduser().absolute()),
-        base_log_folder=Path(airflow.text("base_log_folder", "logs")).expanduser().absolute(),
+        base_log_folder=Path(airflow.text(BASE_LOG_FOLDER, "logs")).expanduser().absolute(),
         topic_prefix=airflow.text("topic_prefix", DEFAULT_PREFIX),
         keep_alive_s=max(1, int(airflow.number("keep_alive", DEFAULT_KEEP_ALIVE_S))),
         drain_timeout_s=airflow.number("drain_timeout", 0.0) if drain is None else drain,
+        max_message_bytes=check_message_size(airflow.number("max_message_size", MAX_MESSAGE_BYTES)),
+        hung_after_s=HUNG_AFTER_S + _longest_silence_s(airflow),
     )
+
+
+def _longest_silence_s(airflow: AirflowSettings) -> float:
+    """Return the seconds for which Airflow's own settings let a supervisor be silent while its task's process lives.
+
+    It heartbeats this seldom, and not at all while callbacks and listeners run after the task's end.
+    """
+    return max(airflow.number(MIN_HEARTBEAT_INTERVAL, 1.0), airflow.number(TASK_SUCCESS_OVERTIME, 20.0))
 
 
 def default_state_dir() -> Path:

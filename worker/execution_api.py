@@ -23,10 +23,12 @@ from typing import Any, Final
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
-from edge_mqtt.worker.api_client import REQUEST_ID_HEADER
+from edge_mqtt.worker.api_client import REPEATED_HEADER, REQUEST_ID_HEADER
+from edge_mqtt.worker.errors import StateDirError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.supervisor_main import START_TARGET
@@ -48,6 +50,11 @@ PASSED_ON: Final = frozenset(
 _OF_THE_CONNECTION: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 #: Seconds that an idle connection of a supervisor stays open; it makes a call a second anyway.
 KEEP_ALIVE_S: Final = 3600
+#: Seconds after which an unanswered call is sent again on a connection that is up: the broker may have lost it, or
+#: its answer. The bridge performs a call once, however often it comes.
+REPEAT_S: Final = 30.0
+#: Bytes a second of the slowest link on which a large call is not sent again while it is still being sent.
+SLOW_LINK_BYTES_PER_S: Final = 16 * 1024
 _HEARTBEAT: Final = re.compile(r"task-instances/[^/?]+/heartbeat")
 _RUN: Final = re.compile(r"task-instances/[^/?]+/run")
 
@@ -60,6 +67,13 @@ class _Call:
     answer: asyncio.Future[ApiResponse]
     #: When it was first sent, in seconds since boot.
     sent_at: float | None = None
+    #: When it was last sent.
+    repeated_at: float = 0.0
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether it has been on its way for longer than a slow link and a quick answer take."""
+        size = len(self.request.body) if isinstance(self.request, ApiRequest) else 0
+        return now - self.repeated_at >= REPEAT_S + size / SLOW_LINK_BYTES_PER_S
 
     @property
     def starts_a_job(self) -> bool:
@@ -74,6 +88,8 @@ class ExecutionApi:
 
     :param stop_reason: returns why a job must not go on; None while it may.
     :param permitted: told when a job may start: when that was asked, in seconds since boot.
+    :param heard: told whose supervisor has just said something, or been answered.
+    :param max_call_bytes: bytes of a call's body at most.
     """
 
     def __init__(
@@ -83,17 +99,25 @@ class ExecutionApi:
         *,
         stop_reason: Callable[[JobId], str | None],
         permitted: Callable[[float], None],
+        heard: Callable[[JobId], None],
+        max_call_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._held = held
         self._link = link
         self._stop_reason = stop_reason
         self._permitted = permitted
+        self._heard = heard
+        self._max_call_bytes = max_call_bytes
         self._waiting: dict[str, _Call] = {}
+        self._asked = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._state = ServerState()
 
     async def serve(self, path: Path) -> None:
-        """Listen on ``path``, which only our own user may use. The socket of an earlier run is replaced."""
+        """Listen on ``path``, which only our own user may use. The socket of an earlier run is replaced.
+
+        :raises StateDirError: there can be no socket.
+        """
         config = Config(
             self.app,
             interface="asgi3",
@@ -146,9 +170,37 @@ class ExecutionApi:
 
     def resend(self) -> None:
         """Send again whatever is not answered: the connection is a new one."""
-        for call in list(self._waiting.values()):
-            if not call.answer.done():
+        for call in self._unanswered():
+            self._send(call)
+
+    async def repeat(self) -> None:
+        """Send again, for ever, what stays unanswered on a live connection."""
+        while True:
+            self._asked.clear()
+            if not self._waiting:
+                await self._asked.wait()
+            await asyncio.sleep(REPEAT_S)
+            if self._link.ready:
+                self._repeat_overdue()
+
+    def _repeat_overdue(self) -> None:
+        now = boottime()
+        for call in self._unanswered():
+            if call.is_overdue(now):
+                request = call.request
+                log.warning(
+                    "a call of job %s is not answered, sending it again",
+                    request.job_id,
+                    extra={"action": "call_repeated", "job_id": request.job_id, "request_id": request.request_id},
+                )
                 self._send(call)
+
+    def _unanswered(self) -> list[_Call]:
+        return [call for call in self._waiting.values() if not call.answer.done()]
+
+    def waiting(self) -> set[JobId]:
+        """Return the jobs whose supervisor waits for an answer."""
+        return {call.request.job_id for call in self._waiting.values()}
 
     def forget(self, job_id: JobId) -> None:
         """Give up the calls of a job that has ended."""
@@ -178,6 +230,7 @@ class ExecutionApi:
         if job is None or not path.startswith(ROOT):
             log.warning("call without a job refused", extra={"action": "call_refused"})
             return problem(request_id, HTTPStatus.UNAUTHORIZED, "unknown_job", "no job of this worker")
+        self._heard(job.job_id)
         target = path.removeprefix(ROOT)
         stop_reason = self._stop_reason(job.job_id)
         if scope["method"] == "PUT" and _HEARTBEAT.fullmatch(target):
@@ -195,7 +248,12 @@ class ExecutionApi:
             target=f"{target}?{query}" if query else target,
             headers={name: value for name, value in headers.items() if name in PASSED_ON},
             body=body,
+            # A worker before this one may have sent it.
+            repeated=REPEATED_HEADER in headers,
         )
+        if len(body) > self._max_call_bytes:
+            what = f"a call of {len(body)} bytes is over the limit of {self._max_call_bytes} bytes (max_message_size)"
+            return problem(request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", what)
         return await self._ask_centre(request)
 
     async def _ask_centre(self, request: ApiRequest | StartRequest) -> ApiResponse:
@@ -205,6 +263,7 @@ class ExecutionApi:
         if call is None:
             call = self._waiting[request_id] = _Call(request, asyncio.get_running_loop().create_future())
             call.answer.add_done_callback(lambda _: self._waiting.pop(request_id, None))
+            self._asked.set()
             if self._link.ready:
                 self._send(call)
         try:
@@ -213,23 +272,33 @@ class ExecutionApi:
             if not call.answer.cancelled():
                 raise
             return problem(request_id, HTTPStatus.GONE, "stopped", "the job has ended on this worker")
+        finally:
+            self._heard(request.job_id)
 
     def _send(self, call: _Call) -> None:
+        call.repeated_at = boottime()
         if call.sent_at is None:
-            call.sent_at = boottime()
+            call.sent_at = call.repeated_at
+        request = call.request
         try:
-            self._link.send_request(call.request)
+            sent = self._link.send_request(request)
         except MessageTooLarge as error:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            call.answer.set_result(problem(call.request.request_id, status, "too_large", str(error)))
+            call.answer.set_result(problem(request.request_id, status, "too_large", str(error)))
+            return
+        if sent and isinstance(request, ApiRequest):
+            call.request = request.model_copy(update={"repeated": True})  # Should it have to be sent again.
 
 
 def _listener(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
+        path.unlink(missing_ok=True)
         listener.bind(str(path))
+    except OSError as error:
+        listener.close()
+        raise StateDirError(f"there can be no socket at {path}: {error.strerror}. Check --state-dir") from error
     finally:
         os.umask(before)
     listener.setblocking(False)

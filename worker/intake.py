@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Collection
 
@@ -23,9 +24,8 @@ from edge_mqtt.worker.core.slots import launchable
 from edge_mqtt.worker.errors import SpoolError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link
-from edge_mqtt.worker.log_shipping import note
-from edge_mqtt.worker.order import RunOutcome
-from edge_mqtt.worker.reporting import Reporter
+from edge_mqtt.worker.log_file import note
+from edge_mqtt.worker.reporting import STORE_RETRY_S, Reporter
 from edge_mqtt.worker.running import Runs, describe
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class Intake:
 
     def _ready_or_waiting(self, assign: Assign) -> HeldByUs:
         """Return the job, launched when there is room: one commit then says both that we have it and that it runs."""
-        job = HeldByUs(spec=assign.job, fence=assign.fence)
+        job = HeldByUs.taken(assign)
         others = [other for other in self._held if other.job_id != job.job_id]
         if job in launchable([*others, job], self._runs.plan.concurrency):
             return self._runs.prepared(job)
@@ -106,18 +106,37 @@ class Intake:
         )
 
     async def unstarted(self, job: HeldByUs, reason: str) -> None:
-        """Give back a job that never started: somebody else may run it."""
-        await self._reporter.forget(job)
-        self._link.send_ack(AssignmentRejected(job_id=job.job_id, fence=job.fence, reason=reason))
-        log.warning(
-            "%s given back: %s", describe(job), reason, extra={"action": "job_given_back", "job_id": job.job_id}
-        )
+        """Give back a job that never started, however long it takes to store that: till then it counts as running."""
+        while True:
+            try:
+                await self._give_back(job, reason)
+            except SpoolError as error:
+                log.error(  # noqa: TRY400 -- the line says it all
+                    "a job waits to be given back: %s",
+                    error,
+                    extra={"action": "give_back_waits", "job_id": job.job_id},
+                )
+                await asyncio.sleep(STORE_RETRY_S)
+            else:
+                return
 
     async def give_back_waiting(self, reason: str) -> None:
         """Give back every job that waits for its slots."""
         for job in self._held:
             if job.state is JobState.ACCEPTED:
-                await self.unstarted(job, reason)
+                try:
+                    await self._give_back(job, reason)
+                except SpoolError as error:
+                    # It waits here, then, for the next start of this worker.
+                    log.error("%s", error, extra={"action": "spool_failed", "job_id": job.job_id})  # noqa: TRY400
+
+    async def _give_back(self, job: HeldByUs, reason: str) -> None:
+        """Let somebody else run a job."""
+        await self._reporter.forget(job)
+        self._link.send_ack(AssignmentRejected(job_id=job.job_id, fence=job.fence, reason=reason))
+        log.warning(
+            "%s given back: %s", describe(job), reason, extra={"action": "job_given_back", "job_id": job.job_id}
+        )
 
     async def cancelled(self, cancel: Cancel) -> None:
         """Stop a job; its result is still wanted."""
@@ -125,7 +144,7 @@ class Intake:
         if job is None:
             return
         if job.state is JobState.ACCEPTED:
-            await self._reporter.finished(job, RunOutcome(error=f"cancelled before it started: {cancel.reason}"))
+            await self._reporter.cancelled(job, cancel.reason)
         elif job.state is JobState.LAUNCHED:
             if not self._runs.is_stopping(job.job_id):
                 note(self._runs.plan.log_file(job), f"Stopped by the edge worker: {cancel.reason}")

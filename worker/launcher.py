@@ -31,6 +31,8 @@ HEARTBEAT_INTERVAL_S: Final = "1"
 #: Airflow looks for example Dags in every provider whenever a task parses its Dag, and writes into the task's log
 #: about those that have none. They have no business on the edge.
 EXAMPLES_VARIABLE: Final = "AIRFLOW__CORE__LOAD_EXAMPLES"
+#: Airflow's remote logging would delete logs here, those of earlier tries with them, before the centre has them.
+DELETE_LOGS_VARIABLE: Final = "AIRFLOW__LOGGING__DELETE_LOCAL_LOGS"
 #: Settings of the data centre that have no business in a task's environment on the edge.
 _NOT_FOR_TASKS: Final = (
     "AIRFLOW__API_AUTH__",
@@ -47,6 +49,7 @@ def launcher_environment(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in environment.items() if not name.startswith(_NOT_FOR_TASKS)}
     kept.setdefault(HEARTBEAT_VARIABLE, HEARTBEAT_INTERVAL_S)
     kept.setdefault(EXAMPLES_VARIABLE, "False")
+    kept[DELETE_LOGS_VARIABLE] = "False"
     return kept
 
 

@@ -2,7 +2,7 @@
 
 It has one thread and never starts another, so that forking it is safe. Orders and reports are JSON documents, each
 behind its length in four bytes, on one socket to the worker. When the worker is gone the launcher stays until its
-supervisors have ended, and stops them when their lease ends: nobody else could.
+supervisors have ended, and stops each when its lease ends: nobody else could.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import signal
 import socket
 import struct
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from edge_mqtt.worker.core.lease import Lease
-from edge_mqtt.worker.order import RunOrder, lease_file
+from edge_mqtt.worker.config import AIRFLOW_OPTIONS
+from edge_mqtt.worker.core.lease import Contact
+from edge_mqtt.worker.order import RunOrder, contact_file
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
     boot_id,
@@ -34,7 +36,7 @@ from edge_mqtt.worker.sysinfo import (
 
 #: Bytes of the length before every document.
 LENGTH: Final = struct.Struct("!I")
-#: Seconds between looks at the lease while the worker is gone.
+#: Seconds between looks at the leases while the worker is gone.
 GUARD_INTERVAL_S: Final = 1.0
 
 
@@ -51,17 +53,26 @@ def main(descriptor: int) -> None:
     Launcher(socket.socket(fileno=descriptor)).serve()
 
 
+@dataclass(slots=True)
+class _Child:
+    """A supervisor."""
+
+    identity: ProcessIdentity
+    #: Seconds that it may go on after a confirmed contact with the centre.
+    lease_s: float
+    asked_to_stop: bool = False
+
+
 class Launcher:
     """Forks, reaps and reports."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        #: Where the runs' files and the worker's lease are; orders name it.
+        #: Where the runs' files and the worker's last contact are; orders name it.
         self._runs_dir: Path | None = None
-        #: The last lease that could be read. Without any, nothing may run once the worker is gone.
-        self._lease = Lease(stop_at=0.0, kill_at=0.0)
-        self._children: dict[int, ProcessIdentity] = {}
-        self._asked_to_stop: set[int] = set()
+        #: The last contact that could be read. Without any, nothing may run once the worker is gone.
+        self._contact: Contact | None = None
+        self._children: dict[int, _Child] = {}
         self._worker_is_there = True
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -83,7 +94,7 @@ class Launcher:
                     self._drain_wakeups()
             self._reap()
             if not self._worker_is_there:
-                self._guard_lease()
+                self._guard_leases()
 
     def _read_order(self) -> None:
         data = read_document(self._channel)
@@ -100,7 +111,8 @@ class Launcher:
         if pid == 0:
             self._become_supervisor(order)
         # The child may be gone by now, but not reaped: its pid is its own.
-        self._children[pid] = ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
+        identity = ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
+        self._children[pid] = _Child(identity, order.lease_s)
         self._report(launched=order.job_id, fence=order.fence, pid=pid)
 
     def _become_supervisor(self, order: RunOrder) -> NoReturn:
@@ -140,10 +152,10 @@ class Launcher:
                 return
             if pid == 0:
                 return
-            supervisor = self._children.pop(pid, None)
-            if status and supervisor is not None:
+            child = self._children.pop(pid, None)
+            if status and child is not None:
                 # It was killed, so its task was not. The worker that would see to that may be dead.
-                kill_orphans(supervisor)
+                kill_orphans(child.identity)
             self._report(exited=pid, code=os.waitstatus_to_exitcode(status))
 
     def _report(self, **document: Any) -> None:
@@ -155,18 +167,17 @@ class Launcher:
             self._worker_is_there = False
             self._selector.unregister(self._channel)
 
-    def _guard_lease(self) -> None:
+    def _guard_leases(self) -> None:
+        now = boottime()
         if self._runs_dir is not None:
-            self._lease = Lease.from_json(_read(lease_file(self._runs_dir))) or self._lease
-        lease, now = self._lease, boottime()
-        if now < lease.stop_at:
-            return
+            self._contact = Contact.from_json(_read(contact_file(self._runs_dir)), now=now) or self._contact
         for child in list(self._children.values()):
-            if now >= lease.kill_at:
-                kill_tree(child)
-            elif child.pid not in self._asked_to_stop:
-                self._asked_to_stop.add(child.pid)
-                signal_process(child, signal.SIGTERM)
+            lease = None if self._contact is None else self._contact.lease(child.lease_s)
+            if lease is None or now >= lease.kill_at:
+                kill_tree(child.identity)
+            elif now >= lease.stop_at and not child.asked_to_stop:
+                child.asked_to_stop = True
+                signal_process(child.identity, signal.SIGTERM)
 
 
 def _read(path: Path) -> bytes:
@@ -208,5 +219,6 @@ def read_settings() -> dict[str, str]:
 
     section = conf.getsection("edge_mqtt") or {}
     settings = {str(option): str(value) for option, value in section.items() if value is not None}
-    settings["base_log_folder"] = conf.get("logging", "base_log_folder")
+    for option, of_airflow in AIRFLOW_OPTIONS.items():
+        settings[option] = str(conf.get(of_airflow, option))
     return settings

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -44,3 +46,17 @@ class LogFile:
         if self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptor
+
+
+def note(path: Path | None, text: str) -> None:
+    """Add a line of our own to a task's log, in the form of Airflow's."""
+    if path is None:
+        return
+    stamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    line = json.dumps({"timestamp": stamp, "level": "error", "event": text, "logger": "edge_mqtt.worker"})
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+        finally:
+            os.close(descriptor)

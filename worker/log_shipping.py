@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import LogChunk, LogPosition
 from edge_mqtt.worker.core.jobs import HeldByUs
 from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, LogCursor
@@ -31,6 +28,7 @@ class _Log:
     """One job's log."""
 
     file: LogFile
+    fence: Fence
     #: Where the job's first byte stands in the file; below 0 when the file has been cut off since.
     base: int
     cursor: LogCursor = field(default_factory=LogCursor)
@@ -73,12 +71,12 @@ class LogShipper:
         self._time = asyncio.get_running_loop().time
 
     def follow(self, job: HeldByUs) -> None:
-        """Begin with a job that is launched, or was by the worker before this one."""
+        """Begin with a job that is launched, or was by the worker before this one; unless its log stays here."""
         path = self._path_of(job)
-        if path is None or job.job_id in self._logs:
+        if path is None or not job.ships_log or job.job_id in self._logs:
             return
         final = None if job.result is None else job.result.log_size
-        self._logs[job.job_id] = _Log(file=LogFile(path), base=job.log_base, final_size=final)
+        self._logs[job.job_id] = _Log(file=LogFile(path), fence=job.fence, base=job.log_base, final_size=final)
         self._wake.set()
 
     def ended(self, job: HeldByUs) -> None:
@@ -90,7 +88,7 @@ class LogShipper:
             self._wake.set()
 
     def size(self, job_id: JobId) -> int:
-        """Return the bytes that the log of a job has now, those included that its file has lost; 0 without a log."""
+        """Return the bytes of a job's log by now, those included that its file has lost; 0 if none is shipped."""
         shipped = self._logs.get(job_id)
         return 0 if shipped is None else shipped.size()
 
@@ -105,10 +103,10 @@ class LogShipper:
         shipped = self._logs.get(job_id)
         return shipped is None or (shipped.final_size is not None and shipped.cursor.acked >= shipped.final_size)
 
-    def acknowledge(self, job_id: JobId, offset: int) -> None:
-        """Take note that the centre has a job's log up to ``offset``."""
+    def acknowledge(self, job_id: JobId, fence: Fence, offset: int) -> None:
+        """Take note that the centre has a run's log up to ``offset``; what an earlier run is told is ignored."""
         shipped = self._logs.get(job_id)
-        if shipped is not None and shipped.cursor.acknowledge(offset, self._time()):
+        if shipped is not None and shipped.fence == fence and shipped.cursor.acknowledge(offset, self._time()):
             self._wake.set()
 
     def resume(self, positions: Iterable[LogPosition]) -> None:
@@ -185,21 +183,8 @@ class LogShipper:
             if shipped.final_size is not None:
                 shipped.final_size = cursor.sent
             return 0
-        if not self._link.send_log(job_id, LogChunk(job_id=job_id, offset=cursor.sent, body=body)):
+        chunk = LogChunk(job_id=job_id, fence=shipped.fence, offset=cursor.sent, body=body)
+        if not self._link.send_log(job_id, chunk):
             return 0
         cursor.advance(len(body), self._time())
         return len(body)
-
-
-def note(path: Path | None, text: str) -> None:
-    """Add a line of our own to a task's log, in the form of Airflow's."""
-    if path is None:
-        return
-    stamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    line = json.dumps({"timestamp": stamp, "level": "error", "event": text, "logger": "edge_mqtt.worker"})
-    with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, line.encode() + b"\n")
-        finally:
-            os.close(descriptor)

@@ -6,20 +6,23 @@ never in arguments or the environment.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import signal
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 
+OUT_OF_MEMORY: Final = "out of memory: the kernel's OOM killer was at work meanwhile"
 #: Letters of a job id that its file names keep, so that people find them.
 _READABLE = 40
 
 
-def lease_file(runs_dir: Path) -> Path:
-    """Return where the lease stands, next to the runs that it holds for."""
+def contact_file(runs_dir: Path) -> Path:
+    """Return where the last confirmed contact stands, next to the runs whose leases count from it."""
     return runs_dir / "lease"
 
 
@@ -60,6 +63,8 @@ class RunOrder:
     log_path: str | None
     socket_path: str
     secret: str = field(repr=False)
+    #: Seconds that the run may go on after a confirmed contact with the centre.
+    lease_s: float
     runs_dir: str
     title: str
 
@@ -89,6 +94,16 @@ class RunOutcome:
     started_at: float | None = None
     ended_at: float | None = None
 
+    @property
+    def cause(self) -> str:
+        """What people are told of how it failed."""
+        if self.signal is None:
+            return self.error or f"exit code {self.exit_code}"
+        with contextlib.suppress(ValueError):
+            killed = f"killed by {signal.Signals(self.signal).name}"
+            return f"{killed}: {self.error}" if self.error else killed
+        return f"killed by signal {self.signal}"
+
     def to_json(self) -> bytes:
         """Return it as JSON."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
@@ -105,11 +120,17 @@ class RunOutcome:
             raise ValueError(f"not a run's outcome: {error}") from error
 
     @classmethod
-    def of_exit_code(cls, code: int, *, started_at: float | None = None, ended_at: float | None = None) -> Self:
-        """Return the outcome for ``code`` as Python gives it: negative for a signal."""
+    def of_exit_code(
+        cls, code: int, *, oom_kills: int = 0, started_at: float | None = None, ended_at: float | None = None
+    ) -> Self:
+        """Return the outcome for ``code`` as Python gives it: negative for a signal.
+
+        :param oom_kills: processes of the worker that the kernel has killed for want of memory meanwhile.
+        """
         return cls(
             exit_code=code if code >= 0 else None,
             signal=-code if code < 0 else None,
+            error=OUT_OF_MEMORY if code == -signal.SIGKILL and oom_kills > 0 else "",
             started_at=started_at,
             ended_at=ended_at,
         )

@@ -1,21 +1,23 @@
-"""Says that we are there, counts the lease by what the centre confirms, and stops jobs when it ends."""
+"""Says that we are there, counts the leases by what the centre confirms, and stops each job when its lease ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.messages import Presence, PresenceAck, Welcome, WorkerState
-from edge_mqtt.worker.core.lease import Lease
+from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.core.lease import Contact, Lease
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link
-from edge_mqtt.worker.log_shipping import note
-from edge_mqtt.worker.order import lease_file
+from edge_mqtt.worker.log_file import note
+from edge_mqtt.worker.order import contact_file
 from edge_mqtt.worker.running import Runs
 from edge_mqtt.worker.sysinfo import boottime, write_atomically
 
@@ -31,7 +33,7 @@ OUT_OF_REACH: Final = "the bridge was out of reach for longer than offline_grace
 
 
 class PresenceLoop:
-    """One worker's presence and lease."""
+    """One worker's presence, and the leases of its jobs."""
 
     def __init__(
         self,
@@ -50,21 +52,16 @@ class PresenceLoop:
         self._queues = queues
         self._state = state
         self._interval_s = 20.0
-        #: What the centre said last; None before its first word.
-        self._offline_grace_s: float | None = None
-        #: It has said so on this connection.
-        self._welcomed = False
         self._kill_grace_s = 10.0
         self._sequence = 0
         #: When the presences of this connection were sent, by their sequence.
         self._sent: OrderedDict[int, float] = OrderedDict()
-        self._lease_file = lease_file(runs.plan.runs_dir)
-        self._lease = Lease.from_json(_read(self._lease_file))
-        #: When that was sent which the lease counts from.
-        self._confirmed_at = 0.0
+        self._contact_file = contact_file(runs.plan.runs_dir)
+        #: What the leases count from; at first, what the worker before us left.
+        self._contact = Contact.from_json(_read(self._contact_file), now=boottime())
         self._busy = bool(held.with_process())
-        #: Since when there is always a process; one of a worker before us has the lease that it left.
-        self._busy_since = 0.0
+        #: Since when there is always a process; those of the worker before us have the leases that it left.
+        self._busy_since = -math.inf
         self._wake = asyncio.Event()
         #: There is nothing to say until a job comes.
         self._quiet = False
@@ -76,8 +73,6 @@ class PresenceLoop:
         """Introduce ourselves on a new connection."""
         self._sequence = 0
         self._sent.clear()
-        # The bridge may have been started again with another grace: a confirmation counts once it has said which.
-        self._welcomed = False
         self._send()
 
     def changed(self) -> None:
@@ -90,24 +85,21 @@ class PresenceLoop:
     def welcomed(self, welcome: Welcome) -> None:
         """Take over what the centre wants; being welcomed also confirms the first presence."""
         self._interval_s = welcome.presence_interval_s
-        self._offline_grace_s = welcome.offline_grace_s
-        self._welcomed = True
         self._kill_grace_s = welcome.kill_grace_s
         self._confirm(0)
         self._wake.set()
 
     def confirmed(self, ack: PresenceAck) -> None:
-        """Count the lease from a presence that the centre has."""
+        """Count the leases from a presence that the centre has."""
         if (ack.incarnation, ack.connection) == (self._link.address.incarnation, self._link.connection):
             self._confirm(ack.sequence)
 
     def permitted(self, asked_at: float) -> None:
-        """Count the lease from the question whether a job may start, which the centre has answered with yes.
+        """Count the leases from the question whether a job may start, which the centre has answered with yes.
 
         :param asked_at: when it was sent, in seconds since boot.
         """
-        if self._offline_grace_s is not None:
-            self._grant(asked_at, self._offline_grace_s)
+        self._grant(asked_at)
 
     def farewell(self) -> None:
         """Say that we are going."""
@@ -134,30 +126,40 @@ class PresenceLoop:
                 self._send()
 
     async def guard(self) -> None:
-        """Stop the running jobs when the lease ends."""
+        """Stop each running job when its lease ends."""
         while True:
             await self._held.until(lambda held: bool(held.with_process()))
-            lease = self._valid_lease()
-            left = LEASE_LOOK_S if lease is None else lease.stop_at - boottime()
-            if lease is not None and left <= 0:
-                self._stop_all(lease)
-            await asyncio.sleep(min(LEASE_LOOK_S, max(left, 0.1)))
+            await asyncio.sleep(self._end_leases())
 
-    def _stop_all(self, lease: Lease) -> None:
+    def _end_leases(self) -> float:
+        """Stop the jobs whose lease is over; return the seconds until the next look."""
+        contact, now = self._valid_contact(), boottime()
+        wait_s = LEASE_LOOK_S
+        if contact is None:
+            return wait_s
         for job in self._held.with_process():
-            if self._runs.is_stopping(job.job_id):
-                continue
-            note(self._runs.plan.log_file(job), f"Stopped by the edge worker: {OUT_OF_REACH}")
-            self._runs.stop(job, OUT_OF_REACH, grace_s=max(0.0, lease.kill_at - boottime()))
+            lease = contact.lease(job.lease_s)
+            if now >= lease.stop_at:
+                self._stop(job, lease)
+            else:
+                wait_s = min(wait_s, lease.stop_at - now)
+        return wait_s
+
+    def _stop(self, job: HeldByUs, lease: Lease) -> None:
+        if self._runs.is_stopping(job.job_id):
+            return
+        note(self._runs.plan.log_file(job), f"Stopped by the edge worker: {OUT_OF_REACH}")
+        self._runs.stop(job, OUT_OF_REACH, grace_s=max(0.0, lease.kill_at - boottime()))
 
     # ------------------------------------------------------------ parts
 
-    def _valid_lease(self) -> Lease | None:
-        """Return the lease; None while the processes are new and the centre has permitted none to start.
+    def _valid_contact(self) -> Contact | None:
+        """Return what leases count from; None while the processes are new and the centre has permitted none to start.
 
-        An idle worker says nothing, so that its lease ends with nothing to stop.
+        An idle worker says nothing, so that its contact is an old one when it gets something to do.
         """
-        return self._lease if self._confirmed_at >= self._busy_since else None
+        contact = self._contact
+        return contact if contact is not None and contact.confirmed_at >= self._busy_since else None
 
     def _held_changed(self) -> None:
         before, self._busy = self._busy, bool(self._held.with_process())
@@ -187,19 +189,16 @@ class PresenceLoop:
 
     def _confirm(self, sequence: int) -> None:
         sent_at = self._sent.get(sequence)
-        if sent_at is not None and self._offline_grace_s is not None and self._welcomed:
-            self._grant(sent_at, self._offline_grace_s)
+        if sent_at is not None:
+            self._grant(sent_at)
 
-    def _grant(self, sent_at: float, offline_grace_s: float) -> None:
-        if sent_at < self._confirmed_at:
+    def _grant(self, sent_at: float) -> None:
+        if self._contact is not None and sent_at < self._contact.confirmed_at:
             return
-        lease = Lease.granted(confirmed_at=sent_at, offline_grace_s=offline_grace_s, kill_grace_s=self._kill_grace_s)
-        # The later confirmation counts, not the longer lease: the centre may grant less than it did.
-        self._confirmed_at, self._lease = sent_at, lease
-        # For the launcher, which guards it when we are dead, and for a restarted worker. Not synced to the disk:
-        # after a loss of power there is nothing left to stop.
+        self._contact = Contact(confirmed_at=sent_at, kill_grace_s=self._kill_grace_s)
+        # Not synced to the disk: after a loss of power there is nothing left to stop.
         try:
-            write_atomically(self._lease_file, lease.to_json(), durable=False)
+            write_atomically(self._contact_file, self._contact.to_json(), durable=False)
         except OSError as error:
             log.warning("the lease cannot be written: %s", error.strerror, extra={"action": "lease_unwritable"})
 

@@ -38,17 +38,8 @@ class Reporter:
         self._pending = asyncio.Event()
 
     async def finished(self, job: HeldByUs, outcome: RunOutcome) -> None:
-        """Store and report a job's end."""
-        result = Finished(
-            job_id=job.job_id,
-            fence=job.fence,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            error=outcome.error,
-            log_size=self._logs.size(job.job_id),
-            started_at=outcome.started_at,
-            ended_at=outcome.ended_at,
-        )
+        """Store and report how a job's run ended."""
+        result = self._result(job, outcome)
 
         def finish(current: HeldByUs | None) -> HeldByUs | None:
             if current is None or current.fence != job.fence or current.state is JobState.DROPPED:
@@ -60,9 +51,38 @@ class Reporter:
             self.forget_files(job)
             self._logs.forget(job.job_id)
             return
-        _log_end(stored, result)
-        self._logs.ended(stored)
-        self._send(stored)
+        self._report(stored, result)
+
+    async def cancelled(self, waiting: HeldByUs, reason: str) -> None:
+        """Store and report that a job that waits will not run.
+
+        :raises SpoolError: it could not be stored, and goes on waiting.
+        """
+        result = self._result(waiting, RunOutcome(error=f"cancelled before it started: {reason}"))
+
+        def cancel(current: HeldByUs | None) -> HeldByUs | None:
+            return waiting.to(JobState.FINISHED, result=result) if current is waiting else current
+
+        stored = await self._held.change(waiting.job_id, cancel)
+        if stored is not None and stored.result is result:
+            self._report(stored, result)
+
+    def _result(self, job: HeldByUs, outcome: RunOutcome) -> Finished:
+        return Finished(
+            job_id=job.job_id,
+            fence=job.fence,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            error=outcome.error,
+            log_size=self._logs.size(job.job_id),
+            started_at=outcome.started_at,
+            ended_at=outcome.ended_at,
+        )
+
+    def _report(self, job: HeldByUs, result: Finished) -> None:
+        _log_end(job, result)
+        self._logs.ended(job)
+        self._send(job)
         self._pending.set()
 
     def resend(self) -> None:
@@ -90,7 +110,10 @@ class Reporter:
         await self.forget(job)
 
     async def forget(self, job: HeldByUs) -> None:
-        """Forget a job, files and all."""
+        """Forget a job, files and all.
+
+        :raises SpoolError: it could not be forgotten.
+        """
         await self._held.change(job.job_id, lambda current: None if current is job else current)
         if self._held.get(job.job_id) is None:
             self._logs.forget(job.job_id)
@@ -114,8 +137,11 @@ class Reporter:
             await self._pending.wait()
             await asyncio.sleep(REPEAT_S)
             finished = [job for job in self._held if job.result is not None]
-            for job in finished:
-                await self.settle(job.job_id)
+            try:
+                for job in finished:
+                    await self.settle(job.job_id)
+            except SpoolError as error:
+                log.error("%s", error, extra={"action": "spool_failed"})  # noqa: TRY400 -- the line says it all
             if not finished:
                 self._pending.clear()
             elif self._link.ready:

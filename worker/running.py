@@ -10,7 +10,6 @@ import secrets
 import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,13 +19,16 @@ from edge_mqtt.worker.core.slots import launchable
 from edge_mqtt.worker.errors import LauncherError, SpoolError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.launcher import Launcher
+from edge_mqtt.worker.log_file import note
 from edge_mqtt.worker.order import RunFiles, RunOrder, RunOutcome
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
     boot_id,
     create_exclusively,
+    has_child,
     kill_orphans,
     kill_tree,
+    oom_kills,
     signal_process,
     start_time,
 )
@@ -81,6 +83,7 @@ class RunPlan:
             log_path=spec.log_path,
             socket_path=str(self.socket_path),
             secret=job.secret,
+            lease_s=job.lease_s,
             runs_dir=str(self.runs_dir),
             title=f"edge-worker[{self.worker}]: {what}",
         )
@@ -92,6 +95,8 @@ class _Run:
 
     identity: ProcessIdentity
     ours: bool
+    #: Processes that the kernel had killed for want of memory by then.
+    oom_kills: int = field(default_factory=oom_kills)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     #: Why it is being stopped.
     stop_reason: str | None = None
@@ -142,6 +147,11 @@ class Runs:
         run = self._runs.get(job_id)
         return run is not None and run.stopping is not None
 
+    def has_child(self, job_id: JobId) -> bool:
+        """Tell whether the job's supervisor has a child: the task's process, which it has not seen end."""
+        run = self._runs.get(job_id)
+        return run is not None and run.identity.alive() and has_child(run.identity.pid)
+
     # ------------------------------------------------------------ start
 
     def prepared(self, job: HeldByUs) -> HeldByUs:
@@ -153,19 +163,28 @@ class Runs:
         async with self._launching:
             for job in launchable(self._held, self.plan.concurrency):
                 try:
-                    stored = await self._held.change(job.job_id, partial(self._launched, job))
+                    await self._launch(job)
                 except SpoolError as error:
                     log.error("a job waits to be launched: %s", error, extra={"action": "launch_waits"})  # noqa: TRY400
                     self._again = asyncio.get_running_loop().call_later(STORE_RETRY_S, self._launch_again)
                     return
-                if stored is not None and stored.state is JobState.LAUNCHED:
-                    await self.start(stored)
 
     def _launch_again(self) -> None:
         self._spawn(self.launch_ready(), "worker.launch")
 
-    def _launched(self, expected: HeldByUs, job: HeldByUs | None) -> HeldByUs | None:
-        return self.prepared(expected) if job is expected else job
+    async def _launch(self, waiting: HeldByUs) -> None:
+        launched: HeldByUs | None = None
+
+        def launch(current: HeldByUs | None) -> HeldByUs | None:
+            nonlocal launched
+            if current is not waiting:
+                return current  # Gone, or replaced a moment ago, and whoever replaced it starts what he has launched.
+            launched = self.prepared(waiting)
+            return launched
+
+        await self._held.change(waiting.job_id, launch)
+        if launched is not None:
+            await self.start(launched)
 
     async def start(self, job: HeldByUs) -> None:
         """Start the supervisor of a job that the spool has as launched."""
@@ -175,7 +194,7 @@ class Runs:
             pid = await self.launcher.launch(self.plan.order(job))
         except LauncherError as error:
             if create_exclusively(files.process, b""):
-                await self._events.unstarted(job, str(error))
+                self._give_back(job, str(error))
             else:
                 self._adopt(job)
             return
@@ -192,12 +211,19 @@ class Runs:
 
     async def find_again(self) -> None:
         """Take over the supervisors of the worker that ran before this one."""
+        given_back = []
         for job in self._held.with_process():
             if create_exclusively(self.plan.files(job).process, b""):
                 # Stored as launched, but nothing ever came to run it; and now nothing can any more.
-                await self._events.unstarted(job, "the worker was restarted before the job had started")
+                given_back.append(self._give_back(job, "the worker was restarted before the job had started"))
             else:
                 self._adopt(job)
+        if given_back:
+            await asyncio.wait(given_back, timeout=STORE_RETRY_S)
+
+    def _give_back(self, job: HeldByUs, reason: str) -> asyncio.Task[None]:
+        # Aside: it may have to wait for the disk, for which running jobs and what comes over the link must not.
+        return self._spawn(self._events.unstarted(job, reason), f"worker.unstarted[{job.job_id}]")
 
     def _adopt(self, job: HeldByUs) -> None:
         self._events.launched(job)
@@ -243,10 +269,12 @@ class Runs:
                     orphans,
                     extra={"action": "orphans_killed", "job_id": job.job_id},
                 )
-            if run.ours:
-                code = await self.launcher.exit_code(run.identity.pid, EXIT_CODE_WAIT_S)
-                if code:
-                    outcome = RunOutcome.of_exit_code(code)
+            code = await self.launcher.exit_code(run.identity.pid, EXIT_CODE_WAIT_S) if run.ours else None
+            if code:
+                outcome = RunOutcome.of_exit_code(code, oom_kills=oom_kills() - run.oom_kills)
+            if not run.stop_reason:
+                text = f"The task's supervisor on the edge has ended without a word: {outcome.cause}"
+                note(self.plan.log_file(job), text)
         return replace(outcome, error=run.stop_reason) if run.stop_reason else outcome
 
     def stop(self, job: HeldByUs, reason: str, *, grace_s: float | None = None) -> None:

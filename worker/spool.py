@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec
 from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.lease import FIRST_LEASE_S
 from edge_mqtt.worker.errors import SpoolError
 
 #: In order; the file's ``user_version`` counts those that are done.
@@ -34,14 +35,19 @@ MIGRATIONS: Final = (
         result_acked INTEGER NOT NULL
     ) STRICT;
     """,
+    f"""
+    ALTER TABLE jobs ADD COLUMN lease_s   REAL    NOT NULL DEFAULT {FIRST_LEASE_S};
+    ALTER TABLE jobs ADD COLUMN ships_log INTEGER NOT NULL DEFAULT 1;
+    """,
 )
 
-_COLUMNS: Final = "job_id, fence, state, spec, secret, log_base, result, result_acked"
+_COLUMNS: Final = "job_id, fence, state, spec, secret, log_base, result, result_acked, lease_s, ships_log"
 _UPSERT: Final = f"""
-    INSERT INTO jobs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO jobs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (job_id) DO UPDATE SET
         fence = excluded.fence, state = excluded.state, spec = excluded.spec, secret = excluded.secret,
-        log_base = excluded.log_base, result = excluded.result, result_acked = excluded.result_acked
+        log_base = excluded.log_base, result = excluded.result, result_acked = excluded.result_acked,
+        lease_s = excluded.lease_s, ships_log = excluded.ships_log
 """  # noqa: S608 -- the columns are a constant above
 
 
@@ -110,11 +116,13 @@ def _row(job: HeldByUs) -> tuple[object, ...]:
         job.log_base,
         None if job.result is None else job.result.model_dump_json(),
         int(job.result_acked),
+        job.lease_s,
+        int(job.ships_log),
     )
 
 
-def _job(row: tuple[str, int, str, str, str, int, str | None, int]) -> HeldByUs:
-    _, fence, state, spec, secret, log_base, result, result_acked = row
+def _job(row: tuple[str, int, str, str, str, int, str | None, int, float, int]) -> HeldByUs:
+    _, fence, state, spec, secret, log_base, result, result_acked, lease_s, ships_log = row
     return HeldByUs(
         spec=JobSpec.model_validate_json(spec),
         fence=Fence(fence),
@@ -123,6 +131,8 @@ def _job(row: tuple[str, int, str, str, str, int, str | None, int]) -> HeldByUs:
         log_base=log_base,
         result=None if result is None else Finished.model_validate_json(result),
         result_acked=bool(result_acked),
+        lease_s=lease_s,
+        ships_log=bool(ships_log),
     )
 
 

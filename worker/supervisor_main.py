@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Final
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
 from edge_mqtt.worker.api_client import BASE_URL, WorkerTransport
 from edge_mqtt.worker.order import RunOrder, RunOutcome
-from edge_mqtt.worker.sysinfo import ProcessIdentity, create_exclusively, redirect_output, write_atomically
+from edge_mqtt.worker.sysinfo import (
+    ProcessIdentity,
+    create_exclusively,
+    kill_below,
+    oom_kills,
+    redirect_output,
+    write_atomically,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
 START_TARGET: Final = "edge-mqtt/start"
 #: Characters of an error that are reported.
 ERROR_LENGTH: Final = 500
+#: Seconds between attempts while the disk is full.
+STORE_RETRY_S: Final = 5.0
 #: Seconds between looks for a task whose sockets are closed and which is about to be gone.
 EXIT_LOOK_S: Final = 0.01
 
@@ -51,14 +60,34 @@ def run(order: RunOrder) -> int:
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _set_title(order.title)
+    killed_before = oom_kills()
     try:
-        outcome = RunOutcome.of_exit_code(_supervise(order), started_at=started_at, ended_at=time.time())
+        code = _supervise(order)
+        killed = oom_kills() - killed_before
+        outcome = RunOutcome.of_exit_code(code, oom_kills=killed, started_at=started_at, ended_at=time.time())
     except BaseException as error:  # noqa: BLE001 -- the process ends here: whatever it is goes into the outcome
         with contextlib.suppress(OSError):
             traceback.print_exc()
+        # Nobody watches over the task's process any more; it must not run beside the next try.
+        kill_below()
         outcome = RunOutcome(exit_code=1, error=describe(error), started_at=started_at, ended_at=time.time())
-    write_atomically(files.outcome, outcome.to_json(), durable=True)
+    _store(files.outcome, outcome)
     return 0
+
+
+def _store(path: Path, outcome: RunOutcome) -> None:
+    """Store the outcome, however long the disk has no room for it: it must not be lost."""
+    while True:
+        try:
+            write_atomically(path, outcome.to_json(), durable=True)
+        except FileNotFoundError:
+            raise  # The whole folder is gone: there is nothing to wait for.
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"the outcome waits to be stored: {error}\n")
+            time.sleep(STORE_RETRY_S)
+        else:
+            return
 
 
 def describe(error: BaseException) -> str:

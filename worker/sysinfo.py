@@ -106,6 +106,13 @@ def kill_tree(identity: ProcessIdentity) -> None:
             process.kill()
 
 
+def kill_below() -> None:
+    """Kill what this process and those below it have started."""
+    for process in descendants(os.getpid()):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
 def kill_orphans(identity: ProcessIdentity) -> int:
     """Kill what a supervisor that is dead has left behind; return how many processes there were.
 
@@ -118,6 +125,38 @@ def kill_orphans(identity: ProcessIdentity) -> int:
         with contextlib.suppress(psutil.Error):
             process.kill()
     return len(orphans)
+
+
+def has_child(pid: int) -> bool:
+    """Tell whether a process has a child, be it one that has ended and that it has not taken note of."""
+    with contextlib.suppress(psutil.Error):
+        return bool(psutil.Process(pid).children())
+    return False
+
+
+def oom_kills(cgroup: Path = Path("/proc/self/cgroup"), mounts: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return how many processes of this process's control group the kernel has killed for want of memory.
+
+    0 where the kernel does not say. Source: cgroup-v2.rst (``memory.events``), cgroup-v1/memory.rst
+    (``memory.oom_control``).
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in cgroup.read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            below = path.lstrip("/")
+            if "memory" in controllers.split(","):
+                return _count(mounts / "memory" / below / "memory.oom_control")
+            if not controllers and (mounts / below / "memory.events").exists():
+                return _count(mounts / below / "memory.events")
+    return 0
+
+
+def _count(counters: Path) -> int:
+    for line in counters.read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "oom_kill":
+            return int(value)
+    return 0
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool) -> None:

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 SILENCE_FACTOR: Final = 1.5
 #: Bytes that may wait for one client. The largest message must fit, with room for what comes beside it.
 MAX_BACKLOG_BYTES: Final = MAX_MESSAGE_BYTES + 16 * 1024 * 1024
+#: Seconds in which a client that is that far behind must take something.
+STALLED_S: Final = 60.0
 #: Bytes that are sent as one WebSocket message at most, so that small packets share a TLS record.
 SEND_BATCH_BYTES: Final = 64 * 1024
 #: Messages of one client that may be with the broker at once; then its socket is not read.
@@ -49,6 +51,10 @@ _ORDERLY: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY})
 class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
     """Sends packets to one client, in order, in a task of its own.
 
+    A client for which too much waits gets no more than that. Once it has it all, its connection is ended, and on the
+    next one everybody sends again what is missing. Ending it at once would lose what it was about to get: two answers
+    that are too large together would never arrive over a slow link.
+
     :param websocket: the open connection.
     :param client_id: for log lines.
     """
@@ -62,21 +68,26 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         self._closing = False
         self._broken = False
         self._dropped = False
+        #: Why the client gets no more on this connection.
+        self._full: str | None = None
+        #: Counts what the client has taken.
+        self._progress = 0
         self._last_packet_id = 0
         self._unacknowledged: set[int] = set()
+        self._watch: asyncio.TimerHandle | None = None
         self._sender = asyncio.create_task(self._send_loop(), name=f"broker[{client_id}].sender")
 
     # ------------------------------------------------------------ WriterAdapter
 
     def write(self, data: bytes) -> None:
-        """Queue bytes; drop the client when too many wait."""
+        """Queue bytes; messages no more when too many wait."""
         if self._broken or self._closing:
             return
         self._queue.append(bytes(data))
         self._queued_bytes += len(data)
         self._wake.set()
-        if self._queued_bytes > MAX_BACKLOG_BYTES:
-            self.drop(f"it is {self._queued_bytes >> 20} MiB behind with reading")
+        if self._queued_bytes > MAX_BACKLOG_BYTES and not self._full:
+            self._take_no_more(f"it is {self._queued_bytes >> 20} MiB behind with reading")
 
     async def drain(self) -> None:
         """Return at once: amqtt would wait while it holds a lock of the session."""
@@ -101,12 +112,12 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
 
     def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         """Queue a message."""
-        if self._broken or self._closing:
+        if self._broken or self._closing or self._full:
             return
         packet_id = None
         if qos:
             if len(self._unacknowledged) >= MAX_PACKET_ID:
-                self.drop("it acknowledges nothing")
+                self._take_no_more(f"it has not acknowledged {MAX_PACKET_ID} messages")
                 return
             packet_id = self._next_packet_id()
         self.write(build_publish(topic, payload, packet_id=packet_id, retain=retain))
@@ -114,11 +125,14 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
     def acknowledged(self, packet_id: int) -> None:
         """Take note of a PUBACK. What is not acknowledged is not repeated: our protocol does that, end to end."""
         self._unacknowledged.discard(packet_id)
+        self._progress += 1
+        self._end_when_caught_up()
 
     def drop(self, reason: str) -> None:
         """End the connection now; one line in the log says why."""
         self._broken = True
         self._queue.clear()
+        self._stop_watching()
         if not self._dropped:
             self._dropped = True
             log.warning(
@@ -133,6 +147,36 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         """End the sending task; nothing is sent any more."""
         self._broken = True
         self._sender.cancel()
+        self._stop_watching()
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _take_no_more(self, reason: str) -> None:
+        self._full = reason
+        log.warning(
+            "%s gets nothing more before it has what waits for it and has come back: %s",
+            self._client_id,
+            reason,
+            extra={"action": "client_behind", "client": self._client_id},
+        )
+        self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        before, loop = self._progress, asyncio.get_running_loop()
+
+        def look() -> None:
+            if self._progress == before:
+                self.drop(f"{self._full} and took nothing for {STALLED_S:g} s")
+            else:
+                self._watch_progress()
+
+        self._watch = loop.call_later(STALLED_S, look)
+
+    def _end_when_caught_up(self) -> None:
+        if self._full and not self._queue and not self._unacknowledged:
+            self.drop("it has caught up and is to come back for the rest")
 
     def _next_packet_id(self) -> int:
         while True:
@@ -146,6 +190,8 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
             while True:
                 while self._queue:
                     await self._websocket.send(self._next_batch())
+                    self._progress += 1
+                self._end_when_caught_up()
                 if self._closing:
                     return
                 self._wake.clear()
@@ -153,6 +199,7 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         except ConnectionClosed:
             self._broken = True
             self._queue.clear()
+            self._stop_watching()
 
     def _next_batch(self) -> bytes:
         batch = [self._queue.popleft()]

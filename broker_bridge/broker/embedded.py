@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import ssl
 from typing import TypeVar
 
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 #: amqtt's loggers: debug lines hold payloads, and info lines come with every packet.
 _LOUD_LOGGERS = ("amqtt", "transitions")
+#: Open files to ask for, one a client: many systems let a program have more than they give it at first.
+WANTED_FILES = 65536
 
 
 class EmbeddedBroker:
@@ -46,6 +49,7 @@ class EmbeddedBroker:
             raise ValueError("the TLS context does not require client certificates")
         for name in _LOUD_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
+        _allow_many_connections()
         plugin = f"{AccessPlugin.__module__}.{AccessPlugin.__qualname__}"
         config = BrokerConfig.from_dict(
             {"listeners": {"default": {"type": "external"}}, "plugins": {plugin: {"prefix": self._topics.prefix}}}
@@ -99,3 +103,10 @@ class EmbeddedBroker:
         if part is None:
             raise RuntimeError("the broker is not started")
         return part
+
+
+def _allow_many_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -13,8 +13,17 @@ from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import InvalidUpgrade
 from websockets.server import ServerProtocol
 
+from edge_mqtt.certs.tls import clock_note
+
+log = logging.getLogger(__name__)
+
 #: Seconds for the TLS handshake.
 TLS_TIMEOUT_S: Final = 10.0
+#: TLS handshakes at once. Whoever opens connections and says nothing holds no more of our memory and descriptors than
+#: these take, and whoever is quicker gets through.
+MAX_HANDSHAKES: Final = 2000
+#: Seconds between two lines in the log about that.
+CROWD_LOG_INTERVAL_S: Final = 60.0
 #: Seconds to wait for the peer's farewell on the TLS layer.
 TLS_SHUTDOWN_S: Final = 2.0
 
@@ -75,19 +84,39 @@ def peer_name(transport: asyncio.BaseTransport) -> str:
 
 
 class Handshakes:
-    """The TLS handshakes that go on, so that none outlives the listener."""
+    """The TLS handshakes that go on: no more than ``MAX_HANDSHAKES``, and none outlives the listener."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        #: In the order in which they began.
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._logged_at = -CROWD_LOG_INTERVAL_S
         self.closed = False
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def add(self, task: asyncio.Task[None]) -> None:
-        """Hold a handshake's task while it lasts."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Hold a handshake's task while it lasts; give the oldest up when there are too many."""
+        if len(self._tasks) >= MAX_HANDSHAKES:
+            oldest = next(iter(self._tasks))
+            self._forget(oldest)
+            oldest.cancel()
+            self._log_crowd(task.get_loop().time())
+        self._tasks[task] = None
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+
+    def _log_crowd(self, now: float) -> None:
+        if now - self._logged_at >= CROWD_LOG_INTERVAL_S:
+            self._logged_at = now
+            log.warning(
+                "more than %d connections are in their TLS handshake: the oldest are given up. "
+                "If these are no workers, let a firewall keep them away",
+                MAX_HANDSHAKES,
+                extra={"action": "handshakes_crowded"},
+            )
 
     async def close(self) -> None:
         """End them all and let none begin."""
@@ -134,7 +163,10 @@ class TlsConnection(ServerConnection):
         if self._handshakes.closed:
             transport.abort()
             return
-        self._handshakes.add(self.loop.create_task(self._open(transport), name="broker.tls_handshake"))
+        task = self.loop.create_task(self._open(transport), name="broker.tls_handshake")
+        # One that is cancelled before its first step never gets to closing anything.
+        task.add_done_callback(lambda done: transport.abort() if done.cancelled() else None)
+        self._handshakes.add(task)
 
     def data_received(self, data: bytes) -> None:
         """Pass on, once TLS is up."""
@@ -183,7 +215,7 @@ class TlsConnection(ServerConnection):
 
 def _explain(error: ssl.SSLError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}"
+        return f"its certificate is not accepted: {error.verify_message}{clock_note(error)}"
     if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return "it has no client certificate"
     return f"the TLS handshake failed: {(error.reason or str(error)).replace('_', ' ').lower()}"

@@ -53,6 +53,10 @@ class AsyncLedger:
         """Return the jobs that write ``log_path``, oldest first."""
         return await self._run(lambda: self._ledger.same_log(log_path))
 
+    async def unacknowledged(self, finished_before: float) -> list[JobId]:
+        """Return jobs that finished before a Unix time in seconds and whose end nobody acknowledged."""
+        return await self._run(lambda: self._ledger.unacknowledged(finished_before))
+
     async def purge(self, finished_before: float) -> int:
         """Delete jobs that finished before a Unix time in seconds; return how many."""
         return await self._run(lambda: self._ledger.purge(finished_before))

@@ -64,5 +64,10 @@ def _command(executor: ExecutorName, message: Message) -> Event | None:
         case CancelJob():
             return events.CancelAsked(executor=executor, job_id=message.job_id)
         case AdoptRequest():
-            return events.AdoptAsked(executor=executor, request_id=message.request_id, job_ids=message.job_ids)
+            return events.AdoptAsked(
+                executor=executor,
+                request_id=message.request_id,
+                job_ids=message.job_ids,
+                take_over=message.take_over,
+            )
     return None

@@ -4,6 +4,7 @@ LedgerError
 ├── LedgerFull           the disk is full: nothing was stored, nothing already stored is lost
 ├── LedgerBusy           somebody else holds the ledger
 ├── LedgerUnavailable    it cannot be opened, read or written
+├── LedgerTaken          somebody else has written it since it was opened: whoever works with it must stop
 ├── LedgerCorrupt        the file is not a ledger, or damaged
 └── LedgerTooNew         a newer version of this program wrote it
 """
@@ -43,6 +44,10 @@ class LedgerUnavailable(LedgerError):
     retryable = True
 
 
+class LedgerTaken(LedgerError):
+    """Another bridge has opened it, or a backup was put in its place: what this bridge believes is out of date."""
+
+
 class LedgerCorrupt(LedgerError):
     """The file is not a ledger, or it is damaged."""
 
@@ -73,6 +78,9 @@ class Ledger(Protocol):
 
     def same_log(self, log_path: str) -> list[Job]:
         """Return the jobs that write to one log file, in order of arrival."""
+
+    def unacknowledged(self, finished_before: float) -> list[JobId]:
+        """Return the jobs that ended before ``finished_before`` (Unix seconds) and whose end nobody acknowledged."""
 
     def purge(self, finished_before: float) -> int:
         """Forget the jobs that are over since before ``finished_before`` (Unix seconds); return how many."""

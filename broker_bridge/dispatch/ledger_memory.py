@@ -55,6 +55,12 @@ class MemoryLedger:
             found = [job for job in self._jobs.values() if job.spec.log_path == log_path]
         return sorted(found, key=_sequence)
 
+    def unacknowledged(self, finished_before: float) -> list[JobId]:
+        """Return the jobs that ended before ``finished_before`` and whose end nobody acknowledged."""
+        with self._lock:
+            ended = [job_id for job_id, at in self._finished_at.items() if at < finished_before]
+            return [job_id for job_id in ended if not _over(self._jobs[job_id])]
+
     def purge(self, finished_before: float) -> int:
         """Forget the jobs that are over since before ``finished_before``."""
         with self._lock:

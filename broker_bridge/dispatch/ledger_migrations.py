@@ -58,6 +58,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX jobs_log_path ON jobs (log_path, sequence)",
         "CREATE INDEX jobs_finished_at ON jobs (finished_at)",
     ),
+    (
+        # What version 1 granted every job by default: offline_grace, presence_interval, kill_grace and the margin.
+        "ALTER TABLE jobs ADD COLUMN lease_s DOUBLE PRECISION NOT NULL DEFAULT 935",
+        "ALTER TABLE jobs ADD COLUMN ships_log BOOLEAN NOT NULL DEFAULT TRUE",
+        "CREATE TABLE holder (bridge TEXT NOT NULL)",
+    ),
 )
 
 

@@ -26,6 +26,9 @@ JOBS: Final = sa.Table(
     sa.Column("try_number", sa.Integer, nullable=False),
     sa.Column("log_path", sa.Text),
     sa.Column("workload", sa.Text, nullable=False),
+    # Seconds from the worker's last contact until the running job is given up.
+    sa.Column("lease_s", sa.Double, nullable=False),
+    sa.Column("ships_log", sa.Boolean, nullable=False),
     # What becomes of it.
     sa.Column("executor", sa.Text, nullable=False),
     sa.Column("token", sa.Text),
@@ -64,9 +67,14 @@ WRITTEN_ONCE: Final = frozenset(
         "try_number",
         "log_path",
         "workload",
+        "lease_s",
+        "ships_log",
         "created_at",
     }
 )
 
 #: One row: the number of the newest migration that has been done.
 SCHEMA_VERSION: Final = sa.Table("schema_version", METADATA, sa.Column("version", sa.Integer, nullable=False))
+
+#: One row: the bridge that opened the ledger last. It differs for every start, and for a backup that was put back.
+HOLDER: Final = sa.Table("holder", METADATA, sa.Column("bridge", sa.Text, nullable=False))

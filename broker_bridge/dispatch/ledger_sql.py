@@ -1,33 +1,29 @@
-"""The ledger in a SQL database: SQLite in a file by default, PostgreSQL by URL.
-
-SQLite runs in WAL mode with ``synchronous=FULL``: a commit is on the disk when it returns
-(https://www.sqlite.org/pragma.html#pragma_synchronous). One bridge at a time may have the file.
-"""
+"""The ledger in a SQL database: SQLite in a file by default, PostgreSQL by URL. One bridge at a time may have it."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError, LedgerUnavailable
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerBusy, LedgerCorrupt, LedgerError, LedgerTaken
+from edge_mqtt.broker_bridge.dispatch.ledger_engine import WRITES, make_engine, parse_url
 from edge_mqtt.broker_bridge.dispatch.ledger_errors import translated
 from edge_mqtt.broker_bridge.dispatch.ledger_file import LedgerFile
 from edge_mqtt.broker_bridge.dispatch.ledger_migrations import migrate
-from edge_mqtt.broker_bridge.dispatch.ledger_schema import JOBS, WRITTEN_ONCE
+from edge_mqtt.broker_bridge.dispatch.ledger_schema import HOLDER, JOBS, WRITTEN_ONCE
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, Outcome, WorkloadType
 
-#: Seconds to wait for somebody who only looks at the file, such as a backup.
-BUSY_TIMEOUT_S: Final = 5.0
 #: Ids in one query: below SQLite's limit on variables, however it was built.
 IDS_PER_QUERY: Final = 500
 
@@ -48,21 +44,23 @@ class SqlLedger:
         :raises LedgerError: it cannot be opened, is in use, is damaged or belongs to a newer program.
         """
         self._clock = clock
-        parsed = _parse(url)
+        self._bridge = uuid.uuid4().hex
+        self._opened = False
+        parsed = parse_url(url)
         self._where = parsed.render_as_string(hide_password=True)
-        self._file = LedgerFile.claim(parsed.database) if parsed.get_backend_name() == "sqlite" else None
-        try:
-            self._engine = _engine(parsed)
-        except LedgerUnavailable:
-            self._release()
-            raise
+        self._engine = make_engine(parsed, self._refused)
+        self._writer = self._engine.execution_options(**{WRITES: True})
         self._upsert = _upsert(self._engine.dialect.name)
+        self._file = LedgerFile.claim(parsed.database) if self._engine.dialect.name == "sqlite" else None
         try:
-            with self._transaction() as connection:
+            with self._transaction(self._writer) as connection:
                 migrate(connection)
+                connection.execute(sa.delete(HOLDER))
+                connection.execute(sa.insert(HOLDER).values(bridge=self._bridge))
         except LedgerError:
             self.close()
             raise
+        self._opened = True
 
     def load_live(self) -> list[Job]:
         """Return the jobs that are not over, in order of arrival."""
@@ -75,7 +73,7 @@ class SqlLedger:
             return
         now = self._clock()
         rows = [_row(job, now) for job in newest.values()]
-        with self._transaction() as connection:
+        with self._writing() as connection:
             connection.execute(self._upsert, rows)
 
     def get(self, job_ids: Iterable[JobId]) -> list[Job]:
@@ -105,10 +103,16 @@ class SqlLedger:
         """Return the jobs that write to one log file, in order of arrival."""
         return self._jobs(sa.select(JOBS).where(JOBS.c.log_path == log_path).order_by(JOBS.c.sequence))
 
+    def unacknowledged(self, finished_before: float) -> list[JobId]:
+        """Return the jobs that ended before ``finished_before`` and whose end nobody acknowledged."""
+        query = sa.select(JOBS.c.job_id).where(JOBS.c.live, JOBS.c.finished_at < finished_before)
+        with self._transaction() as connection:
+            return [JobId(job_id) for job_id in connection.execute(query).scalars()]
+
     def purge(self, finished_before: float) -> int:
         """Forget the jobs that are over since before ``finished_before``."""
         over = sa.and_(sa.not_(JOBS.c.live), JOBS.c.finished_at < finished_before)
-        with self._transaction() as connection:
+        with self._writing() as connection:
             return connection.execute(sa.delete(JOBS).where(over)).rowcount
 
     def max_sequence(self) -> int:
@@ -119,67 +123,60 @@ class SqlLedger:
     def close(self) -> None:
         """Let go of the database."""
         self._engine.dispose()
-        self._release()
-
-    def _release(self) -> None:
         if self._file is not None:
             self._file.release()
 
     def _jobs(self, query: sa.Select[Any]) -> list[Job]:
         with self._transaction() as connection:
-            return [_job(row) for row in connection.execute(query).mappings()]
+            return [self._job(row) for row in connection.execute(query).mappings()]
+
+    def _job(self, row: sa.RowMapping) -> Job:
+        try:
+            return _job(row)
+        except ValueError as error:
+            raise LedgerCorrupt(
+                f"ledger {self._where}: job {row['job_id']} can't be read: restore the ledger from a backup, "
+                "or begin a new one"
+            ) from error
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def _writing(self) -> Iterator[sa.Connection]:
+        if self._file is not None:
+            self._file.check()
+        with self._transaction(self._writer) as connection:
+            if connection.execute(sa.select(HOLDER.c.bridge)).scalar() != self._bridge:
+                raise self._taken()
+            yield connection
+
+    @contextmanager
+    def _transaction(self, engine: sa.Engine | None = None) -> Iterator[sa.Connection]:
         try:
-            with self._engine.begin() as connection:
+            with (engine or self._engine).begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise translated(error, self._where) from error
+
+    def _refused(self, connection: DBAPIConnection) -> LedgerError:
+        """Return what it means that another session holds the lock: our own former one perhaps, when we had it."""
+        if self._opened:
+            cursor = connection.cursor()
+            cursor.execute(str(sa.select(HOLDER.c.bridge)))
+            if cursor.fetchone() != (self._bridge,):
+                return self._taken()
+        return LedgerBusy(
+            f"ledger {self._where} is in use by another edge-bridge: end that one, or set another ledger_url"
+        )
+
+    def _taken(self) -> LedgerTaken:
+        return LedgerTaken(
+            f"ledger {self._where} was taken by another edge-bridge, or replaced by a backup: "
+            "this edge-bridge has to stop, the next start goes on with what the ledger has then"
+        )
 
 
 def open_ledger(url: str, clock: Callable[[], float] = time.time) -> SqlLedger:
     """Open the ledger at ``url`` as :class:`SqlLedger` does; its errors are one line each."""
     return SqlLedger(url, clock)
-
-
-def _parse(url: str) -> sa.URL:
-    try:
-        parsed = sa.make_url(url)
-    except ArgumentError:
-        raise LedgerUnavailable(
-            "ledger_url is not a database URL: use sqlite:////path/to/ledger.db or postgresql://user@host/database"
-        ) from None
-    if parsed.get_backend_name() not in _INSERTS:
-        raise LedgerUnavailable(f"ledger_url: {parsed.get_backend_name()} is not supported: use sqlite or postgresql")
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise LedgerUnavailable("ledger_url names no file: a ledger in memory would lose every job with the process")
-    return parsed
-
-
-def _engine(url: sa.URL) -> sa.Engine:
-    try:
-        if url.get_backend_name() != "sqlite":
-            return sa.create_engine(url, pool_pre_ping=True)
-        engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
-        raise LedgerUnavailable(f"ledger_url needs a database driver that is not installed: {error}") from error
-    sa.event.listen(engine, "connect", _prepare)
-    sa.event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _prepare(connection: sqlite3.Connection, _record: object) -> None:
-    # Python's own transaction handling leaves schema changes outside of transactions: _begin does it.
-    connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    # A finished job's token is overwritten, not just unlinked.
-    connection.execute("PRAGMA secure_delete=ON")
-
-
-def _begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
 
 
 def _upsert(dialect: str) -> Any:
@@ -196,7 +193,7 @@ def _upsert(dialect: str) -> Any:
 def _row(job: Job, now: float) -> dict[str, object]:
     spec = job.spec
     finished = job.state is JobState.FINISHED
-    return {
+    row: dict[str, object] = {
         "job_id": spec.job_id,
         "sequence": job.sequence,
         "type": spec.type.value,
@@ -210,6 +207,8 @@ def _row(job: Job, now: float) -> dict[str, object]:
         "try_number": spec.try_number,
         "log_path": spec.log_path,
         "workload": json.dumps(spec.workload, separators=(",", ":")),
+        "lease_s": job.lease_s,
+        "ships_log": job.ships_log,
         "executor": job.executor,
         "token": job.token,
         "state": job.state.value,
@@ -228,6 +227,8 @@ def _row(job: Job, now: float) -> dict[str, object]:
         "updated_at": now,
         "finished_at": now if finished else None,
     }
+    # PostgreSQL takes no NUL, which a worker's words may have.
+    return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}
 
 
 def _job(row: sa.RowMapping) -> Job:
@@ -248,6 +249,8 @@ def _job(row: sa.RowMapping) -> Job:
     return Job(
         spec=spec,
         executor=ExecutorName(row["executor"]),
+        lease_s=row["lease_s"],
+        ships_log=row["ships_log"],
         token=row["token"],
         state=JobState(row["state"]),
         fence=Fence(row["fence"]),

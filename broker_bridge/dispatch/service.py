@@ -3,6 +3,7 @@
 Everything that happened while the last commit was under way is decided and committed together, so a busy bridge pays
 one disk sync for many. When a commit fails, the decisions are undone and nothing is said. Who waits for an answer is
 told; jobs and results are held by their senders, who send them again; everything else is decided once more later.
+Only what needs no commit goes on: workers keep their leases for as long as the ledger takes to recover.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,8 +23,8 @@ from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.effects import Effect, StartDecided
 from edge_mqtt.broker_bridge.dispatch.core.events import Event
-from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError, LedgerTaken
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
 
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 LEDGER_RETRY_S: Final = 1.0
 #: Events whose senders hold what they are about until it is acknowledged. Not kept when the ledger takes nothing, so
 #: that a full disk does not fill the memory too.
-REPEATED_BY_SENDER: Final = (events.Submitted, events.ResultReported)
+REPEATED_BY_SENDER: Final = (events.Submitted, events.ResultReported, events.CancelAsked, events.AdoptAsked)
 #: Events in one transaction at most, which bounds how long the first of them waits.
 BATCH_EVENTS: Final = 512
 
@@ -83,13 +84,17 @@ class DispatchService:
         self._events.append(_Waiting(event, committed))
         self._arrived.set()
 
-    async def run(self, perform: Callable[[Effect], None]) -> None:
-        """Decide, and have ``perform`` do what was decided, until cancelled."""
+    async def run(self, perform: Callable[[Effect], None], ended: Callable[[JobId], None]) -> None:
+        """Decide, and have ``perform`` do what was decided, until cancelled.
+
+        :param ended: told of every job that has ended.
+        :raises LedgerTaken: what this bridge believes is no longer what the ledger has.
+        """
         while True:
             await self._wait()
             batch = [self._events.popleft() for _ in range(min(len(self._events), BATCH_EVENTS))]
             batch = batch or [_Waiting(events.Tick(), None)]
-            await self._decide(batch, perform)
+            await self._decide(batch, perform, ended)
 
     async def _wait(self) -> None:
         if self._events:
@@ -104,27 +109,37 @@ class DispatchService:
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await self._arrived.wait()
 
-    async def _decide(self, batch: list[_Waiting], perform: Callable[[Effect], None]) -> None:
+    async def _decide(
+        self, batch: list[_Waiting], perform: Callable[[Effect], None], ended: Callable[[JobId], None]
+    ) -> None:
         self._dispatcher.checkpoint()
         try:
             changed, effects = await self._decide_each([waiting.event for waiting in batch])
             if changed:
                 await self._ledger.commit(list(changed.values()))
                 self._recovered()
+        except LedgerTaken:
+            raise
         except LedgerError as error:
             self._dispatcher.rollback()
-            await self._refuse(batch, error)
+            await self._refuse(batch, error, perform)
             return
         for waiting in batch:
             if waiting.committed is not None and not waiting.committed.done():
                 waiting.committed.set_result(None)
+        self._perform(effects, perform)
+        for job in changed.values():
+            if job.state is JobState.FINISHED:
+                ended(job.id)
+        if changed:
+            self._changes.notify()
+
+    def _perform(self, effects: Iterable[Effect], perform: Callable[[Effect], None]) -> None:
         for effect in effects:
             if isinstance(effect, StartDecided):
                 self._start_decided(effect)
             else:
                 perform(effect)
-        if changed:
-            self._changes.notify()
 
     async def _decide_each(self, batch: list[Event]) -> tuple[dict[JobId, Job], list[Effect]]:
         missing = {job_id for event in batch for job_id in self._dispatcher.missing(event)}
@@ -144,7 +159,7 @@ class DispatchService:
             log.warning("the ledger takes entries again", extra={"action": "ledger_recovered"})
             self.ledger_problem = None
 
-    async def _refuse(self, batch: list[_Waiting], error: LedgerError) -> None:
+    async def _refuse(self, batch: list[_Waiting], error: LedgerError, perform: Callable[[Effect], None]) -> None:
         if self.ledger_problem is None:
             log.error("nothing is accepted: %s", error, extra={"action": "ledger_failed"})
         self.ledger_problem = str(error)
@@ -154,16 +169,46 @@ class DispatchService:
             if asker is not None:
                 if not asker.done():
                     asker.set_exception(type(error)(str(error)))
-            elif not isinstance(waiting.event, REPEATED_BY_SENDER):
+            elif not self._decided_without_ledger(waiting.event, perform):
                 again.append(waiting)
         self._events.extendleft(reversed(again))
+        # What the events that were dealt with here would have brought with them is looked at again.
+        self._events.append(_Waiting(events.Tick(), None))
         await asyncio.sleep(LEDGER_RETRY_S)
+
+    def _decided_without_ledger(self, event: Event, perform: Callable[[Effect], None]) -> bool:
+        """Confirm a worker's lease if that changes no job, and drop what is repeated; tell whether it was that."""
+        if isinstance(event, (*REPEATED_BY_SENDER, events.Tick)):
+            return True
+        if not isinstance(event, events.WorkerSeen):
+            return False
+        decision = self._dispatcher.handle_unless_changing(event, time.monotonic())
+        if decision is None:
+            return False
+        self._perform(decision.effects, perform)
+        return True
 
     # ------------------------------------------------------------ what the relay asks
 
     def job(self, job_id: JobId) -> Job | None:
         """Return a live job."""
         return self._dispatcher.job(job_id)
+
+    def is_superseded(self, job_id: JobId) -> bool:
+        """Tell whether Airflow has queued the task of an unfinished job again since."""
+        return self._dispatcher.is_superseded(job_id)
+
+    def is_connected(self, worker: WorkerName) -> bool:
+        """Tell whether ``worker`` can be reached, as far as we know."""
+        return self._dispatcher.is_connected(worker)
+
+    def task_ended(self, job_id: JobId, reason: str) -> None:
+        """Stop a job that Airflow does not want to run any more."""
+        self.post(events.TaskEnded(job_id=job_id, reason=reason))
+
+    def start_refused(self, job_id: JobId, reason: str) -> None:
+        """Note that Airflow refused a job's start."""
+        self.post(events.StartRefused(job_id=job_id, reason=reason))
 
     def is_served(self, queue: str) -> bool:
         """Tell whether a connected worker serves ``queue``."""

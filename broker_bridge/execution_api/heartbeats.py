@@ -7,26 +7,47 @@ import json
 import logging
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
+from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable, ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.relay import Jobs, Relay, is_expired, parse_starter
-from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.execution_api.relay import NOT_WANTED, Relay, is_expired, parse_starter, reason_of
+from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
 
 log = logging.getLogger(__name__)
 
 #: Heartbeats under way at once, so that calls of tasks always find a connection.
 CONCURRENT_HEARTBEATS: Final = 8
-#: Airflow's answers that mean "this task should not be running" (ti_heartbeat in its execution_api routes).
-NOT_WANTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE})
 #: Seconds after such an answer before Airflow is asked once more: it may cross the task's own final call.
 DOUBT_S: Final = 0.5
 #: Seconds for which such answers are not believed about a job that was running when this bridge started: its ``run``
 #: call may not have reached Airflow yet, and its worker, which repeats the call, may take this long to reconnect.
 UNCONFIRMED_S: Final = 90.0
+
+
+class Jobs(Protocol):
+    """What heartbeats need of the dispatcher."""
+
+    def job(self, job_id: JobId) -> Job | None:
+        """Return a live job."""
+
+    def running_jobs(self) -> Iterable[Job]:
+        """Return the jobs that run."""
+
+    def is_superseded(self, job_id: JobId) -> bool:
+        """Tell whether Airflow has queued the job's task again since."""
+
+    def is_connected(self, worker: WorkerName) -> bool:
+        """Tell whether the worker can be reached."""
+
+    def task_ended(self, job_id: JobId, reason: str) -> None:
+        """Stop a job that Airflow does not want to run any more."""
+
+    async def token_refreshed(self, job_id: JobId, token: str) -> None:
+        """Store the job's newer token. Raises LedgerError."""
 
 
 class Heartbeats:
@@ -38,16 +59,12 @@ class Heartbeats:
         jobs: Jobs,
         relay: Relay,
         *,
-        running: Callable[[], Iterable[Job]],
-        not_wanted: Callable[[Job, str], None],
         interval_s: float,
         clock: Callable[[], float],
     ) -> None:
         self._api = api
         self._jobs = jobs
         self._relay = relay
-        self._running = running
-        self._not_wanted = not_wanted
         self._interval_s = interval_s
         self._clock = clock
         self._slots = asyncio.Semaphore(CONCURRENT_HEARTBEATS)
@@ -59,7 +76,7 @@ class Heartbeats:
     async def run(self) -> None:
         """Heartbeat until cancelled."""
         while True:
-            tasks = [job for job in self._running() if job.spec.type is WorkloadType.TASK]
+            tasks = [job for job in self._jobs.running_jobs() if job.spec.type is WorkloadType.TASK]
             self._doubted = {job.id: self._doubted[job.id] for job in tasks if job.id in self._doubted}
             self._confirmed &= {job.id for job in tasks}
             await asyncio.gather(*(self._keep_alive(job) for job in tasks))
@@ -70,20 +87,31 @@ class Heartbeats:
         if reason is None:
             self._doubted.pop(job.id, None)
             return
-        if job.id not in self._confirmed and not self._relay.has_begun(job.id):
-            since = self._doubted.setdefault(job.id, self._clock())
-            if self._clock() - since < UNCONFIRMED_S:
-                return
+        if job.id not in self._confirmed and not self._relay.has_begun(job.id) and self._is_in_doubt(job):
+            return
         await asyncio.sleep(DOUBT_S)
         current = self._jobs.job(job.id)
         if current is not None and await self._beat(current) is not None:
-            self._not_wanted(current, reason)
+            self._jobs.task_ended(job.id, reason)
+
+    def _is_in_doubt(self, job: Job) -> bool:
+        """Tell whether a call of the job that a crash of the bridge left unanswered may still come.
+
+        An absent worker brings it when it is back: a task that has told its end must not be killed for it.
+        """
+        if job.worker is None or not self._jobs.is_connected(job.worker):
+            self._doubted.pop(job.id, None)
+            return True
+        since = self._doubted.setdefault(job.id, self._clock())
+        return self._clock() - since < UNCONFIRMED_S
 
     async def _beat(self, job: Job) -> str | None:
         """Send one heartbeat; return Airflow's reason when it does not want the task to run."""
         process = parse_starter(job.starter)
         if process is None or job.token is None or self._relay.is_silent(job.id):
             return None
+        if self._jobs.is_superseded(job.id):
+            return SUPERSEDED
         hostname, pid = process
         call = ApiCall(
             method="PUT",
@@ -110,23 +138,14 @@ class Heartbeats:
             # The next heartbeat is answered with a newer token again.
             return None
         if result.status in NOT_WANTED and not self._relay.is_silent(job.id):
-            return _reason(result.body)
+            return reason_of(result.body)
         if result.status < HTTPStatus.BAD_REQUEST:
             self._confirmed.add(job.id)
         elif result.status not in NOT_WANTED:
             log.warning(
                 "Airflow refuses a heartbeat with %s: %s",
                 result.status,
-                _reason(result.body),
+                reason_of(result.body),
                 extra={"action": "heartbeat_refused", "job_id": job.id},
             )
         return None
-
-
-def _reason(body: bytes) -> str:
-    """Return Airflow's reason in one line."""
-    try:
-        detail = json.loads(body)["detail"]
-        return f"{detail['reason']}: {detail['message']}"
-    except (ValueError, KeyError, TypeError):
-        return "Airflow does not want the task to run any more"

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import re
-from collections import OrderedDict
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
+from edge_mqtt.broker_bridge.execution_api.answers import Answers
+from edge_mqtt.broker_bridge.execution_api.calls import is_run, is_state, was_carried_out
 from edge_mqtt.broker_bridge.execution_api.client import (
     ApiCall,
     ApiResult,
@@ -31,22 +32,13 @@ from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, S
 
 log = logging.getLogger(__name__)
 
-#: Answers kept of each job for a worker that asks again after an outage. A supervisor makes one call at a time, so
-#: that the newest is the one that can be asked for; a few more cost nothing.
-ANSWERS_KEPT: Final = 4
-#: Bytes of all of them at most; the oldest go first.
-ANSWER_BYTES_KEPT: Final = 256 * 1024 * 1024
 #: Seconds between attempts while the api-server or the ledger is away.
 UNAVAILABLE_RETRY_S: Final = 1.0
 
-#: Bytes of an answer at most: what fits into a message, with room for its header.
-MAX_ANSWER_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
-
-_RUN_CALL: Final = re.compile(r"/?task-instances/(?P<id>[^/?]+)/run")
-_STATE_CALL: Final = re.compile(r"/?task-instances/(?P<id>[^/?]+)/state")
-
-
-_Key = tuple[WorkerName, str]
+#: Airflow's answers that mean "this task should not be running" (its execution_api routes).
+NOT_WANTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE})
+#: Bytes of a message that are left for an answer's header.
+HEADER_BYTES: Final = 64 * 1024
 
 
 class Jobs(Protocol):
@@ -54,6 +46,12 @@ class Jobs(Protocol):
 
     def job(self, job_id: JobId) -> Job | None:
         """Return a live job."""
+
+    def is_superseded(self, job_id: JobId) -> bool:
+        """Tell whether Airflow has queued the job's task again since."""
+
+    def start_refused(self, job_id: JobId, reason: str) -> None:
+        """Take note that Airflow refused the job's start."""
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
         """Record the start; return None when granted, else why not. Raises LedgerError."""
@@ -65,14 +63,19 @@ class Jobs(Protocol):
 class Relay:
     """Answers :class:`ApiRequest` and :class:`StartRequest`."""
 
-    def __init__(self, api: ExecutionApiClient, jobs: Jobs, mint: TokenMint) -> None:
+    def __init__(
+        self, api: ExecutionApiClient, jobs: Jobs, mint: TokenMint, *, max_answer_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        """Prepare.
+
+        :param max_answer_bytes: bytes of an answer at most.
+        """
         self._api = api
         self._jobs = jobs
         self._mint = mint
-        self._under_way: set[_Key] = set()
-        self._answers: OrderedDict[_Key, ApiResponse] = OrderedDict()
-        self._answers_of: dict[JobId, list[_Key]] = {}
-        self._answer_bytes = 0
+        self._max_answer_bytes = min(max_answer_bytes, MAX_MESSAGE_BYTES - HEADER_BYTES)
+        self._under_way: set[tuple[WorkerName, str]] = set()
+        self._answers = Answers()
         #: Jobs whose ``run`` call is under way, or whose task has told Airflow its final state: Airflow answers
         #: heartbeats for them as if somebody else ran the task.
         self._silent: set[JobId] = set()
@@ -91,41 +94,31 @@ class Relay:
         """Drop what is kept for a job that is finished."""
         self._silent.discard(job_id)
         self._begun.discard(job_id)
-        for key in self._answers_of.pop(job_id, []):
-            self._drop(key)
+        self._answers.forget(job_id)
 
     async def answer(self, worker: WorkerName, request: ApiRequest | StartRequest) -> ApiResponse | None:
-        """Return the answer; None when the same request is under way already."""
+        """Return the answer; None when nobody waits for it any more, or the same request is under way already."""
         key = (worker, request.request_id)
         kept = self._answers.get(key)
         if kept is not None:
             return kept
-        if key in self._under_way:
+        if key in self._under_way or self._answers.is_outdated(request.job_id, key):
             return None
         self._under_way.add(key)
         try:
             response = await self._respond(worker, request)
         finally:
             self._under_way.discard(key)
-        self._keep(request.job_id, key, response)
+        if self._held(worker, request) is not None:
+            self._answers.keep(request.job_id, key, response)
         return response
 
-    def _keep(self, job_id: JobId, key: _Key, response: ApiResponse) -> None:
-        self._answers[key] = response
-        self._answer_bytes += len(response.body)
-        of_job = self._answers_of.setdefault(job_id, [])
-        of_job.append(key)
-        while len(of_job) > ANSWERS_KEPT:
-            self._drop(of_job.pop(0))
-        while self._answer_bytes > ANSWER_BYTES_KEPT:
-            self._drop(next(iter(self._answers)))
-
-    def _drop(self, key: _Key) -> None:
-        dropped = self._answers.pop(key, None)
-        if dropped is not None:
-            self._answer_bytes -= len(dropped.body)
-
     async def _respond(self, worker: WorkerName, request: ApiRequest | StartRequest) -> ApiResponse:
+        if self._comes_too_early(worker, request):
+            # As Airflow answers for a task that has not started. Its supervisor asks for the connection of a remote
+            # log store even before that, and goes on without it (``_configure_logging``); another answer ends it.
+            message = "the task has not started: it may ask nothing else yet"
+            return _problem(request.request_id, HTTPStatus.FORBIDDEN, "not_started", message)
         refusal = await self._refusal(worker, request)
         if refusal is not None:
             log.warning(
@@ -140,15 +133,32 @@ class Relay:
             result = await self._pass_on(worker, request)
         except InvalidCall as error:
             return _problem(request.request_id, HTTPStatus.BAD_REQUEST, "invalid_call", str(error))
-        if result is None:
-            message = "the job is no longer this worker's"
-            return _problem(request.request_id, HTTPStatus.CONFLICT, "not_yours", message)
-        if len(result.body) > MAX_ANSWER_BYTES:
-            message = f"the answer of {len(result.body)} bytes is over the limit of {MAX_ANSWER_BYTES} bytes"
+        return self._taken_away(request) if result is None else self._answered(request, result)
+
+    def _answered(self, request: ApiRequest, result: ApiResult) -> ApiResponse:
+        if len(result.body) > self._max_answer_bytes:
+            message = f"the answer of {len(result.body)} bytes is over the limit of {self._max_answer_bytes} bytes"
             return _problem(request.request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
         return ApiResponse(
             request_id=request.request_id, status=result.status, headers=result.headers, body=result.body
         )
+
+    def _taken_away(self, request: ApiRequest) -> ApiResponse:
+        """Answer a call that may not pass because the job is no longer its worker's, or no longer Airflow's."""
+        if not self._jobs.is_superseded(request.job_id):
+            message = "the job is no longer this worker's"
+            return _problem(request.request_id, HTTPStatus.CONFLICT, "not_yours", message)
+        if not is_state(request):
+            return _problem(request.request_id, HTTPStatus.CONFLICT, "superseded", SUPERSEDED)
+        # Airflow has this state, or it would not have queued the task again; only the answer was lost.
+        self._silent.add(request.job_id)
+        return ApiResponse(request_id=request.request_id, status=HTTPStatus.NO_CONTENT)
+
+    def _comes_too_early(self, worker: WorkerName, request: ApiRequest | StartRequest) -> bool:
+        job = self._jobs.job(request.job_id)
+        if job is None or isinstance(request, StartRequest) or is_run(request):
+            return False
+        return (job.state, job.worker, job.fence) == (JobState.ASSIGNED, worker, request.fence)
 
     async def _refusal(self, worker: WorkerName, request: ApiRequest | StartRequest) -> str | None:
         """Return why the call may not pass; record the start when it is one."""
@@ -187,28 +197,34 @@ class Relay:
         return job
 
     async def _pass_on(self, worker: WorkerName, request: ApiRequest) -> ApiResult | None:
-        """Call the Execution API until it answers; None when the job was taken from the worker meanwhile."""
-        begins = _is(_RUN_CALL, request)
-        ends = _is(_STATE_CALL, request)
+        """Call the Execution API until it answers; None when the job is taken away before."""
+        ends = is_state(request)
         if ends:
             # Before the call, because Airflow changes the state while the call is under way.
             self._silent.add(request.job_id)
         settled = False
         try:
             result = await self._call_until_answered(worker, request)
-            if result is not None and result.status < HTTPStatus.BAD_REQUEST:
-                settled = ends
-                if begins:
-                    self._begun.add(request.job_id)
+            if result is not None:
+                settled = ends and result.status < HTTPStatus.BAD_REQUEST
+                if is_run(request):
+                    self._note_start(request, result)
             return result
         finally:
             if not settled:
                 self._silent.discard(request.job_id)
 
+    def _note_start(self, request: ApiRequest, result: ApiResult) -> None:
+        if result.status < HTTPStatus.BAD_REQUEST:
+            self._begun.add(request.job_id)
+        elif result.status in NOT_WANTED:
+            self._jobs.start_refused(request.job_id, reason_of(result.body))
+
     async def _call_until_answered(self, worker: WorkerName, request: ApiRequest) -> ApiResult | None:
-        minted = False
+        in_doubt = request.repeated
         waiting = False
-        while (job := self._held(worker, request)) is not None:
+        minted = False
+        while (job := self._held(worker, request)) is not None and not self._jobs.is_superseded(job.id):
             call = ApiCall(
                 method=request.method,
                 target=request.target,
@@ -225,7 +241,8 @@ class Relay:
                         error,
                         extra={"action": "api_unavailable", "job_id": request.job_id},
                     )
-                waiting = True
+                # It may have been carried out for all that.
+                in_doubt = waiting = True
                 await asyncio.sleep(UNAVAILABLE_RETRY_S)
                 continue
             if result.refreshed_token is not None:
@@ -234,6 +251,8 @@ class Relay:
                 minted = True
                 if await self.renew_token(job):
                     continue
+            if in_doubt and was_carried_out(request, result):
+                return ApiResult(status=HTTPStatus.NO_CONTENT, headers={}, body=b"")
             return result
         return None
 
@@ -266,15 +285,20 @@ def _task_instance_id(job: Job) -> str:
     return str(ti["id"]) if isinstance(ti, dict) and "id" in ti else str(job.spec.job_id)
 
 
-def _is(call: re.Pattern[str], request: ApiRequest) -> bool:
-    return request.method == "PATCH" and call.fullmatch(request.target.partition("?")[0]) is not None
+def reason_of(body: bytes) -> str:
+    """Return Airflow's reason for a refusal, in one line."""
+    try:
+        detail = json.loads(body)["detail"]
+        return f"{detail['reason']}: {detail['message']}"
+    except (ValueError, KeyError, TypeError):
+        return "Airflow does not want the task to run any more"
 
 
 def _starter(request: ApiRequest | StartRequest) -> str | None:
     """Return who asks to start user code, as ``host:pid``; None when the call is not a start."""
     if isinstance(request, StartRequest):
         return f"start:{request.request_id}"
-    if not _is(_RUN_CALL, request):
+    if not is_run(request):
         return None
     try:
         payload = json.loads(request.body)

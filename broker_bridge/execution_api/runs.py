@@ -34,6 +34,16 @@ class Runs:
         self._api_version = api_version
         self._states: dict[tuple[str, str], _Known] = {}
 
+    @property
+    def note(self) -> str:
+        """What operators should know: a line when Airflow cannot be asked about runs at all, else empty."""
+        if self._mint.token(NOBODY) is not None:
+            return ""
+        return (
+            "the end of the run is not seen: the bridge cannot ask Airflow without [api_auth] jwt_secret, the "
+            "api-server's; end with Ctrl-C"
+        )
+
     async def state(self, dag_id: str, run_id: str) -> str:
         """Return the run's state; empty when Airflow cannot be asked or has no such run."""
         key = (dag_id, run_id)

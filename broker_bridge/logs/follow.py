@@ -159,6 +159,7 @@ class Reader:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._link = _Link()
         self._ask_at: float | None = None
+        self._noted = ""
         self._began = self._give_up_at = clock()
 
     # ------------------------------------------------------------ MessageListener, in the transport's thread
@@ -285,10 +286,14 @@ class Reader:
         self._link.asked = None
         if reply.error:
             return Ending(end=End.NOT_FOUND, message=reply.error)
+        if reply.note not in ("", self._noted):
+            self._noted = reply.note
+            self._output.news(reply.note)
         taken = self._tail.accept(reply)
         self._output.lines(taken.pieces)
         if reply.ended or (not self._follow and len(reply.body) < SHORT_REPLY_BYTES):
             self._output.lines(self._tail.rest())
+            self._tell_incomplete()
             failed = self._follow and reply.ended and reply.run_state == "failed"
             return Ending(
                 end=End.RUN_FAILED if failed else End.DONE, run_state=reply.run_state if reply.ended else ""
@@ -300,3 +305,9 @@ class Reader:
         else:
             self._ask_at = now + PAUSE_S
         return None
+
+    def _tell_incomplete(self) -> None:
+        first, *others = self._tail.incomplete() or (None,)
+        if first is not None:
+            more = f"; {len(others)} more logs are incomplete too" if others else ""
+            self._output.news(f"{first.dag_id} {first.task_id} try {first.try_number}: {first.missing}{more}")

@@ -3,59 +3,87 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from dataclasses import dataclass, field
+from typing import Final
 
 from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
-from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore, Write
-from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from edge_mqtt.broker_bridge.logs.places import Place, Places, Unwanted
+from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
+from edge_mqtt.broker_bridge.logs.troubles import Troubles
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogAck, LogChunk
 
 log = logging.getLogger(__name__)
 
 #: Bytes of one worker that wait for the disk at most: twice what it has on the way when nothing is repeated.
 MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
-#: Seconds to wait when the disk takes nothing; workers keep what is not acknowledged and send it again.
-DISK_RETRY_S: Final = 2.0
+#: Seconds between attempts to say of a log that it stays on its worker, while the one before it is not all here.
+KEPT_RETRY_S: Final = 1.0
+
+_Key = tuple[WorkerName, JobId, Fence]
 
 
-class JobRecords(Protocol):
-    """What the intake needs to know of jobs, finished ones included."""
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is stored together."""
 
-    async def record(self, job_id: JobId) -> Job | None:
-        """Return the job."""
+    chunks: dict[_Key, list[LogChunk]] = field(default_factory=dict)
+    #: Where every chunk and line goes; a place that is missing is not there yet.
+    places: dict[_Key, Place | Unwanted] = field(default_factory=dict)
+    #: The last job of every file; those before it are closed.
+    last: dict[str, Place] = field(default_factory=dict)
 
-    async def same_log(self, log_path: str) -> list[Job]:
-        """Return the jobs that write this log, in the order in which they were queued."""
+    def put(self, key: _Key, place: Place | Unwanted) -> None:
+        """Take note of where something goes."""
+        self.places[key] = place
+        if isinstance(place, Place):
+            other = self.last.get(place.log_path)
+            if other is None or other.job.sequence <= place.job.sequence:
+                self.last[place.log_path] = place
 
-    async def log_opened(self, job_id: JobId, base: int) -> None:
-        """Store where the job's bytes begin in the file."""
+    def is_last(self, place: Place) -> bool:
+        """Tell whether no later job of the batch has begun in the same file."""
+        return self.last[place.log_path].job.id == place.job.id
+
+    def writes(self, place: Place) -> list[Write]:
+        """Return what is to be written at a place."""
+        key = _key(place)
+        return [place.write_lead(), *(place.write(chunk.offset, chunk.body) for chunk in self.chunks.get(key, ()))]
 
 
 class LogIntake:
-    """Collects chunks while the disk is busy and stores them together: one sync per file and batch."""
+    """Collects chunks while the disk is busy and stores them together: one sync per file and batch.
+
+    What can never be stored is acknowledged too, so that its worker forgets it.
+    """
 
     def __init__(
         self,
         store: LogStore,
-        jobs: JobRecords,
+        places: Places,
         *,
         acknowledge: Callable[[WorkerName, LogAck], object],
         changes: Changes,
     ) -> None:
         self._store = store
-        self._jobs = jobs
+        self._places = places
         self._acknowledge = acknowledge
         self._changes = changes
         self._waiting: deque[tuple[WorkerName, LogChunk]] = deque()
         self._waiting_bytes: Counter[WorkerName] = Counter()
-        #: Why logs cannot be stored now; None when they can.
-        self.problem: str | None = None
+        self._kept: dict[JobId, None] = {}
+        self._troubles = Troubles(asyncio.get_running_loop().time)
         self._arrived = asyncio.Event()
+
+    @property
+    def problem(self) -> str | None:
+        """Why logs cannot be stored now; None when they can."""
+        return self._troubles.current()
 
     def put(self, worker: WorkerName, chunk: LogChunk) -> None:
         """Queue one chunk; a worker's chunks beyond its window are repeats, and dropped."""
@@ -66,109 +94,111 @@ class LogIntake:
         self._waiting.append((worker, chunk))
         self._arrived.set()
 
+    def started(self, job_id: JobId) -> None:
+        """Say in a running job's log where it is, when it stays on its worker. Repeated, it changes nothing."""
+        self._kept[job_id] = None
+        self._arrived.set()
+
+    async def stored(self, job_id: JobId) -> int:
+        """Return how many bytes of the job's log are stored; see :meth:`Places.stored`."""
+        return await self._places.stored(job_id)
+
     async def run(self) -> None:
         """Store chunks until cancelled."""
         while True:
-            await self._arrived.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KEPT_RETRY_S if self._kept else None):
+                    await self._arrived.wait()
             self._arrived.clear()
-            batch = list(self._waiting)
+            chunks = list(self._waiting)
             self._waiting.clear()
             self._waiting_bytes.clear()
-            problem = await self._store_batch(batch)
-            if problem is None:
-                self.problem = None
-                continue
-            if problem != self.problem:
-                log.error(
-                    "task logs cannot be stored (%s): free space or mend the folder; workers keep the logs meanwhile",
-                    problem,
-                    extra={"action": "log_store_failed"},
-                )
-            self.problem = problem
-            await asyncio.sleep(DISK_RETRY_S)
+            await self._store_batch(chunks)
+            self._places.patience.paused = self.problem is not None
 
-    async def _store_batch(self, batch: list[tuple[WorkerName, LogChunk]]) -> str | None:
-        """Store what can be stored; return why when nothing could be."""
-        writes: list[Write] = []
-        owners: dict[JobId, WorkerName] = {}
-        jobs: dict[tuple[WorkerName, JobId], Job | None] = {}
-        problem: str | None = None
-        for worker, chunk in batch:
-            key = (worker, chunk.job_id)
-            if key not in jobs:
-                try:
-                    jobs[key] = await self._open(worker, chunk.job_id)
-                except (OSError, LedgerError) as error:
-                    jobs[key] = None
-                    problem = str(error)
-            job = jobs[key]
-            if job is None or job.log_base is None or job.spec.log_path is None:
-                continue
-            owners[chunk.job_id] = worker
-            writes.append(
-                Write(
-                    job_id=chunk.job_id,
-                    log_path=job.spec.log_path,
-                    base=job.log_base,
-                    offset=chunk.offset,
-                    data=chunk.body,
-                )
-            )
-        if not writes:
-            return problem
-        appended = await asyncio.to_thread(self._store.append, writes)
-        for job_id, offset in appended.stored.items():
-            self._acknowledge(owners[job_id], LogAck(job_id=job_id, offset=offset))
+    async def _store_batch(self, chunks: list[tuple[WorkerName, LogChunk]]) -> None:
+        """Store what can be stored. Workers keep what is not acknowledged, and send it again."""
+        batch = _Batch()
+        for worker, chunk in chunks:
+            batch.chunks.setdefault((worker, chunk.job_id, chunk.fence), []).append(chunk)
+        for job_id in list(self._kept):
+            await self._find_kept(batch, job_id)
+        for key in batch.chunks:
+            await self._find(batch, key)
+        self._let_go(batch)
+        if not batch.last:
+            return
+        appended = await self._append(batch)
+        for log_path, reason in appended.failed.items():
+            self._troubles.failed(log_path, reason)
+        for place in batch.last.values():
+            if place.job.id in appended.stored:
+                self._stored(batch, place, appended.stored[place.job.id])
         if appended.stored:
             self._changes.notify()
-            return None
-        return next(iter(appended.failed.values()), problem)
 
-    async def _open(self, worker: WorkerName, job_id: JobId) -> Job | None:
-        """Return the job with its base; None when its chunks cannot be stored, or not yet."""
-        job = await self._jobs.record(job_id)
-        if job is None or job.worker != worker or job.spec.log_path is None:
-            log.warning(
-                "log refused: the job is not this worker's",
-                extra={"action": "log_refused", "worker": worker, "job_id": job_id},
-            )
-            return None
-        if job.state not in (JobState.RUNNING, JobState.FINISHED):
-            # It may yet be given to another worker, whose bytes must not come behind these.
-            return None
-        if job.log_base is not None:
-            return job
+    async def _find(self, batch: _Batch, key: _Key) -> None:
         try:
-            base = await self._base(job, job.spec.log_path)
-        except LogPathRefused as error:
-            log.warning("log refused: %s", error, extra={"action": "log_refused", "worker": worker, "job_id": job_id})
-            return None
-        if base is None:
-            return None
-        await self._jobs.log_opened(job_id, base)
-        return await self._jobs.record(job_id)
+            place = await self._places.find(*key)
+        except (OSError, LedgerError) as error:
+            self._troubles.failed(key[1], str(error))
+            return
+        if place is not None:
+            batch.put(key, place)
 
-    async def _base(self, job: Job, log_path: str) -> int | None:
-        """Return where the job begins in the file; None while the job before it is not all there."""
-        size = await asyncio.to_thread(self._store.size, log_path)
-        before = [other for other in await self._jobs.same_log(log_path) if other.sequence < job.sequence]
-        return size if all(_is_all_here(other, size) for other in before) else None
+    async def _find_kept(self, batch: _Batch, job_id: JobId) -> None:
+        try:
+            place = await self._places.find_kept(job_id)
+        except (OSError, LedgerError) as error:
+            self._troubles.failed(job_id, str(error))
+            return
+        if isinstance(place, Place):
+            batch.put(_key(place), place)
+        elif place is not None:
+            del self._kept[job_id]
 
-    async def stored(self, job_id: JobId) -> int:
-        """Return how many bytes of the job's log are stored."""
-        job = await self._jobs.record(job_id)
-        if job is None or job.log_base is None or job.spec.log_path is None:
-            return 0
-        size = await asyncio.to_thread(self._store.size, job.spec.log_path)
-        stored = max(0, size - job.log_base)
-        return stored if job.log_size is None else min(stored, job.log_size)
+    def _let_go(self, batch: _Batch) -> None:
+        """Acknowledge what can never be stored."""
+        for key, place in batch.places.items():
+            if isinstance(place, Place) and batch.is_last(place):
+                continue
+            size = place.job.log_size if isinstance(place, Place) else place.log_size
+            ends = [chunk.offset + len(chunk.body) for chunk in batch.chunks.get(key, ())]
+            self._acknowledge_run(key, max(size or 0, *ends, 0))
+
+    async def _append(self, batch: _Batch) -> Appended:
+        appended = await self._append_all(batch, list(batch.last.values()))
+        moved: list[Place] = []
+        for log_path, found in appended.changed.items():
+            try:
+                place = await self._places.move(batch.last[log_path], found)
+            except LedgerError as error:
+                appended.failed[log_path] = str(error)
+                continue
+            if place is not None:
+                moved.append(place)
+        if moved:
+            again = await self._append_all(batch, moved)
+            appended.stored.update(again.stored)
+            appended.failed.update(again.failed)
+        return appended
+
+    async def _append_all(self, batch: _Batch, places: list[Place]) -> Appended:
+        writes = [write for place in places for write in batch.writes(place)]
+        return await asyncio.to_thread(self._store.append, writes)
+
+    def _stored(self, batch: _Batch, place: Place, offset: int) -> None:
+        self._places.written(place)
+        self._kept.pop(place.job.id, None)
+        self._troubles.over(place.log_path)
+        self._troubles.over(place.job.id)
+        if _key(place) in batch.chunks:
+            self._acknowledge_run(_key(place), offset)
+
+    def _acknowledge_run(self, key: _Key, offset: int) -> None:
+        worker, job_id, fence = key
+        self._acknowledge(worker, LogAck(job_id=job_id, fence=fence, offset=offset))
 
 
-def _is_all_here(job: Job, size: int) -> bool:
-    """Tell whether nothing more of a job's log will come into its file of ``size`` bytes."""
-    if job.state is not JobState.FINISHED:
-        return False
-    if not job.log_size:
-        # It wrote nothing, or was lost and nobody will bring what it wrote.
-        return True
-    return job.log_base is not None and size >= job.log_base + job.log_size
+def _key(place: Place) -> _Key:
+    return place.job.worker or WorkerName(""), place.job.id, place.job.fence

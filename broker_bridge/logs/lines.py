@@ -86,6 +86,10 @@ class Tail:
         """Return the incomplete lines, when nothing more will be asked for."""
         return tuple(piece for stream_id in tuple(self._held) for piece in self._flush(stream_id))
 
+    def incomplete(self) -> tuple[LogStream, ...]:
+        """Return the streams of which something will never come."""
+        return tuple(stream for stream in self._streams.values() if stream.missing)
+
     def _advance(self, stream_id: str, offset: int, data: bytes, pieces: list[Piece]) -> bool:
         if stream_id not in self._streams:
             return False

@@ -1,8 +1,8 @@
 """Writes the logs that workers ship under Airflow's base_log_folder, byte for byte.
 
-A job's bytes begin at its base in the file, because a deferred task comes back as a new job that goes on in the same
-file. Bytes are only ever appended without a gap, so a file's size says how much of its last job has arrived, and
-nothing but the base has to be remembered.
+A job's bytes begin at its base in the file (see placement). Bytes are only ever appended without a gap, so a file's
+size says how much of its last job has arrived, and nothing but the base has to be remembered. What is remembered
+besides, for as long as this program runs, only serves to notice that somebody else has changed a file.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
+from edge_mqtt.broker_bridge.logs.placement import Found, base_now
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 
 log = logging.getLogger(__name__)
+
+#: Files that are remembered as we left them.
+REMEMBERED_FILES: Final = 10_000
 
 
 class LogPathRefused(Exception):
@@ -25,7 +30,10 @@ class LogPathRefused(Exception):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Write:
-    """Bytes of one job: ``offset`` counts from the job's first byte, which stands at ``base`` in the file."""
+    """Bytes of one job: ``offset`` counts from the job's first byte, which stands at ``base`` in the file.
+
+    Below 0 it is that of a line of our own, which stands before the job.
+    """
 
     job_id: JobId
     log_path: str
@@ -42,6 +50,17 @@ class Appended:
     stored: dict[JobId, int]
     #: The files that could not be written (disk full, permissions), and why.
     failed: dict[str, str]
+    #: The files that others have changed so that their job has to go on elsewhere. Nothing was written to these.
+    changed: dict[str, Found] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A file as we left it."""
+
+    device: int
+    inode: int
+    size: int
 
 
 class LogStore:
@@ -49,6 +68,7 @@ class LogStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
+        self._left: dict[str, _Left] = {}
 
     def check_writable(self) -> None:
         """Make the folder when it is not there, and a file in it, which is removed again.
@@ -81,35 +101,62 @@ class LogStore:
 
         A write that begins before the end is stored from the end on; one that begins after it is not stored, and its
         sender learns from the answer where to go on.
+
+        :param writes: those of one file are of one job.
         """
         by_path: dict[str, list[Write]] = {}
         for write in writes:
             by_path.setdefault(write.log_path, []).append(write)
-        stored: dict[JobId, int] = {}
-        failed: dict[str, str] = {}
+        appended = Appended(stored={}, failed={})
         for log_path, of_path in by_path.items():
             try:
-                stored.update(self._append_to(self.path(log_path), of_path))
+                self._append_to(log_path, of_path, appended)
             except (OSError, LogPathRefused) as error:
-                failed[log_path] = str(error)
-        return Appended(stored=stored, failed=failed)
+                # Some of it may be written: whatever the size is next time, it is our own doing.
+                self._left.pop(log_path, None)
+                appended.failed[log_path] = str(error)
+        return appended
 
-    def _append_to(self, path: Path, writes: list[Write]) -> dict[JobId, int]:
+    def _append_to(self, log_path: str, writes: list[Write], appended: Appended) -> None:
+        path = self.path(log_path)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Airflow's own mode for log files ([logging] file_task_handler_new_file_permissions).
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o664)
         try:
-            end = os.fstat(descriptor).st_size
-            stored: dict[JobId, int] = {}
-            for write in writes:
-                start = write.base + write.offset
-                if start <= end < start + len(write.data):
-                    end += _write_all(descriptor, write.data[end - start :], end)
-                stored[write.job_id] = max(end - write.base, 0)
-            os.fdatasync(descriptor)
+            found = self._find(log_path, descriptor)
+            base = writes[0].base
+            begin = base + min(0, *(write.offset for write in writes))
+            if base_now(base, begin, found) != base:
+                appended.changed[log_path] = found
+            else:
+                appended.stored.update(_append(descriptor, writes, found.size))
+            self._leave(log_path, descriptor)
         finally:
             os.close(descriptor)
-        return stored
+
+    def _find(self, log_path: str, descriptor: int) -> Found:
+        status, left = os.fstat(descriptor), self._left.get(log_path)
+        if left is None:
+            return Found(size=status.st_size, left_at=None, same=True)
+        same = (status.st_dev, status.st_ino) == (left.device, left.inode)
+        if not same or status.st_size != left.size:
+            log.warning(
+                "log file %s was changed by somebody else: it has %d bytes and had %d; what its worker still has of "
+                "its last job is stored again",
+                log_path,
+                status.st_size,
+                left.size,
+                extra={"action": "log_file_changed", "log_path": log_path},
+            )
+        return Found(size=status.st_size, left_at=left.size, same=same)
+
+    def _leave(self, log_path: str, descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        # The least recently written comes first.
+        self._left.pop(log_path, None)
+        self._left[log_path] = _Left(status.st_dev, status.st_ino, status.st_size)
+        if len(self._left) > REMEMBERED_FILES:
+            del self._left[next(iter(self._left))]
 
     def read(self, log_path: str, offset: int, limit: int) -> bytes:
         """Return at most ``limit`` bytes from ``offset`` on."""
@@ -140,6 +187,17 @@ class LogStore:
             wanted -= found
             position = start
         return 0
+
+
+def _append(descriptor: int, writes: Iterable[Write], end: int) -> dict[JobId, int]:
+    stored: dict[JobId, int] = {}
+    for write in writes:
+        start = write.base + write.offset
+        if start <= end < start + len(write.data):
+            end += _write_all(descriptor, write.data[end - start :], end)
+        stored[write.job_id] = max(end - write.base, 0)
+    os.fdatasync(descriptor)
+    return stored
 
 
 def _write_all(descriptor: int, data: bytes, at: int) -> int:

@@ -9,6 +9,8 @@ from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.logs.patience import Patience
+from edge_mqtt.broker_bridge.logs.placement import describe, final_lacks
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore
 from edge_mqtt.broker_bridge.protocol.messages import (
     LogSelector,
@@ -69,6 +71,7 @@ class TailService:
         jobs: JobIndex,
         runs: RunLookup,
         changes: Changes,
+        patience: Patience,
         *,
         clock: Callable[[], float],
     ) -> None:
@@ -76,6 +79,7 @@ class TailService:
         self._jobs = jobs
         self._runs = runs
         self._changes = changes
+        self._patience = patience
         self._clock = clock
 
     async def answer(self, request: TailRequest) -> TailReply:
@@ -138,7 +142,7 @@ class TailService:
             if job.spec.log_path is not None and job.worker is not None:
                 by_path.setdefault(job.spec.log_path, []).append(job)
         sizes = await asyncio.to_thread(self._sizes, list(by_path))
-        streams = tuple(_stream(path, of_path, sizes.get(path, 0)) for path, of_path in by_path.items())
+        streams = tuple(self._stream(path, of_path, sizes.get(path, 0)) for path, of_path in by_path.items())
         return _Found(streams, sizes)
 
     def _sizes(self, paths: Sequence[str]) -> dict[str, int]:
@@ -170,19 +174,18 @@ class TailService:
     def _begin(self, path: str, last_lines: int | None) -> int:
         return 0 if last_lines is None else self._store.offset_of_last_lines(path, last_lines)
 
-
-def _stream(path: str, jobs: Sequence[Job], size: int) -> LogStream:
-    last = jobs[-1]
-    all_here = last.log_base is None or last.log_size is None or size >= last.log_base + last.log_size
-    nothing_yet = last.log_base is None and (last.log_size or 0) > 0
-    return LogStream(
-        stream_id=path,
-        dag_id=last.spec.dag_id,
-        run_id=last.spec.run_id,
-        task_id=last.spec.task_id,
-        map_index=last.spec.map_index,
-        try_number=last.spec.try_number,
-        worker=last.worker or "",
-        queue=last.spec.queue,
-        complete=last.state is JobState.FINISHED and all_here and not nothing_yet,
-    )
+    def _stream(self, path: str, jobs: Sequence[Job], size: int) -> LogStream:
+        last = jobs[-1]
+        lacks = final_lacks(jobs, size, self._patience.is_over) if last.state is JobState.FINISHED else None
+        return LogStream(
+            stream_id=path,
+            dag_id=last.spec.dag_id,
+            run_id=last.spec.run_id,
+            task_id=last.spec.task_id,
+            map_index=last.spec.map_index,
+            try_number=last.spec.try_number,
+            worker=last.worker or "",
+            queue=last.spec.queue,
+            complete=lacks is not None,
+            missing="; ".join(describe(lack, "the log") for lack in lacks or ()),
+        )

@@ -64,6 +64,7 @@ class PahoTransport:
         self._current: Connection | None = None
         self._live: Connection | None = None
         self._connection = 0
+        self._live_since: float | None = None
         self._name_in_use_since: float | None = None
         _TRANSPORTS.add(self)
 
@@ -126,7 +127,7 @@ class PahoTransport:
 
     def _attempt(self, listener: Listener) -> float | None:
         """Connect and serve until the end; return the seconds to wait before the next attempt, None for no next."""
-        began = time.monotonic()
+        self._live_since = None
         try:
             reason = self._connect_and_serve(listener)
         except Refused as error:
@@ -141,8 +142,8 @@ class PahoTransport:
             reason = "internal error"
         if self._stopping.is_set():
             return None
-        self._backoff.connection_ended(time.monotonic() - began)
-        wait_s = self._backoff.next_wait()
+        now = time.monotonic()
+        wait_s = self._backoff.next_wait(now, served_s=0.0 if self._live_since is None else now - self._live_since)
         log.warning(
             "no connection to %s: %s; next attempt in %.1f s",
             self._url,
@@ -167,7 +168,7 @@ class PahoTransport:
             refusal = refusals.name_in_use(self._options.identity.client_id, url=self._url)
             _tell(lambda: listener.refused(refusal))
             return None
-        return min(NAME_IN_USE_WAIT_S, self._backoff.next_wait())
+        return min(NAME_IN_USE_WAIT_S, self._backoff.next_wait(now))
 
     def _connect_and_serve(self, listener: Listener) -> str:
         number = self._connection + 1
@@ -181,6 +182,7 @@ class PahoTransport:
         def subscribed() -> None:
             self._name_in_use_since = None
             self._live = connection
+            self._live_since = time.monotonic()
             log.debug("connected to %s", self._url, extra={"action": "connected", "connection": number})
             _tell(listener.connected)
             for topic, payload in early:

@@ -6,6 +6,7 @@ paho's own thread is not used, so one thread owns the socket: others only append
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import ssl
@@ -183,12 +184,14 @@ class Connection:
         :raises Refused: the broker does not want us.
         """
         keep_alive_s = float(self._options.keep_alive_s)
+        silence_s = keep_alive_s * (1 + ANSWER_WITHIN)
         poller = select.poll()
         poller.register(wake, select.POLLIN)
         started = heard = time.monotonic()
         told = False
         while not stopping.is_set():
-            heard = self._step(poller, wake, keep_alive_s / CHECKS_PER_KEEP_ALIVE, heard)
+            tick_s = min(keep_alive_s / CHECKS_PER_KEEP_ALIVE, max(0.0, heard + silence_s - time.monotonic()))
+            heard = self._step(poller, wake, tick_s, heard)
             now = time.monotonic()
             if not told and self._is_subscribed():
                 told = True
@@ -198,7 +201,7 @@ class Connection:
             if self._full:
                 # Every packet id is taken. What was not sent is sent again after the next connect.
                 raise Lost("the broker does not acknowledge what we publish")
-            if now - heard > keep_alive_s * (1 + ANSWER_WITHIN):
+            if now - heard >= silence_s:
                 raise Lost("the broker does not answer to pings")
 
     def _step(self, poller: select.poll, wake: socket.socket, tick_s: float, heard: float) -> float:
@@ -209,7 +212,7 @@ class Connection:
         writing = websocket.unsent or self._client.want_write()
         poller.register(descriptor, select.POLLIN | (select.POLLOUT if writing else 0))
         pending = websocket.pending
-        events = dict(poller.poll(0 if pending else tick_s * 1000))
+        events = dict(poller.poll(0 if pending else math.ceil(tick_s * 1000)))
         if wake.fileno() in events:
             with contextlib.suppress(BlockingIOError):
                 wake.recv(4096)

@@ -6,14 +6,12 @@ import ssl
 from typing import Final
 
 from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
-from edge_mqtt.certs.tls import explain_tls_error
+from edge_mqtt.certs.tls import depends_on_the_time, explain_tls_error
 
 #: OpenSSL's names of the alerts with which a server turns down a client's certificate (RFC 8446, section 6).
 #: With TLS 1.3 they arrive after the client's side of the handshake is over, at its first read.
 _CERTIFICATE_ALERTS: Final = frozenset(
     {
-        "SSLV3_ALERT_BAD_CERTIFICATE",
-        "SSLV3_ALERT_CERTIFICATE_EXPIRED",
         "SSLV3_ALERT_CERTIFICATE_REVOKED",
         "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
         "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
@@ -26,6 +24,9 @@ _CERTIFICATE_ALERTS: Final = frozenset(
 
 def from_connect_error(error: BaseException, *, url: str) -> Refusal | None:
     """Return what ``error`` means when it is certain that a retry would fail the same way; else None."""
+    if depends_on_the_time(error):
+        # Clocks are set and the bridge gets a new certificate, while nobody is at the remote site to start us again.
+        return None
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = RefusalReason.SERVER_CERTIFICATE
     elif isinstance(error, ssl.SSLError) and error.reason in _CERTIFICATE_ALERTS:

@@ -13,6 +13,7 @@ import http.client
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -47,7 +48,7 @@ def open_websocket(
 ) -> WebSocket:
     """Connect, through the proxy if there is one, and shake hands.
 
-    :param timeout_s: for each step, in seconds.
+    :param timeout_s: seconds for each step: reaching the host, TLS, the WebSocket handshake.
     :param opened: is given the socket as soon as there is one, and again when it speaks TLS.
     :raises OSError: of the socket, the proxy, TLS or the WebSocket handshake; nothing is left open.
     """
@@ -62,7 +63,7 @@ def open_websocket(
     try:
         opened(secure)
         secure.do_handshake()
-        return WebSocket(secure, _shake_hands(secure, endpoint))
+        return WebSocket(secure, _shake_hands(secure, endpoint, time.monotonic() + timeout_s))
     except BaseException:
         secure.close()
         raise
@@ -90,8 +91,11 @@ def _tunnel(endpoint: Endpoint, proxy: Proxy, timeout_s: float) -> socket.socket
     return connection.sock
 
 
-def _shake_hands(secure: ssl.SSLSocket, endpoint: Endpoint) -> bytes:
-    """Ask for MQTT and return what the server has sent beyond its answer."""
+def _shake_hands(secure: ssl.SSLSocket, endpoint: Endpoint, deadline: float) -> bytes:
+    """Ask for MQTT and return what the server has sent beyond its answer.
+
+    :param deadline: monotonic seconds, for the whole answer: each byte of it may come just in time.
+    """
     key = base64.b64encode(os.urandom(16))
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     request = (
@@ -104,6 +108,10 @@ def _shake_hands(secure: ssl.SSLSocket, endpoint: Endpoint) -> bytes:
         secure.sendall(request.encode())
     answer = bytearray()
     while b"\r\n\r\n" not in answer:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the server's answer takes too long")
+        secure.settimeout(left_s)
         data = secure.recv(_READ_BYTES)
         answer += data
         if not data or len(answer) > _MAX_ANSWER_BYTES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import socket
 import struct
@@ -11,13 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-_HOST = "127.0.0.1"
+_HOST: Final = "127.0.0.1"
 #: Bytes held for a direction whose receiver is slow or far; the sender waits then, as it would for a real link.
-_WINDOW_BYTES = 1 << 18
+_WINDOW_BYTES: Final = 1 << 18
+_CHUNK_BYTES: Final = 1 << 16
+#: Chunks a second on a link of limited bandwidth, so that bytes trickle instead of coming in heaps.
+_CHUNKS_PER_S: Final = 50
 #: close() sends RST instead of FIN: an abort, as when the way back is gone.
-_ABORT = struct.pack("ii", 1, 0)
+_ABORT: Final = struct.pack("ii", 1, 0)
 
 
 class _Flow:
@@ -27,24 +31,26 @@ class _Flow:
         self.source = source
         self.sink = sink
         self.up = up
-        self.waiting: deque[tuple[float, bytes]] = deque()
+        #: What is under way and when it arrives: bytes, none for the end, None for a reset.
+        self.waiting: deque[tuple[float, bytes | None]] = deque()
         self.held = 0
         self.ended = False
-
-    def next_due(self) -> float | None:
-        return self.waiting[0][0] if self.waiting else None
+        self.last_due = 0.0
 
 
 class BadLink:
     """Forwards connections to a port of this machine until told to be bad.
 
-    Public methods return when the link has become what they ask for.
+    "Up" is from those who connect, "down" to them. Public methods return when the link has become what they ask for.
     """
 
     def __init__(self, target_port: int) -> None:
         """Start forwarding from :attr:`port`; nothing needs to listen on ``target_port`` yet."""
-        #: Seconds that every byte is under way, in each direction.
+        #: Seconds that every byte is under way, in each direction, and seconds more at most, at random.
         self.delay_s = 0.0
+        self.jitter_s = 0.0
+        #: Bytes a second that all connections together get through in each direction; None: as many as there are.
+        self.bytes_per_s: float | None = None
         #: Bytes taken from those who connect, and for them.
         self.bytes_up = 0
         self.bytes_down = 0
@@ -55,7 +61,11 @@ class BadLink:
         self.port = 0
         self._listen()
         self._flows: dict[socket.socket, _Flow] = {}
-        self._silent = False
+        self._chance = random.Random(0)
+        #: By direction, True for up: whether bytes vanish, how many pass before a reset, when the line is free again.
+        self._silent = {True: False, False: False}
+        self._until_reset: dict[bool, int] = {}
+        self._free_at = {True: 0.0, False: 0.0}
         self._orders: deque[tuple[Callable[[], None], threading.Event]] = deque()
         self._bell, self._doorbell = socket.socketpair()
         self._running = True
@@ -81,12 +91,24 @@ class BadLink:
         """Reset every connection and refuse new ones."""
         self._order(self._cut)
 
-    def blackhole(self) -> None:
-        """Let every byte vanish: nobody is told anything, new connections hang."""
-        self._order(self._fall_silent)
+    def reset(self) -> None:
+        """Reset every connection; new ones are welcome."""
+        self._order(self._reset_all)
+
+    def refuse(self) -> None:
+        """Refuse new connections; those that there are go on."""
+        self._order(self._refuse)
+
+    def reset_after(self, count: int, *, up: bool) -> None:
+        """Reset the connection whose bytes are the ``count``-th to pass from now on: in mid-frame."""
+        self._order(lambda: self._until_reset.update({up: count}))
+
+    def blackhole(self, *, up: bool = True, down: bool = True) -> None:
+        """Let every byte vanish: nobody is told anything, new connections hang. In one direction: half-open."""
+        self._order(lambda: self._silent.update({True: up, False: down}))
 
     def restore(self) -> None:
-        """Be a good link again."""
+        """Forward and accept again; delay, jitter and bandwidth stay."""
         self._order(self._restore)
 
     def close(self) -> None:
@@ -100,17 +122,21 @@ class BadLink:
     # ---------------------------------------------------------------- what the orders do, in the thread
 
     def _cut(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        self._refuse()
+        self._reset_all()
+
+    def _reset_all(self) -> None:
         for flow in list(self._flows.values()):
             self._abort(flow)
 
-    def _fall_silent(self) -> None:
-        self._silent = True
+    def _refuse(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
 
     def _restore(self) -> None:
-        self._silent = False
+        self._silent = {True: False, False: False}
+        self._until_reset.clear()
         if self._listener is None:
             self._listen()
 
@@ -128,8 +154,8 @@ class BadLink:
 
     def _loop(self) -> None:
         while self._running:
-            for descriptor in self._ready():
-                descriptor()
+            for act in self._ready():
+                act()
             self._deliver()
 
     def _ready(self) -> list[Callable[[], None]]:
@@ -137,22 +163,19 @@ class BadLink:
         actions: dict[int, Callable[[], None]] = {self._bell.fileno(): self._obey}
         waiting = select.poll()
         waiting.register(self._bell, select.POLLIN)
-        if not self._silent:
-            if self._listener is not None:
-                waiting.register(self._listener, select.POLLIN)
-                actions[self._listener.fileno()] = self._accept
-            for flow in self._flows.values():
-                if not flow.ended and flow.held < _WINDOW_BYTES:
-                    waiting.register(flow.source, select.POLLIN)
-                    actions[flow.source.fileno()] = _bound(self._read, flow)
+        if self._listener is not None and not any(self._silent.values()):
+            waiting.register(self._listener, select.POLLIN)
+            actions[self._listener.fileno()] = self._accept
+        for flow in self._flows.values():
+            if not flow.ended and not self._silent[flow.up] and flow.held < _WINDOW_BYTES:
+                waiting.register(flow.source, select.POLLIN)
+                actions[flow.source.fileno()] = _bound(self._read, flow)
         return [actions[descriptor] for descriptor, _ in waiting.poll(self._timeout_ms())]
 
     def _timeout_ms(self) -> int | None:
-        due = [at for flow in self._flows.values() if (at := flow.next_due()) is not None]
-        if self._silent or not due:
-            return None
+        due = [flow.waiting[0][0] for flow in self._flows.values() if flow.waiting and not self._silent[flow.up]]
         # At least 1 ms: a receiver that takes nothing now must not make the loop spin.
-        return max(1, int((min(due) - time.monotonic()) * 1000))
+        return max(1, int((min(due) - time.monotonic()) * 1000)) if due else None
 
     def _obey(self) -> None:
         self._bell.recv(1024)
@@ -162,7 +185,7 @@ class BadLink:
             done.set()
 
     def _accept(self) -> None:
-        if self._listener is None or self._silent:
+        if self._listener is None or any(self._silent.values()):
             return
         near, _ = self._listener.accept()
         try:
@@ -178,10 +201,11 @@ class BadLink:
         self.connections += 1
 
     def _read(self, flow: _Flow) -> None:
-        if self._silent or flow.source not in self._flows:
+        if self._silent[flow.up] or flow.source not in self._flows:
             return
+        size = _CHUNK_BYTES if self.bytes_per_s is None else int(self.bytes_per_s / _CHUNKS_PER_S) + 1
         try:
-            data = flow.source.recv(65536)
+            data = flow.source.recv(min(size, self._until_reset.get(flow.up, size)))
         except BlockingIOError:
             return
         except OSError:
@@ -193,16 +217,35 @@ class BadLink:
             self.bytes_up += len(data)
         else:
             self.bytes_down += len(data)
-        flow.waiting.append((time.monotonic() + self.delay_s, data))
+        due = self._arrival(flow, len(data))
+        flow.waiting.append((due, data))
+        if data and flow.up in self._until_reset:
+            self._until_reset[flow.up] -= len(data)
+            if not self._until_reset[flow.up]:
+                del self._until_reset[flow.up]
+                flow.ended = True
+                flow.waiting.append((due, None))
+
+    def _arrival(self, flow: _Flow, size: int) -> float:
+        leaves = time.monotonic()
+        if self.bytes_per_s is not None:
+            leaves = self._free_at[flow.up] = max(leaves, self._free_at[flow.up]) + size / self.bytes_per_s
+        # TCP keeps the order: nothing overtakes what was sent before.
+        flow.last_due = max(flow.last_due, leaves + self.delay_s + self._chance.uniform(0.0, self.jitter_s))
+        return flow.last_due
 
     def _deliver(self) -> None:
         now = time.monotonic()
         for flow in list(self._flows.values()):
-            while not self._silent and flow.waiting and flow.waiting[0][0] <= now:
+            while not self._silent[flow.up] and flow.waiting and flow.waiting[0][0] <= now:
                 if not self._send(flow, *flow.waiting.popleft()):
                     break
 
-    def _send(self, flow: _Flow, due: float, data: bytes) -> bool:
+    def _send(self, flow: _Flow, due: float, data: bytes | None) -> bool:
+        """Pass on what has arrived; False when the receiver takes no more of this direction now."""
+        if data is None:
+            self._abort(flow)
+            return False
         try:
             if not data:
                 flow.sink.shutdown(socket.SHUT_WR)

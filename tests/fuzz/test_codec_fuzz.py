@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.errors import ProtocolError
-from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_ADAPTER, LogChunk
 
 KINDS = sorted(MESSAGE_ADAPTER.json_schema()["discriminator"]["mapping"])
@@ -51,7 +51,8 @@ def test_almost_messages_are_refused_or_decoded(parts: list[tuple[dict[str, obje
 
 @given(st.binary(max_size=2000), st.integers(0, 2**63 - 1), st.data())
 def test_a_damaged_packet_is_refused_or_decoded(body: bytes, offset: int, data: st.DataObject) -> None:
-    (packet,) = encode(LogChunk(job_id=JobId("j"), offset=offset, body=body), message_id="m", sent_at=0.0)
+    chunk = LogChunk(job_id=JobId("j"), fence=Fence(1), offset=offset, body=body)
+    (packet,) = encode(chunk, message_id="m", sent_at=0.0)
     damaged = bytearray(packet)
     damaged[data.draw(st.integers(0, len(packet) - 1))] ^= data.draw(st.integers(1, 255))
     with contextlib.suppress(ProtocolError):

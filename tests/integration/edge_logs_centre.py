@@ -16,6 +16,7 @@ from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
+from edge_mqtt.broker_bridge.logs.patience import Patience
 from edge_mqtt.broker_bridge.logs.store import LogStore
 from edge_mqtt.broker_bridge.logs.tail import TailService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
@@ -168,7 +169,8 @@ class LogCentre:
     async def _start(self) -> None:
         self._changes = Changes()
         self._store = LogStore(self.folder / "logs")
-        self._tail = TailService(self._store, self, self.airflow, self._changes, clock=time.monotonic)
+        patience = Patience(lambda _: True, clock=time.monotonic)
+        self._tail = TailService(self._store, self, self.airflow, self._changes, patience, clock=time.monotonic)
         self._answering: dict[str, asyncio.Future[None]] = {}
         self._broker: EmbeddedBroker | None = EmbeddedBroker(
             ssl_context=server_context(self._party), topics=TOPICS, host="127.0.0.1", port=self.port
@@ -209,6 +211,7 @@ class LogCentre:
                     state=JobState.RUNNING,
                     worker=WorkerName(WORKER.name),
                     sequence=self._sequence,
+                    lease_s=900.0,
                     log_base=0,
                 )
             )

@@ -130,6 +130,7 @@ def test_a_port_in_use_is_named(site: Site) -> None:
         (["--port", "70000"], "bridge_port must be between 0 and 65535"),
         (["--offline-grace", "5"], "offline_grace"),
         (["--presence-interval", "1000"], "presence_interval"),
+        (["--queue-offline-grace", "ship"], "queue=seconds"),
         (["--heartbeat-interval", "0"], "heartbeat_interval"),
         (["--offline-grace", "nan"], "offline_grace"),
         (["--kill-grace", "-1"], "kill_grace"),

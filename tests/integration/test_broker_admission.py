@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import resource
+import shutil
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from broker_parts import EXECUTOR, ROGUE, TOPICS, VICTIM, BrokerThread, Recorder, Site, connect_packet
 from websockets.exceptions import ConnectionClosed
 
+from edge_mqtt.broker_bridge.broker import embedded, tls_connection
 from edge_mqtt.broker_bridge.broker import listener as listener_module
-from edge_mqtt.broker_bridge.broker import tls_connection
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
+from edge_mqtt.broker_bridge.broker.tls_connection import Handshakes
+from edge_mqtt.broker_bridge.transport import websocket
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.broker_bridge.transport.port import RefusalReason
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context, load_party
 
 
@@ -60,6 +67,14 @@ def context_of_a_server(site: Site) -> ssl.SSLContext:
     folder = site.thread.store.directory / "bridge"
     context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
     return context
+
+
+def wait_for_line(caplog: pytest.LogCaptureFixture, *parts: str) -> None:
+    """Wait until one line of the log has all of ``parts``."""
+    deadline = time.monotonic() + 10
+    while not any(all(part in record.getMessage() for part in parts) for record in list(caplog.records)):
+        assert time.monotonic() < deadline, caplog.text
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -127,6 +142,57 @@ def test_what_a_client_asks_for_in_connect_is_checked(site: Site, connect: bytes
     site.expect_undisturbed_victim()
 
 
+def test_a_bridge_whose_certificate_has_expired_is_tried_again_until_it_has_a_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, long_ago = Store(tmp_path / "certs"), datetime.now(UTC) - timedelta(days=20)
+    store.create(hosts=["localhost"], force=False, now=long_ago)
+    thread = BrokerThread(store.directory, (ROGUE,))
+    folder = store.directory / "bridge"
+    good = shutil.copytree(folder, tmp_path / "good")
+    store.issue(Identity(Role.BRIDGE, "bridge"), hosts=["localhost"], days=10, force=True, now=long_ago)
+    thread.broker._ssl_context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    transport, recorder = thread.transport(ROGUE, options(ROGUE)), Recorder()
+    transport.start(recorder)
+    wait_for_line(caplog, "no connection to", "it has expired", "this machine's clock says")
+    thread.broker._ssl_context.load_cert_chain(good / "tls.crt", good / "tls.key")
+    recorder.wait_event("connected")
+    assert recorder.events == ["connected"]
+    transport.stop()
+    thread.close()
+
+
+def test_a_client_whose_certificate_is_not_valid_yet_is_refused_and_goes_on_trying(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    soon = datetime.now(UTC) + timedelta(days=5)
+    site.thread.store.issue(ROGUE, force=True, now=soon)
+    early = client_context(load_party(site.thread.store.folder(ROGUE), now=soon + timedelta(days=1)))
+    transport = PahoTransport(site.thread.url, early, options(ROGUE))
+    recorder = Recorder()
+    transport.start(recorder)
+    wait_for_line(caplog, "no connection to", "does not accept our certificate", "this machine's clock says")
+    wait_for_line(caplog, "127.0.0.1:", "not yet valid", "this machine's clock says")
+    transport.stop()
+    assert recorder.events == []
+
+
+def test_a_bridge_under_another_name_is_refused_for_good_in_one_line(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reach(_host: str, port: int, timeout_s: float) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", port), timeout_s)
+
+    monkeypatch.setattr(websocket, "_reach", reach)
+    url = f"wss://bridge.example:{site.broker.port}/mqtt"
+    refusal = refused(PahoTransport(url, site.context(ROGUE), options(ROGUE))).refusal
+    assert refusal is not None
+    assert refusal.reason is RefusalReason.SERVER_CERTIFICATE
+    assert "'bridge.example'" in refusal.message
+    assert "--bridge-host" in refusal.message
+    assert "\n" not in refusal.message
+
+
 def test_a_silent_client_is_turned_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener_module, "CONNECT_TIMEOUT_S", 0.2)
     with site.raw(ROGUE) as client, pytest.raises(ConnectionClosed):
@@ -141,6 +207,79 @@ def test_a_client_that_never_finishes_tls_is_turned_away(site: Site, monkeypatch
         assert plain.recv(1) == b""
     site.expect_one_warning("127.0.0.1:", "TLS handshake")
     site.expect_undisturbed_victim()
+
+
+def test_a_flood_of_silent_connections_keeps_nobody_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls_connection, "MAX_HANDSHAKES", 20)
+    address = ("127.0.0.1", site.broker.port)
+    with ExitStack() as stack:
+        flood = [stack.enter_context(socket.create_connection(address)) for _ in range(200)]
+        # The oldest are thrown out for the newer ones, long before their time is over.
+        assert flood[0].recv(1) == b""
+        assert flood[179].recv(1) == b""
+        newcomer = Recorder()
+        site.transport(ROGUE).start(newcomer)
+        newcomer.wait_event("connected")
+        site.expect_undisturbed_victim()
+        assert len(handshakes(site)) <= 20
+    site.expect_one_warning("more than 20 connections are in their TLS handshake")
+
+
+def test_a_flood_of_strangers_certificates_disturbs_nobody(site: Site) -> None:
+    strangers = context_of_another_authority(site)
+    address = ("127.0.0.1", site.broker.port)
+    for _ in range(50):
+        with socket.create_connection(address) as plain, contextlib.suppress(ssl.SSLError, ConnectionError):
+            strangers.wrap_socket(plain, server_hostname="localhost").close()
+        site.expect_undisturbed_victim()
+    assert site.broker.connections == 1
+
+
+def test_an_upgrade_that_comes_in_drips_is_cut_short(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "OPEN_TIMEOUT_S", 0.5)
+    slow = BrokerThread(site.thread.store.directory, ())
+    with (
+        socket.create_connection(("127.0.0.1", slow.broker.port)) as plain,
+        site.context(ROGUE).wrap_socket(plain, server_hostname="localhost") as tls,
+    ):
+        began = time.monotonic()
+        tls.sendall(b"GET /mqtt HTTP/1.1\r\n")
+        tls.settimeout(0.1)
+        assert drip_until_closed(tls) < 100
+        assert time.monotonic() - began < 5
+    slow.close()
+    site.expect_undisturbed_victim()
+
+
+def drip_until_closed(tls: ssl.SSLSocket) -> int:
+    """Send one header byte after another; return how many the server took."""
+    for sent in range(100):
+        try:
+            tls.sendall(b"X")
+            tls.recv(1)
+        except TimeoutError:
+            continue
+        except OSError:
+            return sent
+        return sent
+    return 100
+
+
+def test_more_open_files_are_asked_for_than_a_shell_gives(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        BrokerThread(tmp_path).close()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (min(hard, embedded.WANTED_FILES), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def handshakes(site: Site) -> Handshakes:
+    """Return the TLS handshakes that go on."""
+    listener = site.broker._listener
+    assert listener is not None
+    return listener._handshakes
 
 
 def test_stopping_does_not_wait_for_handshakes(tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ def expect_working_session(site: Site, client: RawClient) -> None:
     assert client.message() == (CONTROL, b"works too", 0b0010)
 
 
+def payloads_until_the_end(client: RawClient) -> list[bytes]:
+    """Receive and acknowledge until the connection is closed."""
+    got = []
+    while True:
+        try:
+            got.append(client.message()[1])
+        except ConnectionClosed:
+            return got
+
+
 def retained(site: Site) -> list[tuple[str, bytes]]:
     """Return what a newcomer gets."""
     late, end = Recorder(), ("the/end", b"")
@@ -222,6 +232,7 @@ def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(
     site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_link, "MAX_BACKLOG_BYTES", 1024 * 1024)
+    monkeypatch.setattr(client_link, "STALLED_S", 0.2)
     assert rogue.subscribe(CONTROL) == [1]
     rogue.websocket.recv_events_thread  # noqa: B018 - it reads up to its own limit and then no more
     sent = 0
@@ -230,7 +241,43 @@ def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(
         sent += 1
         site.expect_undisturbed_victim()
         assert sent < 2000
-    site.expect_one_warning("worker:rogue dropped", "behind")
+    assert site.heard.wait_packets(sent + 1)[-1] == (PRESENCE, b"the will")
+    behind, dropped = site.warnings()
+    assert "worker:rogue gets nothing more" in behind
+    assert "worker:rogue dropped: it is 1 MiB behind with reading and took nothing for 0.2 s" in dropped
+    site.expect_undisturbed_victim()
+
+
+def test_a_slow_client_gets_what_it_was_about_to_get_before_it_is_told_to_come_back(
+    site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_link, "MAX_BACKLOG_BYTES", 1024 * 1024)
+    assert rogue.subscribe(CONTROL) == [1]
+    payloads = [bytes((number,)) * 100_000 for number in range(60)]
+    for payload in payloads:
+        assert site.centre.publish(CONTROL, payload, qos=1)
+    got = payloads_until_the_end(rogue)
+    assert 10 <= len(got) < 60
+    assert got == payloads[: len(got)]
+    behind, dropped = site.warnings()
+    assert "gets nothing more" in behind
+    assert "caught up" in dropped
+    site.expect_undisturbed_victim()
+
+
+def test_a_client_that_acknowledges_nothing_gets_no_more_than_there_are_packet_ids(
+    site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_link, "MAX_PACKET_ID", 100)
+    monkeypatch.setattr(client_link, "STALLED_S", 0.2)
+    assert rogue.subscribe(CONTROL) == [1]
+    for number in range(200):
+        assert site.centre.publish(CONTROL, b"%d" % number, qos=1)
+    received = [rogue.packet()[-2:] for _ in range(100)]
+    assert received[-1] == b"99"
+    with pytest.raises(ConnectionClosed):
+        rogue.packet()
+    assert "not acknowledged 100 messages" in site.warnings()[-1]
     site.expect_undisturbed_victim()
 
 

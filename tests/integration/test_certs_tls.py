@@ -19,6 +19,7 @@ from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import (
     Party,
     client_context,
+    depends_on_the_time,
     explain_tls_error,
     load_party,
     peer_identity,
@@ -29,6 +30,10 @@ from edge_mqtt.certs.tls import (
 TIMEOUT_S = 10.0
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 WORKER = Identity(Role.WORKER, "lab-3")
+EXPIRED = Identity(Role.WORKER, "expired")
+EARLY = Identity(Role.WORKER, "early")
+#: What every line about a certificate's time ends with.
+CLOCK = "(this machine's clock says 20"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +118,14 @@ def new_store(directory: Path) -> Store:
     store.issue(WORKER, force=False, now=long_ago)
     for role in (Role.EXECUTOR, Role.OPERATOR):
         store.issue(Identity(role, "main"), force=False, now=long_ago)
-    store.issue(Identity(Role.WORKER, "expired"), days=10, force=False, now=long_ago)
+    store.issue(EXPIRED, days=10, force=False, now=long_ago)
+    store.issue(EARLY, force=False, now=datetime.now(UTC) + timedelta(days=5))
     return store
 
 
-def party(store: Store, identity: Identity) -> Party:
-    return load_party(store.folder(identity), now=datetime.now(UTC) - timedelta(days=25))
+def party(store: Store, identity: Identity, *, days: int = -25) -> Party:
+    """Return a party as it was loaded so many days from now."""
+    return load_party(store.folder(identity), now=datetime.now(UTC) + timedelta(days=days))
 
 
 def bridge(store: Store) -> Party:
@@ -174,14 +181,48 @@ def test_a_certificate_of_another_authority_is_refused(
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_expired_certificate_is_refused(store: Store, version: ssl.TLSVersion) -> None:
-    client = only(client_context(party(store, Identity(Role.WORKER, "expired"))), version)
+@pytest.mark.parametrize(
+    ("identity", "loaded", "says"),
+    [
+        (EXPIRED, -25, ("refused, it has expired", "our certificate has expired: issue it again")),
+        (EARLY, 6, ("refused, it is not valid yet", "does not accept our certificate: set the clock that is wrong")),
+    ],
+    ids=str,
+)
+def test_a_certificate_out_of_its_time_is_refused_and_the_clock_is_named(
+    store: Store, version: ssl.TLSVersion, identity: Identity, loaded: int, says: tuple[str, str]
+) -> None:
+    client = only(client_context(party(store, identity, days=loaded)), version)
     outcome = connect(server_context(bridge(store)), client)
     assert (outcome.identity, outcome.received) == (None, b"")
-    assert outcome.server_error is not None
-    assert "refused, it has expired" in explain_tls_error(outcome.server_error)
+    for error, text in zip((outcome.server_error, outcome.client_error), says, strict=True):
+        assert error is not None
+        explanation = explain_tls_error(error)
+        assert text in explanation
+        assert CLOCK in explanation
+        assert "\n" not in explanation
+        assert depends_on_the_time(error)
+
+
+@pytest.mark.parametrize(
+    ("issued", "days", "says"),
+    [(-20, 10, "it has expired: unless a clock is wrong"), (5, 100, "it is not valid yet: set the clocks")],
+    ids=["expired", "not yet valid"],
+)
+def test_a_bridge_out_of_its_time_is_refused_and_the_clock_is_named(
+    tmp_path: Path, issued: int, days: int, says: str
+) -> None:
+    store = new_store(tmp_path)
+    now = datetime.now(UTC)
+    identity = Identity(Role.BRIDGE, "bridge")
+    store.issue(identity, hosts=["localhost"], days=days, force=True, now=now + timedelta(days=issued))
+    outcome = connect(server_context(party(store, identity, days=issued + 1)), client_context(party(store, WORKER)))
+    assert outcome.identity is None
     assert outcome.client_error is not None
-    assert "our certificate has expired: issue it again" in explain_tls_error(outcome.client_error)
+    explanation = explain_tls_error(outcome.client_error)
+    assert says in explanation
+    assert CLOCK in explanation
+    assert depends_on_the_time(outcome.client_error)
 
 
 def test_a_bridge_of_another_authority_is_refused(store: Store, stranger: Store) -> None:
@@ -189,6 +230,8 @@ def test_a_bridge_of_another_authority_is_refused(store: Store, stranger: Store)
     assert outcome.identity is None
     assert outcome.client_error is not None
     assert "an authority that is not in our ca.crt" in explain_tls_error(outcome.client_error)
+    assert CLOCK not in explain_tls_error(outcome.client_error)
+    assert not depends_on_the_time(outcome.client_error)
     assert outcome.server_error is not None
     assert "does not know our certificate's authority" in explain_tls_error(outcome.server_error)
 

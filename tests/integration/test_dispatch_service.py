@@ -15,16 +15,20 @@ from edge_mqtt.broker_bridge.dispatch import service as service_module
 from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
-from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToExecutor
+from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull, LedgerTaken
 from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
+    CancelAck,
+    HeldJob,
+    HeldJobState,
     JobAccepted,
     JobSpec,
     Presence,
+    PresenceAck,
     WorkerState,
     WorkloadType,
 )
@@ -39,10 +43,13 @@ class MovableDisk(MemoryLedger):
     def __init__(self) -> None:
         super().__init__()
         self.full = False
+        self.taken = False
         self.refused = threading.Event()
         self.commits = 0
 
     def commit(self, changes: Sequence[Job]) -> None:
+        if self.taken:
+            raise LedgerTaken("another bridge has it")
         if self.full:
             self.refused.set()
             raise LedgerFull("the disk is full: free space")
@@ -56,6 +63,7 @@ class Running:
     ledger: MovableDisk
     effects: list[Effect] = field(default_factory=list)
     performed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: list[JobId] = field(default_factory=list)
 
     def perform(self, effect: Effect) -> None:
         self.effects.append(effect)
@@ -79,7 +87,7 @@ async def running(ledger: MovableDisk | None = None) -> AsyncIterator[Running]:
     service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), Changes())
     await service.load()
     state = Running(service, disk)
-    loop = asyncio.create_task(service.run(state.perform))
+    loop = asyncio.create_task(service.run(state.perform, state.ended.append))
     try:
         yield state
     finally:
@@ -92,8 +100,16 @@ def submitted(job_id: str = "j") -> events.Submitted:
     return events.Submitted(executor=EXECUTOR, job=job, token="t")
 
 
-def seen() -> events.WorkerSeen:
-    presence = Presence(incarnation="i", connection=1, state=WorkerState.ONLINE, queues=("q",), concurrency=1)
+def seen(sequence: int = 0, *jobs: HeldJob) -> events.WorkerSeen:
+    presence = Presence(
+        incarnation="i",
+        connection=1,
+        sequence=sequence,
+        state=WorkerState.ONLINE,
+        queues=("q",),
+        concurrency=1,
+        jobs=jobs,
+    )
     return events.WorkerSeen(worker=WORKER, presence=presence)
 
 
@@ -189,7 +205,7 @@ def test_the_loop_ends_when_it_is_told_to_also_when_an_event_comes_in_the_same_m
         service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(MovableDisk()), Changes())
         await service.load()
         service.post(seen())
-        loop = asyncio.create_task(service.run(lambda _: None))
+        loop = asyncio.create_task(service.run(lambda _: None, lambda _: None))
         await asyncio.sleep(0.05)
         service.post(seen())
         await asyncio.sleep(0)
@@ -210,5 +226,64 @@ def test_a_restarted_bridge_goes_on_with_what_the_ledger_has() -> None:
             effect = await bridge.until(lambda effect: isinstance(effect, Assigned))
             assert isinstance(effect, Assigned)
             assert effect.message.job.job_id == "j"
+
+    asyncio.run(test())
+
+
+def test_workers_keep_their_leases_while_the_ledger_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
+
+    def is_confirmation(effect: Effect) -> bool:
+        return (
+            isinstance(effect, ToWorker) and isinstance(effect.message, PresenceAck) and effect.message.sequence == 1
+        )
+
+    async def test() -> None:
+        async with running() as bridge:
+            bridge.service.post(seen())
+            bridge.service.post(submitted())
+            await bridge.until(lambda effect: isinstance(effect, Assigned))
+            assert await bridge.service.ask_start(WORKER, JobId("j"), Fence(1), "host:1") is None
+            bridge.ledger.full = True
+            bridge.service.post(submitted("k"))
+            bridge.service.post(seen(1, HeldJob(job_id=JobId("j"), fence=Fence(1), state=HeldJobState.RUNNING)))
+            await bridge.until(is_confirmation)
+            assert bridge.service.ledger_problem is not None
+
+    asyncio.run(test())
+
+
+def test_a_cancellation_is_not_acknowledged_before_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
+
+    def is_ack(effect: Effect) -> bool:
+        return isinstance(effect, ToExecutor) and isinstance(effect.message, CancelAck)
+
+    async def test() -> None:
+        async with running() as bridge:
+            await bridge.service.commit(submitted())
+            bridge.ledger.full = True
+            cancel = events.CancelAsked(executor=EXECUTOR, job_id=JobId("j"))
+            bridge.service.post(cancel)
+            await bridge.ledger_refused()
+            assert not any(map(is_ack, bridge.effects))
+            bridge.ledger.full = False
+            bridge.service.post(cancel)
+            await bridge.until(is_ack)
+            assert bridge.ledger.load_live() == []
+            assert bridge.ended == ["j"]
+
+    asyncio.run(test())
+
+
+def test_a_bridge_whose_ledger_another_has_taken_stops() -> None:
+    async def test() -> None:
+        disk = MovableDisk()
+        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), Changes())
+        await service.load()
+        disk.taken = True
+        service.post(submitted())
+        with pytest.raises(LedgerTaken):
+            await asyncio.wait_for(service.run(lambda _: None, lambda _: None), 10)
 
     asyncio.run(test())

@@ -133,6 +133,7 @@ def settings_for(certs: Path, port: int = 443) -> ExecutorSettings:
         certs=certs,
         topic_prefix="edge",
         keep_alive_s=60,
+        max_message_bytes=64 * 1024 * 1024,
         default_queue="default",
         unclaimed_for_s=600,
     )
@@ -168,6 +169,19 @@ def test_a_job_submitted_while_the_bridge_restarts_arrives_afterwards(bridge: Br
     bridge.start()
     bridge.expect(ExecutorHello)
     assert bridge.expect(Submit).job.job_id == "waits"
+    assert link.flush(timeout_s=PATIENCE_S)
+
+
+def test_a_workload_of_fifty_megabytes_crosses_in_pieces_and_holds_nothing_back(
+    bridge: BridgeOverWss, link: Link
+) -> None:
+    bridge.expect(ExecutorHello)
+    text = "x" * 50_000_000
+    large = a_job("large").model_copy(update={"workload": {"kwargs": {"text": text}}})
+    link.submit(large, "t")
+    link.submit(a_job("small"), "t")
+    assert bridge.expect(Submit).job == large
+    assert bridge.expect(Submit).job.job_id == "small"
     assert link.flush(timeout_s=PATIENCE_S)
 
 

@@ -48,9 +48,28 @@ class Held:
     current: Job
     ledger_full: bool = False
     ended: list[str] = field(default_factory=list)
+    superseded: bool = False
+    connected: bool = True
+    told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def job(self, job_id: JobId) -> Job | None:
         return self.current
+
+    def running_jobs(self) -> list[Job]:
+        return [self.current]
+
+    def is_superseded(self, job_id: JobId) -> bool:
+        return self.superseded
+
+    def is_connected(self, worker: WorkerName) -> bool:
+        return self.connected
+
+    def task_ended(self, job_id: JobId, reason: str) -> None:
+        self.ended.append(reason)
+        self.told.set()
+
+    def start_refused(self, job_id: JobId, reason: str) -> None:
+        raise AssertionError("nobody starts here")
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
         raise AssertionError("nobody starts here")
@@ -68,7 +87,15 @@ class Mint:
 
 def running(starter: str = "edge-1:42") -> Job:
     spec = JobSpec(job_id=JOB, type=WorkloadType.TASK, queue="q", workload={"ti": {"id": "ti-1"}})
-    return Job(spec=spec, executor=ExecutorName("e"), token="t1", state=JobState.RUNNING, starter=starter)
+    return Job(
+        spec=spec,
+        executor=ExecutorName("e"),
+        lease_s=900.0,
+        token="t1",
+        state=JobState.RUNNING,
+        worker=WorkerName("w"),
+        starter=starter,
+    )
 
 
 def beat(
@@ -90,8 +117,6 @@ def beat(
             airflow,
             jobs,
             Relay(airflow, jobs, Mint()),
-            running=lambda: [jobs.current],
-            not_wanted=lambda _, reason: jobs.ended.append(reason),
             interval_s=0.001,
             clock=clock,
         )
@@ -129,6 +154,35 @@ def test_a_job_whose_run_call_may_not_have_reached_airflow_is_left_alone_at_firs
     now = iter(range(0, 10_000, int(UNCONFIRMED_S) + 1))
     _, held = beat(monkeypatch, [GONE] * 20, clock=lambda: float(next(now)))
     assert held.ended != []
+
+
+def test_a_job_that_a_restarted_bridge_finds_running_is_left_alone_until_its_worker_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = iter(range(0, 10_000, int(UNCONFIRMED_S) + 1))
+    _, held = beat(monkeypatch, [GONE] * 20, held=Held(running(), connected=False), clock=lambda: float(next(now)))
+    assert held.ended == []
+
+
+def test_a_superseded_job_gets_no_heartbeats_and_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats_module, "DOUBT_S", 0.0)
+
+    async def test() -> None:
+        held = Held(running())
+        airflow = Airflow([FINE])
+        beats = Heartbeats(airflow, held, Relay(airflow, held, Mint()), interval_s=0.001, clock=lambda: 0.0)
+        task = asyncio.create_task(beats.run())
+        await asyncio.wait_for(airflow.all_asked.wait(), 10)
+        held.superseded = True
+        airflow.calls.clear()
+        await asyncio.wait_for(held.told.wait(), 10)
+        assert airflow.calls == []
+        assert "queued the task again" in held.ended[0]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await airflow.aclose()
+
+    asyncio.run(test())
 
 
 def test_a_ledger_that_takes_nothing_ends_no_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,125 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from log_centre import PATH, Centre, centre_test
 
-from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import JobState
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
 from edge_mqtt.broker_bridge.logs import intake as intake_module
-from edge_mqtt.broker_bridge.logs.intake import LogIntake
-from edge_mqtt.broker_bridge.logs.store import LogStore
-from edge_mqtt.broker_bridge.logs.tail import TailService
-from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import (
-    JobSpec,
-    LogAck,
-    LogChunk,
-    LogSelector,
-    TailRequest,
-    WorkloadType,
-)
-
-WORKER = WorkerName("w")
-PATH = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
-
-
-class Records:
-    """Jobs as the service shows them."""
-
-    def __init__(self) -> None:
-        self.ledger = MemoryLedger()
-
-    def put(self, job_id: str, sequence: int, **changes: object) -> None:
-        spec = JobSpec(
-            job_id=JobId(job_id),
-            type=WorkloadType.TASK,
-            queue="q",
-            dag_id="d",
-            run_id="r",
-            task_id="t",
-            try_number=1,
-            log_path=PATH,
-        )
-        job = Job(spec=spec, executor=ExecutorName("e"), state=JobState.RUNNING, worker=WORKER, sequence=sequence)
-        self.ledger.commit([replace(job, **changes)])  # type: ignore[arg-type]
-
-    async def record(self, job_id: JobId) -> Job | None:
-        return next(iter(self.ledger.get([job_id])), None)
-
-    async def same_log(self, log_path: str) -> list[Job]:
-        return self.ledger.same_log(log_path)
-
-    async def log_opened(self, job_id: JobId, base: int) -> None:
-        (job,) = self.ledger.get([job_id])
-        self.ledger.commit([replace(job, log_base=base)])
-
-    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
-        return self.ledger.find(selector, limit)
-
-    async def newest_run(self, dag_id: str) -> str | None:
-        return self.ledger.newest_run(dag_id)
-
-    async def next_sequence(self) -> int:
-        return self.ledger.max_sequence() + 1
-
-
-class Airflow:
-    """What Airflow says of runs."""
-
-    def __init__(self) -> None:
-        self.run_state = "running"
-        self.says: str | None = None
-
-    async def state(self, dag_id: str, run_id: str) -> str:
-        return self.run_state
-
-    async def problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
-        return self.says
-
-
-class Centre:
-    """The parts that handle logs, around one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.records = Records()
-        self.airflow = Airflow()
-        self.changes = Changes()
-        self.store = LogStore(folder)
-        self.acks: asyncio.Queue[tuple[WorkerName, LogAck]] = asyncio.Queue()
-        self.intake = LogIntake(
-            self.store,
-            self.records,
-            acknowledge=lambda worker, ack: self.acks.put_nowait((worker, ack)),
-            changes=self.changes,
-        )
-        self.tail = TailService(self.store, self.records, self.airflow, self.changes, clock=time.monotonic)
-
-    def ship(self, job_id: str, offset: int, data: bytes, worker: WorkerName = WORKER) -> None:
-        self.intake.put(worker, LogChunk(job_id=JobId(job_id), offset=offset, body=data))
-
-    async def acknowledged(self) -> int:
-        _, ack = await asyncio.wait_for(self.acks.get(), 10)
-        return ack.offset
-
-
-def centre_test(folder: Path, test: Callable[[Centre], object]) -> None:
-    async def run() -> None:
-        centre = Centre(folder)
-        task = asyncio.create_task(centre.intake.run())
-        try:
-            await asyncio.wait_for(test(centre), 20)  # type: ignore[arg-type]
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(run())
+from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import LogSelector, TailRequest
 
 
 def request(**changes: object) -> TailRequest:
@@ -166,7 +57,7 @@ def test_a_resumed_task_s_log_waits_until_the_log_before_the_deferral_is_here(tm
 def test_a_log_waits_for_every_log_before_it_also_when_one_of_them_has_not_begun(tmp_path: Path) -> None:
     async def test(centre: Centre) -> None:
         centre.records.put("first", 1, state=JobState.FINISHED, log_size=4)
-        centre.records.put("revoked", 2, state=JobState.FINISHED)
+        centre.records.put("revoked", 2, state=JobState.FINISHED, starter=None)
         centre.records.put("third", 3)
         centre.ship("third", 0, b"three\n")
         centre.ship("first", 0, b"one\n")
@@ -182,7 +73,7 @@ def test_a_job_that_has_not_started_stores_nothing_because_another_worker_may_ge
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1, state=JobState.ASSIGNED)
         centre.ship("j", 0, b"too early\n")
-        await asyncio.sleep(0.05)
+        await centre.settled()
         centre.records.put("j", 1, worker=WorkerName("v"))
         centre.ship("j", 0, b"one\n", WorkerName("v"))
         assert await centre.acknowledged() == 4
@@ -206,8 +97,6 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_ledger_that_cannot_be_asked_ends_no_intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake_module, "DISK_RETRY_S", 0.01)
-
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1)
         asked = asyncio.Event()
@@ -220,39 +109,64 @@ def test_a_ledger_that_cannot_be_asked_ends_no_intake(tmp_path: Path, monkeypatc
             patch.setattr(centre.records, "log_opened", refuse)
             centre.ship("j", 0, b"one\n")
             await asked.wait()
-        centre.ship("j", 0, b"one\n")
-        assert await centre.acknowledged() == 4
+        assert await centre.shipped("j", 0, b"one\n") == 4
+        assert centre.intake.problem is None
 
     centre_test(tmp_path, test)
 
 
-def test_another_worker_s_log_and_unknown_jobs_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_no_worker_may_ship_is_acknowledged_so_that_it_is_forgotten_and_never_stored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(centre: Centre) -> None:
+        centre.records.put("j", 1, fence=2)
+        for _ in range(2):
+            centre.ship("j", 0, b"forged\n", WorkerName("thief"), fence=2)
+            assert await centre.acknowledged() == 7
+            centre.ship("unknown", 3, b"x\n")
+            assert await centre.acknowledged() == 5
+            centre.ship("j", 0, b"stale run\n", fence=1)
+            ack = await centre.ack()
+            assert (ack.offset, ack.fence) == (10, 1)
+        centre.ship("j", 0, b"true\n", fence=2)
+        ack = await centre.ack()
+        assert (ack.offset, ack.fence) == (5, 2)
+        assert centre.text() == b"true\n"
+
+    centre_test(tmp_path, test)
+    assert sum("log refused" in record.getMessage() for record in caplog.records) == 3
+
+
+def test_a_path_that_leads_outside_is_refused_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "dag_id=d").symlink_to(tmp_path)
+
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1)
-        centre.ship("j", 0, b"forged\n", WorkerName("thief"))
-        centre.ship("unknown", 0, b"x\n")
-        centre.ship("j", 0, b"true\n")
-        assert await centre.acknowledged() == 5
-        assert (tmp_path / PATH).read_bytes() == b"true\n"
+        for _ in range(2):
+            assert await centre.shipped("j", 0, b"one\n") == 4
 
-    centre_test(tmp_path, test)
-    assert sum("log refused" in record.getMessage() for record in caplog.records) == 2
+    centre_test(tmp_path / "logs", test)
+    assert sum("leads outside" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_a_full_disk_acknowledges_nothing_and_goes_on_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake_module, "DISK_RETRY_S", 0.01)
-
+def test_a_folder_that_takes_nothing_is_told_in_one_line_and_gone_on_with_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1)
-        (tmp_path / "dag_id=d").write_text("a file where a folder should be")
-        centre.ship("j", 0, b"one\n")
-        await asyncio.sleep(0.1)
-        assert centre.acks.empty()
-        (tmp_path / "dag_id=d").unlink()
-        centre.ship("j", 0, b"one\n")
-        assert await centre.acknowledged() == 4
+        blocked = tmp_path / "dag_id=d"
+        blocked.write_text("a file where a folder should be")
+        for _ in range(3):
+            centre.ship("j", 0, b"one\n")
+            await centre.settled()
+        assert centre.intake.problem is not None
+        blocked.unlink()
+        assert await centre.shipped("j", 0, b"one\n") == 4
+        assert centre.intake.problem is None
 
     centre_test(tmp_path, test)
+    assert sum("cannot be stored" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_reader_gets_what_is_there_and_then_waits_for_more(tmp_path: Path) -> None:

@@ -4,144 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
+from relay_parts import JOB, RUN, WORKER, Held, Mint, api, call, job, scenario
 
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
+from edge_mqtt.broker_bridge.dispatch.core.model import JobState
 from edge_mqtt.broker_bridge.execution_api import relay as relay_module
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
-from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, JobSpec, StartRequest, WorkloadType
-
-WORKER = WorkerName("w")
-JOB = JobId("j1")
-RUN = "task-instances/ti-1/run"
-
-
-@dataclass
-class Seen:
-    line: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Server:
-    """A real HTTP/1.1 server that answers what the test tells it to."""
-
-    port: int = 0
-    seen: list[Seen] = field(default_factory=list)
-    #: (status, extra header lines, body) of the next answers; then 200.
-    answers: list[tuple[int, list[str], bytes]] = field(default_factory=list)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-    arrived: asyncio.Event = field(default_factory=asyncio.Event)
-    connections: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections.add(asyncio.create_task(self.serve(reader, writer)))
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            headers: dict[str, str] = {}
-            while (header := await reader.readline()) != b"\r\n":
-                name, _, value = header.decode().partition(":")
-                headers[name.lower()] = value.strip()
-            body = await reader.readexactly(int(headers.get("content-length", 0)))
-            self.seen.append(Seen(line.decode().rsplit(" ", 1)[0], headers, body))
-            self.arrived.set()
-            await self.gate.wait()
-            status, extra, answer = self.answers.pop(0) if self.answers else (200, [], b'"ok"')
-            lines = [
-                f"HTTP/1.1 {status} x",
-                f"content-length: {len(answer)}",
-                "content-type: application/json",
-                *extra,
-            ]
-            writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + answer)
-            await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-
-
-@dataclass
-class Held:
-    """The dispatcher's side: one job."""
-
-    current: Job
-    refusal: str | None = None
-    ledger_full: bool = False
-    refused: asyncio.Event = field(default_factory=asyncio.Event)
-    starts: list[str] = field(default_factory=list)
-    on_start: Callable[[], bool] = bool
-    silent_at_start: bool = False
-
-    def job(self, job_id: JobId) -> Job | None:
-        return self.current if job_id == self.current.id else None
-
-    async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
-        self._check_ledger()
-        self.silent_at_start = self.on_start()
-        self.starts.append(starter)
-        if self.refusal is None:
-            self.current = replace(self.current, state=JobState.RUNNING, starter=starter)
-        return self.refusal
-
-    def _check_ledger(self) -> None:
-        if self.ledger_full:
-            self.refused.set()
-            raise LedgerFull("the disk is full")
-
-    async def token_refreshed(self, job_id: JobId, token: str) -> None:
-        self._check_ledger()
-        self.current = replace(self.current, token=token)
-
-
-class Mint:
-    def __init__(self, token: str | None = None) -> None:
-        self._token = token
-
-    def token(self, task_instance_id: str) -> str | None:
-        return self._token
-
-
-def job(state: JobState = JobState.RUNNING, kind: WorkloadType = WorkloadType.TASK) -> Job:
-    spec = JobSpec(job_id=JOB, type=kind, queue="q", workload={"ti": {"id": "ti-1"}})
-    return Job(spec=spec, executor=ExecutorName("e"), token="t1", state=state, fence=Fence(3), worker=WORKER)
-
-
-def call(method: str = "GET", target: str = "variables/x", request_id: str = "r1", **changes: object) -> ApiRequest:
-    fields = {"job_id": JOB, "fence": Fence(3), "headers": {"airflow-api-version": "2026-06-30"}} | changes
-    return ApiRequest.model_validate({"request_id": request_id, "method": method, "target": target} | fields)
-
-
-@asynccontextmanager
-async def api(held: Held, mint: Mint | None = None) -> AsyncIterator[tuple[Relay, Server]]:
-    server = Server()
-    server.gate.set()
-    listening = await asyncio.start_server(server.accept, "127.0.0.1", 0)
-    server.port = listening.sockets[0].getsockname()[1]
-    client = ExecutionApiClient(f"http://127.0.0.1:{server.port}/execution/")
-    try:
-        yield Relay(client, held, mint or Mint()), server
-    finally:
-        await client.aclose()
-        await asyncio.gather(*server.connections)
-        listening.close()
-        await listening.wait_closed()
-
-
-def scenario(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
-    def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 20))
-
-    run.__name__ = test.__name__
-    return run
+from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import StartRequest, WorkloadType
 
 
 @scenario
@@ -179,6 +52,18 @@ def test_a_call_with_a_stale_fence_or_for_another_job_is_refused(changes: dict[s
             assert server.seen == []
 
     asyncio.run(test())
+
+
+@scenario
+async def test_a_task_that_has_not_started_is_answered_as_airflow_would() -> None:
+    async with api(Held(job(JobState.ASSIGNED))) as (relay, server):
+        response = await relay.answer(WORKER, call("GET", "connections/the_log_store"))
+        assert response is not None
+        assert response.status == 403
+        assert server.seen == []
+        response = await relay.answer(WorkerName("thief"), call("GET", "connections/the_log_store"))
+        assert response is not None
+        assert response.status == 409
 
 
 @scenario
@@ -390,32 +275,5 @@ def test_a_target_outside_the_execution_api_is_refused(target: str) -> None:
             assert response is not None
             assert response.status == 400
             assert server.seen == []
-
-    asyncio.run(test())
-
-
-def test_kept_answers_are_bounded_and_forgotten_with_their_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "ANSWERS_KEPT", 2)
-
-    async def test() -> None:
-        async with api(Held(job())) as (relay, server):
-            for request_id in ("r1", "r2", "r3", "r3", "r1"):
-                await relay.answer(WORKER, call(request_id=request_id))
-            assert len(server.seen) == 4
-            relay.forget(JOB)
-            await relay.answer(WORKER, call(request_id="r1"))
-            assert len(server.seen) == 5
-
-    asyncio.run(test())
-
-
-def test_kept_answers_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "ANSWER_BYTES_KEPT", 3)
-
-    async def test() -> None:
-        async with api(Held(job())) as (relay, server):
-            for _ in range(2):
-                await relay.answer(WORKER, call())
-            assert len(server.seen) == 2
 
     asyncio.run(test())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -218,3 +219,19 @@ def test_certificate_of_another_authority_ends_with_exit_code_3(tmp_path: Path, 
     code, stderr = start(tmp_path, *options(other, "lab-1", tmp_path)).end()
     assert code == ExitCode.REFUSED
     assert "Traceback" not in stderr
+
+
+def test_launcher_tells_what_of_airflows_own_settings_the_worker_goes_by(tmp_path: Path) -> None:
+    script = "import json, edge_mqtt.worker.launcher_main as main; print(json.dumps(main.read_settings()))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__TASK_SUCCESS_OVERTIME": "77"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=WAIT_S,
+    )
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["task_success_overtime"] == "77"
+    assert told["base_log_folder"] == str(tmp_path / "logs")
+    assert float(told["min_heartbeat_interval"]) > 0

@@ -5,33 +5,42 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from worker_lab import kill_supervisors, make_airflow_home, task_job
+from worker_lab import task_job
+from worker_play import fresh_home, supervisor_of, wait_until_ended
 
+from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import Assign
-from edge_mqtt.worker.core.lease import Lease
+from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Lease
+from edge_mqtt.worker.order import contact_file
+from edge_mqtt.worker.spool import MIGRATIONS, Spool
 from edge_mqtt.worker.sysinfo import boottime
 
 LAB = Path(__file__).with_name("worker_lab.py")
 WAIT_S = 60.0
+#: Those of the running test.
+PROGRAMS: list[subprocess.Popen[str]] = []
+FIRST_COLUMNS = "job_id, fence, state, spec, secret, log_base, result, result_acked"
 
 
 class WorkerProgram:
     """A worker and its bridge in a process of their own."""
 
-    def __init__(self, state: Path) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(LAB), str(state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+    def __init__(self, state: Path, *, cut: bool = False, **settings: object) -> None:
+        command = [sys.executable, str(LAB), str(state), json.dumps(settings), *(["cut"] if cut else [])]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        PROGRAMS.append(self.process)
         self._seen: list[dict[str, Any]] = []
         self._news = threading.Condition()
         self._reader = threading.Thread(target=self._read)
@@ -86,32 +95,10 @@ class WorkerProgram:
 
 @pytest.fixture(autouse=True)
 def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("AIRFLOW_HOME", "")
-    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "")
-    monkeypatch.setenv("LAB_MARKS", str(tmp_path / "marks"))
-    monkeypatch.setenv("LAB_UNTIL", str(tmp_path / "until"))
-    make_airflow_home(tmp_path / "home")
-    yield
-    kill_supervisors(tmp_path / "state")
-
-
-def supervisor_of(state: Path) -> psutil.Process:
-    """Return the supervisor that is at work for this state folder."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        for path in (state / "runs").glob("*.pid"):
-            if text := path.read_text():
-                return psutil.Process(int(text.split()[0]))
-        time.sleep(0.05)
-    raise AssertionError("no supervisor was started")
-
-
-def wait_until_ended(process: psutil.Process) -> None:
-    """Wait until a process is gone, or nobody is left to bury it."""
-    deadline = time.monotonic() + WAIT_S
-    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, f"{process} goes on"
-        time.sleep(0.05)
+    yield from fresh_home(tmp_path, monkeypatch)
+    # Only a test that failed has left any.
+    while PROGRAMS:
+        PROGRAMS.pop().kill()
 
 
 def test_restarted_worker_takes_over_the_running_task(tmp_path: Path) -> None:
@@ -159,32 +146,126 @@ def test_restarted_worker_reports_a_task_that_ended_meanwhile(tmp_path: Path) ->
     second.end(signal.SIGTERM)
 
 
-def test_task_of_a_dead_worker_is_stopped_when_its_lease_ends(tmp_path: Path) -> None:
+def leave_two_tasks(state: Path) -> tuple[list[Assign], list[psutil.Process]]:
+    """Start two tasks and kill their worker; then let the lease of the first be over, and half of the second's."""
+    worker = WorkerProgram(state)
+    worker.ready()
+    assigns = [task_job("wait_for", lease_s=600.0), task_job("wait_for", lease_s=6000.0)]
+    supervisors = []
+    for assign in assigns:
+        worker.assign(assign)
+        worker.until(lambda _, job_id=assign.job.job_id: "tick 1" in worker.log(job_id))
+        supervisors.append(supervisor_of(state, assign.job.job_id))
+    worker.end(signal.SIGKILL)
+    return assigns, supervisors
+
+
+def set_contact(state: Path) -> None:
+    """Let the last contact be so long ago that a lease of 600 s is over."""
+    contact = Contact(confirmed_at=boottime() - 600.0 + LEASE_MARGIN_S, kill_grace_s=1.0)
+    contact_file(state / "runs").write_bytes(contact.to_json())
+
+
+def test_tasks_of_a_dead_worker_are_stopped_when_their_own_leases_end(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    assign = task_job("wait_for")
+    _, (short, long) = leave_two_tasks(state)
+    task = short.children()[0]
+    set_contact(state)
+    wait_until_ended(short)
+    wait_until_ended(task)
+    assert long.is_running()
+    assert long.children()
+    assert (tmp_path / "marks").read_text() == "ran\n" * 2
+
+
+def test_restarted_worker_that_finds_no_bridge_ends_its_tasks_at_their_own_leases(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assigns, (short, long) = leave_two_tasks(state)
+    # The launcher that is left would do it too.
+    launcher = short.parent()
+    assert launcher is not None
+    launcher.kill()
+    wait_until_ended(launcher)
+    set_contact(state)
+    second = WorkerProgram(state, cut=True)
+    wait_until_ended(short)
+    assert assigns[0].job.log_path is not None
+    log = (tmp_path / "home" / "logs" / assigns[0].job.log_path).read_text()
+    assert "Stopped by the edge worker: the bridge was out of reach" in log
+    assert long.is_running()
+    assert long.children()
+    second.end(signal.SIGKILL)
+
+
+def test_upgraded_worker_takes_over_the_running_task_of_the_first_version(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assign = task_job("wait_for", lease_s=FIRST_LEASE_S)
+    job_id = assign.job.job_id
     first = WorkerProgram(state)
     first.ready()
     first.assign(assign)
-    first.until(lambda _: "tick 1" in first.log(assign.job.job_id))
-    supervisor = supervisor_of(state)
+    first.until(lambda _: "tick 1" in first.log(job_id))
+    supervisor = supervisor_of(state, job_id)
+    first.end(signal.SIGKILL)
+    downgrade(state / "spool.db")
+    lease = Lease.granted(confirmed_at=boottime(), lease_s=FIRST_LEASE_S, kill_grace_s=10.0)
+    (state / "runs" / "lease").write_text(json.dumps(asdict(lease)))
+
+    second = WorkerProgram(state)
+    presence = second.until(lambda seen: next((m for m in seen if m["kind"] == "presence"), None))
+    assert [(job["job_id"], job["state"]) for job in presence["jobs"]] == [(job_id, "running")]
+    assert supervisor.is_running()
+    # A launcher of the first version goes by what it finds in the file.
+    left = json.loads((state / "runs" / "lease").read_text())
+    assert left["kill_at"] >= lease.kill_at
+    assert left["stop_at"] == left["kill_at"] - 10.0
+    (tmp_path / "until").touch()
+    assert second.result(job_id)["exit_code"] == 0
+    assert (tmp_path / "marks").read_text() == "ran\n"
+    second.end(signal.SIGTERM)
+
+
+def downgrade(spool: Path) -> None:
+    """Make the spool what the first version would have written."""
+    raw = sqlite3.connect(spool)
+    rows = raw.execute(f"SELECT {FIRST_COLUMNS} FROM jobs").fetchall()  # noqa: S608 -- a constant
+    raw.execute("DROP TABLE jobs")
+    raw.executescript(MIGRATIONS[0])
+    raw.executemany(f"INSERT INTO jobs ({FIRST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608 -- as above
+    raw.execute("PRAGMA user_version = 1")
+    raw.commit()
+    raw.close()
+
+
+def test_supervisor_that_hung_while_there_was_no_worker_is_ended_by_the_next_one(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    hung, beside = task_job("wait_for"), task_job("wait_for")
+    first = WorkerProgram(state)
+    first.ready()
+    for assign in (hung, beside):
+        first.assign(assign)
+        first.until(lambda _, job_id=assign.job.job_id: "tick 1" in first.log(job_id))
+    supervisor = supervisor_of(state, hung.job.job_id)
     task = supervisor.children()[0]
     first.end(signal.SIGKILL)
-    now = boottime()
-    (state / "runs" / "lease").write_bytes(Lease(stop_at=now, kill_at=now + 1.0).to_json())
+    supervisor.suspend()
+
+    second = WorkerProgram(state, hung_after_s=6.0)
+    result = second.result(hung.job.job_id)
+    assert "the task's supervisor has hung" in result["error"]
     wait_until_ended(supervisor)
     wait_until_ended(task)
-    assert (tmp_path / "marks").read_text() == "ran\n"
+    (tmp_path / "until").touch()
+    assert second.result(beside.job.job_id)["exit_code"] == 0
+    second.end(signal.SIGTERM)
 
 
 def test_job_that_was_stored_but_never_started_is_given_back(tmp_path: Path) -> None:
-    from edge_mqtt.worker.core.jobs import HeldByUs, JobState
-    from edge_mqtt.worker.spool import Spool
-
     state = tmp_path / "state"
     (state / "runs").mkdir(parents=True)
     assign = task_job("hello")
     spool = Spool.open(state / "spool.db")
-    spool.store(HeldByUs(spec=assign.job, fence=assign.fence).to(JobState.LAUNCHED, secret="s"))
+    spool.store(HeldByUs.taken(assign).to(JobState.LAUNCHED, secret="s"))
     spool.close()
     worker = WorkerProgram(state)
     presence = worker.until(lambda seen: next((m for m in seen if m["kind"] == "presence"), None))

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import time
-from collections.abc import Awaitable, Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from worker_lab import (
-    CLIENT_ID,
-    FakeBridge,
-    answer_json,
-    execution_api,
-    kill_supervisors,
-    make_airflow_home,
-    make_worker,
-    settings_for,
-    task_job,
-)
+from worker_lab import CLIENT_ID, answer_json, callback_job, execution_api, task_job
+from worker_play import Lab, fresh_home, play
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
@@ -39,92 +28,14 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkerState,
     WorkloadType,
 )
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
-from edge_mqtt.worker.app import ExitCode, Worker
+from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.launcher import Launcher, LauncherProcess
-
-
-class Lab:
-    """One worker, its bridge, and the folder that they share with the Dag's tasks."""
-
-    def __init__(self, tmp_path: Path, bridge: FakeBridge, worker: Worker) -> None:
-        self.home = tmp_path / "home"
-        self.state = tmp_path / "state"
-        self.marks = tmp_path / "marks"
-        self.until_file = tmp_path / "until"
-        self.bridge = bridge
-        self.worker = worker
-
-    @property
-    def times_run(self) -> int:
-        """How often user code was run."""
-        return len(self.marks.read_text().splitlines()) if self.marks.exists() else 0
-
-    def local_log(self, log_path: str | None) -> bytes:
-        """Return the worker's own log file."""
-        assert log_path is not None
-        return (self.home / "logs" / log_path).read_bytes()
-
-    async def local_line(self, log_path: str | None, text: str) -> None:
-        """Wait until a line is in the worker's own log file."""
-
-        def wait() -> None:
-            while text.encode() not in self.local_log(log_path):
-                time.sleep(0.02)
-
-        async with asyncio.timeout(30):
-            await asyncio.to_thread(wait)
-
-    async def log_line(self, job_id: str, text: str) -> None:
-        """Wait until a line has arrived in the centre."""
-        await self.bridge.until(lambda: text.encode() in self.bridge.logs.get(job_id, b""))
-
-    async def whole_log(self, job_id: str, size: int) -> None:
-        """Wait until the centre has all of a log."""
-        await self.bridge.until(lambda: len(self.bridge.logs.get(job_id, b"")) == size)
-
-
-Scenario = Callable[[Lab], Awaitable[None]]
 
 
 @pytest.fixture(autouse=True)
 def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("AIRFLOW_HOME", "")
-    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "")
-    monkeypatch.setenv("LAB_MARKS", str(tmp_path / "marks"))
-    monkeypatch.setenv("LAB_UNTIL", str(tmp_path / "until"))
-    make_airflow_home(tmp_path / "home")
-    yield
-    kill_supervisors(tmp_path / "state")
-
-
-def play(tmp_path: Path, scenario: Scenario, *, ask: Ask | None = Ask.INTERRUPT, **bridge: object) -> ExitCode:
-    """Run a worker through a scenario; then ask it to end, and return its exit code."""
-    process = LauncherProcess()
-
-    async def run() -> ExitCode:
-        broker = MemoryBroker()
-        settings = settings_for(tmp_path / "home", tmp_path / "state")
-        lock = settings.state.prepare()
-        launcher = Launcher(process)
-        await launcher.ready()
-        lab = Lab(tmp_path, FakeBridge(broker, **bridge), make_worker(broker, settings, launcher))  # type: ignore[arg-type]  # fields of it
-        running = asyncio.create_task(lab.worker.run())
-        try:
-            await lab.bridge.until(lambda: lab.bridge.of(Presence))
-            await scenario(lab)
-            if ask is not None:
-                lab.worker.ask(ask)
-            return await asyncio.wait_for(running, 30)
-        finally:
-            os.close(lock)
-            if not running.done():
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
-
-    return asyncio.run(run())
+    yield from fresh_home(tmp_path, monkeypatch)
 
 
 def test_task_runs_and_its_log_arrives_byte_for_byte(tmp_path: Path) -> None:
@@ -223,16 +134,6 @@ def test_outage_disturbs_no_running_task_and_everything_arrives_after_it(tmp_pat
     play(tmp_path, scenario)
 
 
-def test_killed_task_is_reported_with_its_signal(tmp_path: Path) -> None:
-    async def scenario(lab: Lab) -> None:
-        result = await lab.bridge.result(lab.bridge.assign(task_job("shot")))
-        assert (result.exit_code, result.signal) == (None, signal.SIGKILL)
-        last = lab.bridge.of(ApiRequest)[-1]
-        assert b'"failed"' in last.body
-
-    play(tmp_path, scenario)
-
-
 def test_start_that_the_centre_refuses_runs_no_user_code(tmp_path: Path) -> None:
     def refuse(call: ApiRequest) -> ApiResponse:
         return answer_json(call, 409, {"detail": {"reason": "not_yours", "message": "the fence is an old one"}})
@@ -280,7 +181,7 @@ def test_dropped_task_is_stopped_and_never_reported(tmp_path: Path) -> None:
 
 def test_task_is_stopped_when_the_lease_ends_during_an_outage(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
-        job_id = lab.bridge.assign(task_job("wait_for"))
+        job_id = lab.bridge.assign(task_job("wait_for", lease_s=9.0))
         await lab.log_line(job_id, "tick 1")
         lab.bridge.broker.cut(CLIENT_ID)
         await lab.worker._held.until(lambda held: not held.with_process())
@@ -289,7 +190,7 @@ def test_task_is_stopped_when_the_lease_ends_during_an_outage(tmp_path: Path) ->
         assert "out of reach for longer than offline_grace" in result.error
         await lab.log_line(job_id, "Stopped by the edge worker")
 
-    play(tmp_path, scenario, offline_grace_s=9.0, kill_grace_s=1.0, presence_interval_s=1.0)
+    play(tmp_path, scenario, kill_grace_s=1.0, presence_interval_s=1.0)
 
 
 def test_jobs_that_cannot_be_taken_are_rejected_with_the_reason(tmp_path: Path) -> None:
@@ -341,24 +242,8 @@ def test_failure_of_a_part_ends_the_worker_instead_of_going_unnoticed(tmp_path: 
 
 
 def test_callback_asks_for_its_start_and_runs(tmp_path: Path) -> None:
-    callback = {
-        "type": "ExecuteCallback",
-        "callback": {
-            "id": "0199aaaa-0000-7000-8000-000000000001",
-            "fetch_method": "import_path",
-            "data": {"path": "lab.called", "kwargs": {"context": {}}},
-        },
-        "bundle_info": {"name": "dags-folder", "version": None},
-        "dag_rel_path": "lab.py",
-    }
-
     async def scenario(lab: Lab) -> None:
-        job_id = str(callback["callback"]["id"])  # type: ignore[index]  # a dict
-        lab.bridge.assign(
-            task_job(
-                "", job_id=job_id, type=WorkloadType.CALLBACK, workload=callback, log_path="executor_callbacks/c"
-            )
-        )
+        job_id = lab.bridge.assign(callback_job("lab.called"))
         result = await lab.bridge.result(job_id)
         assert (result.exit_code, result.error) == (0, "")
         assert len(lab.bridge.of(StartRequest)) == 1
@@ -463,3 +348,30 @@ def test_idle_worker_says_nothing_and_a_busy_one_renews_its_lease(tmp_path: Path
         await lab.bridge.result(job_id)
 
     play(tmp_path, scenario, presence_interval_s=0.1)
+
+
+def test_log_that_stays_on_the_edge_is_there_and_nowhere_else(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        assign = task_job("hello", ships_log=False)
+        result = await lab.bridge.result(lab.bridge.assign(assign))
+        assert (result.exit_code, result.log_size) == (0, 0)
+        await lab.worker._held.until(lambda held: not len(held))
+        assert not lab.bridge.of(LogChunk)
+        assert b"hello from the edge" in lab.local_log(assign.job.log_path)
+
+    play(tmp_path, scenario)
+
+
+def test_call_over_the_limit_is_refused_in_the_task_which_may_go_on(tmp_path: Path) -> None:
+    async def scenario(lab: Lab) -> None:
+        job_id = lab.bridge.assign(task_job("large"))
+        result = await lab.bridge.result(job_id)
+        assert result.exit_code == 0
+        await lab.whole_log(job_id, result.log_size)
+        log = lab.bridge.logs[job_id]
+        assert re.search(rb"could not push: .*a call of 30000\d\d bytes is over the limit of 2000000 bytes", log)
+        assert b"goes on" in log
+        pushed = lab.bridge.of(ApiRequest, lambda m: m.target.startswith("xcoms/"))
+        assert [call.target.rpartition("/")[2] for call in pushed] == ["small"]
+
+    play(tmp_path, scenario, settings={"max_message_bytes": 2_000_000})

@@ -1,7 +1,8 @@
 """A worker's surroundings for tests: an Airflow home with real Dags, and a bridge that answers from memory.
 
-Also a program: ``python worker_lab.py STATE_DIR`` runs a worker and its bridge in a process of its own, so that a
-test can kill it. It reads one JSON document a line on stdin and reports what the bridge sees on stdout.
+Also a program: ``python worker_lab.py STATE_DIR SETTINGS [cut]`` runs a worker and its bridge in a process of its
+own, so that a test can kill it. SETTINGS is a JSON object; with "cut" the bridge is out of reach. It reads one JSON
+document a line on stdin and reports what the bridge sees on stdout.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from worker_dag import DAG_FILE
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
@@ -56,63 +59,6 @@ NAME = WorkerName("lab-1")
 CLIENT_ID = f"worker:{NAME}"
 TOPICS = Topics()
 
-DAG_FILE = """
-import os
-import time
-from pathlib import Path
-
-from airflow.sdk import DAG, Variable, task
-
-with DAG("lab") as dag:
-
-    @task
-    def hello(marks):
-        with open(marks, "a") as file:
-            file.write("ran\\n")
-        print("hello from the edge")
-        return 42
-
-    @task
-    def wait_for(marks, until):
-        with open(marks, "a") as file:
-            file.write("ran\\n")
-        count = 0
-        while not Path(until).exists():
-            count += 1
-            print(f"tick {count}")
-            time.sleep(0.1)
-        print("seen")
-
-    @task
-    def chatty():
-        for number in range(3000):
-            print(f"line {number} " + "x" * 400)
-
-    @task
-    def asks():
-        print("the variable is " + Variable.get("place"))
-
-    @task
-    def shot():
-        os.kill(os.getpid(), 9)
-
-    @task
-    def environment():
-        print("ENV " + repr(sorted(os.environ)))
-        print("ARGV " + Path("/proc/self/cmdline").read_text())
-
-    hello(os.environ.get("LAB_MARKS", "/dev/null"))
-    wait_for(os.environ.get("LAB_MARKS", "/dev/null"), os.environ.get("LAB_UNTIL", "/"))
-    chatty()
-    asks()
-    shot()
-    environment()
-
-
-def called(**kwargs):
-    print("the callback ran")
-"""
-
 
 def make_airflow_home(home: Path) -> None:
     """Make a worker's Airflow home with one Dag."""
@@ -130,7 +76,15 @@ def kill_supervisors(state: Path) -> None:
             kill_tree(identity)
 
 
-def task_job(task_id: str, *, job_id: str | None = None, fence: int = 1, **spec: Any) -> Assign:
+def task_job(
+    task_id: str,
+    *,
+    job_id: str | None = None,
+    fence: int = 1,
+    lease_s: float = 900.0,
+    ships_log: bool = True,
+    **spec: Any,
+) -> Assign:
     """Return the assignment of one task of the Dag."""
     job_id = job_id or str(uuid.uuid4())
     ti = {
@@ -163,7 +117,20 @@ def task_job(task_id: str, *, job_id: str | None = None, fence: int = 1, **spec:
         },
         **spec,
     }
-    return Assign(fence=Fence(fence), job=JobSpec(**fields))
+    return Assign(fence=Fence(fence), job=JobSpec(**fields), lease_s=lease_s, ships_log=ships_log)
+
+
+def callback_job(path: str) -> Assign:
+    """Return the assignment of a callback to a function of the Dag file."""
+    job_id = str(uuid.uuid4())
+    callback = {"id": job_id, "fetch_method": "import_path", "data": {"path": path, "kwargs": {"context": {}}}}
+    workload = {
+        "type": "ExecuteCallback",
+        "callback": callback,
+        "bundle_info": {"name": "dags-folder", "version": None},
+        "dag_rel_path": "lab.py",
+    }
+    return task_job("", job_id=job_id, type=WorkloadType.CALLBACK, workload=workload, log_path=f"callbacks/{job_id}")
 
 
 def run_context() -> dict[str, Any]:
@@ -217,7 +184,6 @@ class FakeBridge:
 
     broker: MemoryBroker
     api: Callable[[ApiRequest], ApiResponse | None] = execution_api
-    offline_grace_s: float = 900.0
     kill_grace_s: float = 10.0
     presence_interval_s: float = 20.0
     acks_logs: bool = True
@@ -318,7 +284,6 @@ class FakeBridge:
                 Welcome(
                     incarnation=presence.incarnation,
                     connection=presence.connection,
-                    offline_grace_s=self.offline_grace_s,
                     kill_grace_s=self.kill_grace_s,
                     presence_interval_s=self.presence_interval_s,
                     logs=positions,
@@ -335,18 +300,18 @@ class FakeBridge:
         if chunk.offset <= len(data):
             data[chunk.offset :] = chunk.body if chunk.offset + len(chunk.body) > len(data) else data[chunk.offset :]
         if self.acks_logs:
-            self.control(LogAck(job_id=chunk.job_id, offset=len(data)))
+            self.control(LogAck(job_id=chunk.job_id, fence=chunk.fence, offset=len(data)))
 
 
-def settings_for(home: Path, state: Path, *, concurrency: int = 4) -> WorkerSettings:
-    """Return a worker's settings."""
+def settings_for(home: Path, state: Path, **settings: Any) -> WorkerSettings:
+    """Return a worker's settings, with ``settings`` in the place of the usual ones."""
     return WorkerSettings(
         bridge_url="wss://bridge.test/mqtt",
         certs=home,
         queues=("default",),
-        concurrency=concurrency,
         state=StateDir(path=state),
         base_log_folder=home / "logs",
+        **{"concurrency": 4, **settings},
     )
 
 
@@ -357,14 +322,16 @@ def make_worker(broker: MemoryBroker, settings: WorkerSettings, launcher: Launch
     return Worker(settings, address, transport, launcher, version="0")
 
 
-async def program(home: Path, state: Path) -> int:
+async def program(home: Path, state: Path, *, cut: bool, **settings_: Any) -> int:
     """Be a worker in a process of its own."""
     process = LauncherProcess()
-    settings = settings_for(home, state)
+    settings = settings_for(home, state, **settings_)
     lock = settings.state.prepare()
     launcher = Launcher(process)
     await launcher.ready()
     broker = MemoryBroker()
+    if cut:
+        broker.stop()
     bridge = FakeBridge(broker)
 
     def report(message: Message) -> None:
@@ -389,4 +356,5 @@ async def program(home: Path, state: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(program(Path(os.environ["AIRFLOW_HOME"]), Path(sys.argv[1]))))
+    home_, state_ = Path(os.environ["AIRFLOW_HOME"]), Path(sys.argv[1])
+    sys.exit(asyncio.run(program(home_, state_, cut="cut" in sys.argv[3:], **json.loads(sys.argv[2]))))

@@ -21,7 +21,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 if TYPE_CHECKING:
     from dispatch_world import World
 
-SETTINGS = DispatchSettings(offline_grace_s=100.0, kill_grace_s=10.0, settle_s=20.0, remembered_jobs=0)
+SETTINGS = DispatchSettings(lease_s=100.0, kill_grace_s=10.0, settle_s=20.0, remembered_jobs=0)
 #: How much earlier than the centre a worker ends the lease of its jobs.
 STOP_EARLY_S = SETTINGS.kill_grace_s + 5.0
 

@@ -233,7 +233,7 @@ class Worker(Party):
 
     def lease_end(self) -> float:
         """Return when it must stop what runs."""
-        return self.confirmed + SETTINGS.offline_grace_s - STOP_EARLY_S
+        return self.confirmed + SETTINGS.lease_s - STOP_EARLY_S
 
     def check_lease(self) -> None:
         """Stop what runs when there was no contact for too long."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from airflow.models.callback import CallbackKey
+from airflow.models.taskinstancekey import TaskInstanceKey
+
+from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
+from edge_mqtt.executor.workloads import callback_key
 from tests.simulation.plan import Work
 
 if TYPE_CHECKING:
@@ -18,10 +24,11 @@ MAX_TRIES: Final = 2
 RETRY_S: Final = 5.0
 TRIGGER_S: Final = 8.0
 
-#: Task and try: what Airflow's executors call a key.
-Key = tuple[int, int]
+Key = CallbackKey | TaskInstanceKey
 
-OK, CONFLICT = 200, 409
+OK, FORBIDDEN, NOT_FOUND, CONFLICT = 200, 403, 404, 409
+#: Seconds that an Execution API token is good for; in the last fifth a call brings a newer one.
+TOKEN_S: Final = 60.0
 
 
 @dataclass
@@ -45,16 +52,18 @@ class TaskInstance:
     @property
     def key(self) -> Key:
         """What executors call it."""
-        return (self.work.number, self.try_number)
+        if self.work.callback:
+            return callback_key(self.job_id or JobId(""))
+        return TaskInstanceKey("dag", str(self.work.number), "", self.try_number, -1)
+
+    @property
+    def id(self) -> str:
+        """Its id, which is another one in every try; a deferred task keeps it."""
+        return f"ti-{self.work.number}-{self.try_number}"
 
 
 class Airflow:
     """Every task instance, and what may be done to it."""
-
-    #: Airflow itself knows task instances only: a final call that a deferred job repeats, because a crash of the
-    #: bridge took the answer, counts for the job that goes on with the task. Whether the bridge keeps that from
-    #: happening is seen with False.
-    knows_jobs = True
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -89,7 +98,7 @@ class Airflow:
         spec = JobSpec(
             job_id=job_id,
             type=WorkloadType.CALLBACK if work.callback else WorkloadType.TASK,
-            queue="lab",
+            queue=work.queue,
             priority=work.priority,
             slots=work.slots,
             dag_id="dag",
@@ -97,7 +106,7 @@ class Airflow:
             try_number=row.try_number,
             log_path=None if work.callback else f"task={work.number}/attempt={row.try_number}.log",
             workload={
-                "callback" if work.callback else "ti": {"id": str(work.number)},
+                "callback" if work.callback else "ti": {"id": row.id},
                 "bundle_info": {"name": "dags"},
                 "dag_rel_path": "dag.py",
                 "resumed": row.has_deferred,
@@ -111,15 +120,26 @@ class Airflow:
         """Take a task back from a job: it will be queued as another one."""
         self._schedule(row, 0.0)
 
-    def take(self, scheduler: str, key: Key, job_id: JobId, outcome: Outcome, *, has_task: bool) -> None:
+    def row_of(self, key: Key) -> TaskInstance | None:
+        """Return whose key it is; None for nobody's, or nobody's any more."""
+        return next((row for row in self.rows if row.key == key), None)
+
+    def note_job(self, key: Key, job_id: object) -> None:
+        """Take an executor's word about which job runs a task (``process_executor_events``)."""
+        row = self.row_of(key)
+        if row is not None and row.state in ("queued", "running"):
+            self._world.promises.renamed(row.job_id, job_id)
+
+    def take(self, scheduler: str, key: Key, job_id: JobId | None, outcome: Outcome, *, has_task: bool) -> None:
         """Take an executor's final event (``process_executor_events``): one committed transaction."""
-        self._world.promises.taken(job_id, outcome)
-        row = self.rows[key[0]]
-        if row.key != key or row.owner != scheduler or has_task:
+        if job_id is not None:
+            self._world.promises.taken(job_id, outcome)
+        row = self.row_of(key)
+        if row is None:
             return
         if row.work.callback:
             row.state = "success" if outcome is Outcome.SUCCESS else "failed"
-        elif row.cleared or row.state in ("queued", "running"):
+        elif row.owner == scheduler and not has_task and (row.cleared or row.state in ("queued", "running")):
             # Its task never said so itself: for Airflow it failed, whatever the executor says.
             self._fail(row)
 
@@ -135,17 +155,56 @@ class Airflow:
 
     # ------------------------------------------------------------ the Execution API
 
-    def run(self, number: int, starter: str) -> int:
+    def token(self, task_instance_id: str) -> str:
+        """Return a fresh token: whose it is, and until when it is good."""
+        return f"{task_instance_id} {self._world.central.wall() + TOKEN_S}"
+
+    def answer(self, call: ApiCall) -> ApiResult:
+        """Answer a call."""
+        if call.target == "health":
+            return ApiResult(status=OK, headers={}, body=b"")
+        identity, _, until = call.token.partition(" ")
+        left_s = float(until or 0.0) - self._world.central.wall()
+        if left_s <= 0.0:
+            return ApiResult(status=FORBIDDEN, headers={}, body=b"Invalid auth token")
+        status = self._answer(call, identity, json.loads(call.body))
+        refreshed = self.token(identity) if left_s < TOKEN_S / 5 else None
+        body = b"" if status == OK else json.dumps({"detail": {"reason": str(status), "message": "no"}}).encode()
+        return ApiResult(status=status, headers={}, body=body, refreshed_token=refreshed)
+
+    def _answer(self, call: ApiCall, identity: str, body: dict[str, Any]) -> int:
+        self._world.promises.asked(body)
+        row = next((row for row in self.rows if row.id == identity), None)
+        path = call.target.split("/")
+        if call.target == "xcoms":
+            self._world.promises.called(JobId(body["job"]), body["call"])
+            return OK if row is not None and row.state == "running" else CONFLICT
+        if path[1] != identity:
+            return FORBIDDEN
+        if row is None:
+            return NOT_FOUND
+        if path[2] == "state":
+            return self._end(row, body["state"])
+        starter = f"{body['hostname']}:{body['pid']}"
+        return self._run(row, starter) if path[2] == "run" else self._heartbeat(row, starter)
+
+    def _run(self, row: TaskInstance, starter: str) -> int:
         """Answer a ``run`` call; the same process may repeat it."""
-        row = self.rows[number]
         if row.state == "queued" and not row.cleared:
             row.state, row.starter = "running", starter
         return OK if row.state == "running" and row.starter == starter else CONFLICT
 
-    def end(self, number: int, state: str) -> int:
+    def _end(self, row: TaskInstance, state: str) -> int:
         """Answer a ``state`` call; it may be repeated."""
-        row = self.rows[number]
-        if row.state == state or (state == "failed" and row.state == "up for retry"):
+        job_id = row.job_id
+        status = self._set_end(row, state)
+        if status == OK and job_id is not None:
+            # What becomes of the process from here on changes nothing for the task.
+            self._world.promises.excuse([job_id], "its task has told Airflow its end")
+        return status
+
+    def _set_end(self, row: TaskInstance, state: str) -> int:
+        if row.state == state:
             return OK
         if row.state != "running" or row.cleared:
             return CONFLICT
@@ -158,7 +217,6 @@ class Airflow:
             self._schedule(row, TRIGGER_S)
         return OK
 
-    def heartbeat(self, number: int, starter: str) -> int:
+    def _heartbeat(self, row: TaskInstance, starter: str) -> int:
         """Answer a heartbeat."""
-        row = self.rows[number]
         return OK if row.state == "running" and row.starter == starter and not row.cleared else CONFLICT

@@ -1,246 +1,120 @@
-"""The bridge: the real dispatcher and ledger twin, and thin models of the service loop and the desk.
+"""The bridge's program: ``edge_mqtt.broker_bridge.app`` itself, with the simulation in the place of what is outside.
 
-Modelled after ``dispatch/service.py`` (batches, commit, then speak; what happens when a commit fails) and ``desk.py``
-(who answers what). The relay and the logs have files of their own.
+Not real: the listener and the broker (``network.py``), HTTP to the api-server, Airflow's signing key, and the
+database, whose twin in memory stands in.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+import asyncio
+import errno
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge_mqtt.broker_bridge.app import Bridge as App
+from edge_mqtt.broker_bridge.config import BridgeSettings
+from edge_mqtt.broker_bridge.desk import Desk
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
-from edge_mqtt.broker_bridge.dispatch.core.effects import (
-    Assigned,
-    Effect,
-    StartDecided,
-    ToAdmin,
-    ToExecutor,
-    ToWorker,
-)
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.dispatch.inbound import event_for
+from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
 from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
-from edge_mqtt.broker_bridge.dispatch.service import BATCH_EVENTS, LEDGER_RETRY_S, REPEATED_BY_SENDER
-from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import (
-    ApiRequest,
-    JobFinished,
-    LogChunk,
-    LogPosition,
-    Message,
-    StartRequest,
-    Welcome,
-)
+from edge_mqtt.broker_bridge.errors import StartupError
+from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable
+from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
+from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
+from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.certs.identity import Identity, Role
-from tests.simulation.bridge_logs import CentralLogs
-from tests.simulation.clock import Event as Signal
-from tests.simulation.clock import Life, Shell, Wait
-from tests.simulation.plan import UNAVAILABLE
-from tests.simulation.relay import Heartbeats, Relay
+from tests.simulation.plan import GRACE_S, KEEPING_QUEUE, KILL_GRACE_S, PATIENT_QUEUE, PRESENCE_S
+from tests.simulation.programs import Now, Program
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
+    from edge_mqtt.broker_bridge.dispatch.core.effects import Decision
     from tests.simulation.world import World
 
-
-@dataclass
-class _Waiting:
-    event: events.Event
-    #: Called with None, or with why it could not be stored.
-    committed: Callable[[str | None], None] | None
+#: Seconds for which a worker is spared a job that it has refused.
+REFUSAL_PAUSE_S = 2.0
+#: Seconds after which a service manager starts a program again that has ended.
+SERVICE_MANAGER_S = 5.0
 
 
-class Bridge:
+class Bridge(Program):
     """One bridge, over all its restarts. Ledger and log files stay."""
 
-    #: A mutation: effects are performed before what they follow from is committed.
-    speaks_first = False
+    kind = "bridge"
 
     def __init__(self, world: World) -> None:
-        self._world = world
-        self._chance = world.chance
-        self.ledger = MemoryLedger(lambda: world.clock.now)
+        super().__init__(world, world.central)
+        self.ledger = Ledger(world)
         self.ledger_is_full = False
-        self.logs = CentralLogs(world, self)
-        self.life = Life(world.clock)
-        self.life.end()
+        #: Whether the disk of base_log_folder takes nothing.
+        self.log_disk_is_full = False
+        self.folder = Path(world.folder) / "central"
+        self.store = LogStore(self.folder)
+        self._dispatcher: Dispatcher | None = None
+        self._desk: Desk | None = None
 
-    # ------------------------------------------------------------ life
+    async def main(self) -> None:
+        """Run the program once."""
+        await App(self._settings()).run()
 
-    def start(self) -> None:
-        """Load what the ledger has, then listen."""
-        world = self._world
-        self.life = Life(world.clock)
-        self._events: deque[_Waiting] = deque()
-        self._arrived = Signal()
-        self._starts: dict[str, Callable[[str | None], None]] = {}
-        self.dispatcher = Dispatcher(world.plan.settings)
-        live = self.ledger.load_live()
-        self.dispatcher.load(live, world.clock.now, last_sequence=self.ledger.max_sequence())
-        self.relay = Relay(world, self)
-        self.logs.start()
-        world.network.open(self.received)
-        self.life.spawn(self._run())
-        self.life.spawn(Heartbeats(world, self).run())
+    def _settings(self) -> BridgeSettings:
+        """Return the settings: somebody may have changed those of leases and logs before this start."""
+        chance, plan = self.world.chance, self.world.plan
+        return BridgeSettings(
+            bridge_certs=self.folder,
+            bridge_host="",
+            bridge_port=443,
+            health_host="",
+            health_port=8766,
+            ledger_url="",
+            ledger_retention=604_800.0,
+            topic_prefix=self.world.topics.prefix,
+            offline_grace=chance.choice(plan.graces_s),
+            queue_offline_grace={PATIENT_QUEUE: 2 * GRACE_S},
+            queues_keeping_logs=frozenset({KEEPING_QUEUE} if chance.random() < 0.9 else ()),
+            kill_grace=KILL_GRACE_S,
+            presence_interval=PRESENCE_S,
+            heartbeat_interval=5.0,
+            max_message_size=MAX_MESSAGE_BYTES,
+            log_folder=self.folder,
+            execution_api_url="http://airflow/execution/",
+        )
 
     def kill(self) -> None:
         """Die at once, and the broker in it."""
-        self.life.end()
-        self._world.network.close()
+        super().kill()
+        self.world.network.close()
 
-    def step(self) -> None:
-        """Perhaps die here."""
-        self._world.perhaps_die("bridge", self)
-
-    # ------------------------------------------------------------ the desk
-
-    def received(self, topic: str, message: Message) -> None:
-        """Hand a message to whom it is for."""
-        levels = self._world.topics.parse(topic)
-        match levels, message:
-            case ("logs", worker, job_id), LogChunk() if message.job_id == job_id:
-                self.logs.put(WorkerName(worker), message)
-            case ("rpc", worker, "request"), (ApiRequest() | StartRequest()):
-                self.life.spawn(self.relay.answer(WorkerName(worker), message))
-            case _:
-                event = event_for(levels, message)
-                if event is not None:
-                    self.post(event)
-
-    def send(self, topic: str, message: Message) -> None:
-        """Publish."""
-        self._world.network.publish(topic, message)
-
-    def _perform(self, effect: Effect) -> None:
-        topics = self._world.topics
-        match effect:
-            case ToWorker(worker=worker, message=Welcome() as welcome):
-                self.life.spawn(self._welcome(worker, welcome))
-            case ToWorker():
-                self.send(topics.control(effect.worker), effect.message)
-            case Assigned():
-                self.send(topics.assignment(effect.queue, effect.worker), effect.message)
-            case ToExecutor():
-                if isinstance(effect.message, JobFinished):
-                    self.relay.forget(effect.message.job_id)
-                self.send(topics.events(effect.executor), effect.message)
-            case ToAdmin():
-                self.send(topics.admin_response(Identity(Role.EXECUTOR, effect.executor)), effect.message)
-            case StartDecided():
-                self._start_decided(effect)
-
-    def _welcome(self, worker: WorkerName, welcome: Welcome) -> Shell:
-        positions = []
-        for position in welcome.logs:
-            yield self.disk()
-            positions.append(LogPosition(job_id=position.job_id, offset=self.logs.stored(position.job_id)))
-        self.send(self._world.topics.control(worker), welcome.model_copy(update={"logs": tuple(positions)}))
-
-    # ------------------------------------------------------------ the service
-
-    def post(self, event: events.Event) -> None:
-        """Queue an event."""
-        self._put(_Waiting(event, None))
-
-    def commit(self, event: events.Event) -> Wait:
-        """Queue an event and wait until what it changed is on disk; brings None, or why it could not be stored."""
-        return lambda resume: self._put(_Waiting(event, resume))
-
-    def ask_start(self, worker: WorkerName, request: ApiRequest | StartRequest, starter: str) -> Wait:
-        """Record the start of user code; brings None when it may start, else why not."""
-
-        def begin(resume: Callable[[Any], None]) -> None:
-            request_id = f"s{self._world.count()}"
-            self._starts[request_id] = resume
-            event = events.StartAsked(
-                worker=worker,
-                job_id=request.job_id,
-                fence=request.fence,
-                starter=starter,
-                request_id=request_id,
-            )
-            self.post(event)
-
-        return begin
-
-    def _start_decided(self, effect: StartDecided) -> None:
-        resume = self._starts.pop(effect.request_id, None)
-        if resume is not None:
-            resume(None if effect.granted else effect.reason)
-
-    def _put(self, waiting: _Waiting) -> None:
-        self._events.append(waiting)
-        self._arrived.set()
-
-    def disk(self) -> Wait:
-        """Wait as long as a disk takes."""
-        return self.life.sleep(self._chance.uniform(0.001, 0.05))
-
-    def _run(self) -> Shell:
-        while True:
-            if not self._events:
-                self._arrived = Signal()
-                deadline = self.dispatcher.next_deadline()
-                if deadline is None:
-                    yield self._arrived.wait
-                else:
-                    yield self._arrived.within(self.life, max(0.0, deadline - self._world.clock.now))
-            batch = [self._events.popleft() for _ in range(min(len(self._events), BATCH_EVENTS))]
-            yield from self._decide(batch or [_Waiting(events.Tick(), None)])
-
-    def _decide(self, batch: list[_Waiting]) -> Shell:
-        self.dispatcher.checkpoint()
-        changed, effects = self._decide_each([waiting.event for waiting in batch])
-        if self.speaks_first:
-            for effect in effects:
-                self._perform(effect)
-            effects = []
-        if changed:
-            yield self.disk()
-            self.step()
-            if self.ledger_is_full:
-                self.dispatcher.rollback()
-                yield from self._refuse(batch)
-                return
-            self.ledger.commit(list(changed.values()))
-            self._world.promises.committed(changed.values())
-            self.step()
-        for waiting in batch:
-            if waiting.committed is not None:
-                waiting.committed(None)
-        for effect in effects:
-            self._perform(effect)
-            self.step()
-
-    def _decide_each(self, batch: list[events.Event]) -> tuple[dict[JobId, Job], list[Effect]]:
-        missing = dict.fromkeys(job_id for event in batch for job_id in self.dispatcher.missing(event))
-        self.dispatcher.recall(self.ledger.get(missing))
-        changed: dict[JobId, Job] = {}
-        effects: list[Effect] = []
-        for event in batch:
-            decision = self.dispatcher.handle(event, self._world.clock.now)
-            self._world.check_author(event, decision.changed)
-            changed.update((job.id, job) for job in decision.changed)
-            effects.extend(decision.effects)
-        return changed, effects
-
-    def _refuse(self, batch: list[_Waiting]) -> Shell:
-        again: list[_Waiting] = []
-        for waiting in batch:
-            asker = waiting.committed
-            if asker is None and isinstance(waiting.event, events.StartAsked):
-                asker = self._starts.pop(waiting.event.request_id, None)
-            if asker is not None:
-                asker(UNAVAILABLE)
-            elif not isinstance(waiting.event, REPEATED_BY_SENDER):
-                again.append(waiting)
-        self._events.extendleft(reversed(again))
-        yield self.life.sleep(LEDGER_RETRY_S)
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Have the service manager start it again when it could not begin with a ledger that is full."""
+        if isinstance(task.exception(), StartupError):
+            self.world.restart_later(self, SERVICE_MANAGER_S)
+        else:
+            super().ended(task)
 
     # ------------------------------------------------------------ looks
+
+    def leftovers(self) -> list[str]:
+        """Return what is still kept about something in memory when nothing is going on any more."""
+        assert self._desk is not None
+        relay, service = self._desk._relay, self._desk._service
+        kept: dict[str, Collection[object]] = {
+            "calls under way": relay._under_way,
+            "answers": relay._answers._answers,
+            "jobs with answers": relay._answers._calls,
+            "jobs without heartbeats": relay._silent,
+            "jobs that have begun": relay._begun,
+            "starts that are not decided": service._starts,
+            "events": service._events,
+        }
+        return [f"{len(things)} {what}" for what, things in kept.items() if things]
 
     def on_disk(self, job_id: JobId) -> Job | None:
         """Return a job as the ledger has it."""
@@ -248,5 +122,162 @@ class Bridge:
 
     def known(self, job_id: JobId) -> Job | None:
         """Return a job as memory has it, else the ledger."""
-        live = self.dispatcher.job(job_id) if self.life.alive else None
+        live = self._dispatcher.job(job_id) if self.life.alive and self._dispatcher is not None else None
         return live or self.on_disk(job_id)
+
+    def stored_bytes(self, job: Job) -> bytes:
+        """Return what is stored of a job's log: up to its size, and no further than where the next job begins."""
+        assert job.log_base is not None
+        assert job.spec.log_path is not None
+        later = [
+            other.log_base
+            for other in self.ledger.same_log(job.spec.log_path)
+            if other.log_base is not None and other.sequence > job.sequence
+        ]
+        sizes = [] if job.log_size is None else [job.log_base + job.log_size]
+        end = min([*later, *sizes, self.store.size(job.spec.log_path)])
+        return self.store.read(job.spec.log_path, job.log_base, end - job.log_base)
+
+
+def _bridge() -> Bridge:
+    program = Now.program
+    assert isinstance(program, Bridge)
+    return program
+
+
+class Ledger(MemoryLedger):
+    """The twin, which can be full, and whose commits are seen."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.central.wall)
+        self._world = world
+
+    def commit(self, changes: Sequence[Job]) -> None:
+        """Store ``changes``."""
+        if changes and self._world.bridge.ledger_is_full:
+            raise LedgerFull("the ledger is full")
+        super().commit(changes)
+        self._world.promises.committed(changes)
+
+
+class WatchedDispatcher(Dispatcher):
+    """The real one, and whose word it takes is checked."""
+
+    def __init__(self, settings: DispatchSettings) -> None:
+        bridge = _bridge()
+        plan = bridge.world.plan
+        short = replace(settings, refusal_pause_s=REFUSAL_PAUSE_S, settle_s=plan.settle_s)
+        super().__init__(replace(short, remembered_jobs=plan.remembered_jobs))
+        bridge._dispatcher = self
+
+    def handle(self, event: events.Event, now: float) -> Decision:
+        """Decide."""
+        decision = super().handle(event, now)
+        _bridge().world.check_author(event, decision.changed)
+        return decision
+
+
+class WatchedDesk(Desk):
+    """The real one, at which the simulation may look."""
+
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        _bridge()._desk = self
+
+
+class TornStore(LogStore):
+    """The real one, which a crash may interrupt."""
+
+    def append(self, writes: Iterable[Write]) -> Appended:
+        """Store ``writes``, or some of them and die."""
+        bridge, given = _bridge(), list(writes)
+        chance = bridge.world.chance
+        if bridge.world.is_deadly("bridge"):
+            kept = given[: chance.randint(0, len(given))]
+            if kept:
+                last = kept[-1]
+                kept[-1] = replace(last, data=last.data[: chance.randint(0, len(last.data))])
+                super().append(kept)
+            bridge.world.die(bridge)
+        return super().append(given)
+
+
+class Broker:
+    """Stands in for listener and broker."""
+
+    def __init__(self, **_options: object) -> None:
+        self.router = _bridge().world.network
+        self.port = 443
+
+    async def start(self) -> None:
+        """Listen."""
+        self.router.open()
+
+
+class ApiClient:
+    """Stands in for HTTP to the api-server."""
+
+    def __init__(self, _base_url: str) -> None:
+        self._bridge = _bridge()
+
+    async def call(self, call: ApiCall) -> ApiResult:
+        """Make one call; the request and the answer take their time."""
+        bridge, world = self._bridge, self._bridge.world
+        await asyncio.sleep(world.chance.uniform(0.005, 0.3))
+        if not world.airflow.api_is_up:
+            raise ApiUnavailable("the api-server is away")
+        bridge.step()
+        answer = world.airflow.answer(call)
+        bridge.step()
+        await asyncio.sleep(world.chance.uniform(0.005, 0.1))
+        return answer
+
+
+class Mint:
+    """Stands in for Airflow's signing key."""
+
+    def token(self, task_instance_id: str) -> str | None:
+        """Return a fresh token."""
+        return _bridge().world.airflow.token(task_instance_id)
+
+
+class Party:
+    """Stands in for the bridge's certificate."""
+
+    identity = Identity(Role.BRIDGE, "bridge")
+
+
+async def _no_health(*_: object) -> None:
+    """Serve nothing."""
+
+
+_write = os.pwrite
+
+
+def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
+    """Write into a log, or some of it until the disk is full."""
+    program = Now.program
+    if isinstance(program, Bridge) and program.log_disk_is_full:
+        room = program.world.chance.randint(0, len(data))
+        if room in (0, len(data)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        data = data[:room]
+    return _write(descriptor, data, offset)
+
+
+def replaced(app: ModuleType, world: World) -> list[tuple[Any, str, Any]]:
+    """Return what of the bridge's program is replaced by what is here."""
+    return [
+        (app, "load_party", lambda _: Party),
+        (app, "expiry_warning", lambda *_: None),
+        (app, "server_context", lambda _: None),
+        (app, "open_ledger", lambda *_: world.bridge.ledger),
+        (app, "serve_health", _no_health),
+        (app, "LogStore", TornStore),
+        (app, "Dispatcher", WatchedDispatcher),
+        (app, "Desk", WatchedDesk),
+        (app, "EmbeddedBroker", Broker),
+        (app, "ExecutionApiClient", ApiClient),
+        (app, "AirflowTokenMint", Mint),
+        (os, "pwrite", _pwrite),
+    ]

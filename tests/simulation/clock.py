@@ -1,7 +1,7 @@
 """Time that passes only when nothing is left to do, and lives that can end between any two steps.
 
-A shell (a loop around decisions) is written as a generator: it yields whenever the original awaits, so other shells
-run in between, and it is never resumed after its life has ended. That is what kill -9 looks like from inside.
+A shell (the behaviour of a simulated process or person) is written as a generator: it yields whenever it waits, so
+other shells run in between, and it is never resumed after its life has ended.
 """
 
 from __future__ import annotations
@@ -11,18 +11,20 @@ import heapq
 from collections.abc import Callable, Generator
 from typing import Any
 
-Action = Callable[[], None]
+Action = Callable[[], object]
 #: Begins something, and calls back with what came of it.
 Wait = Callable[[Callable[[Any], None]], None]
 Shell = Generator[Wait, Any, Any]
 
 
-class Killed(Exception):
-    """Ends the step in which a program dies. Raised after the death, so there is nothing left to clean up."""
+class Killed(BaseException):
+    """Ends the step in which a program dies, which must not catch it. There is nothing left to clean up."""
 
 
 class Life:
     """One run of one program: from its start to its end, after which nothing of it happens any more."""
+
+    __slots__ = ("_clock", "alive")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -61,23 +63,29 @@ class Clock:
         self.now = 0.0
         self._planned: list[tuple[float, int, Action, Life | None]] = []
         self._count = 0
+        #: Ends the run: raised before anything else happens.
+        self.failure: BaseException | None = None
 
     def after(self, delay_s: float, action: Action, life: Life | None = None) -> None:
         """Plan something; of two things planned for one moment the earlier planned comes first."""
         self._count += 1
-        heapq.heappush(self._planned, (self.now + max(0.0, delay_s), self._count, action, life))
+        when = self.now + delay_s if delay_s > 0.0 else self.now
+        heapq.heappush(self._planned, (when, self._count, action, life))
 
-    def run(self, until: float, enough: Callable[[], bool] = lambda: False) -> None:
-        """Let time pass until ``until``, or until it is ``enough``, which is asked once a simulated second."""
-        ask_at = self.now + 1.0
-        while self._planned and self._planned[0][0] <= until:
-            when, _, action, life = heapq.heappop(self._planned)
+    def run(self, until: float, *, enough: Callable[[], bool], look_every_s: float = 1.0) -> None:
+        """Let time pass until ``until``, or until it is ``enough``. Who waits in a step of a run may do so itself."""
+        ask_at = self.now + look_every_s
+        planned = self._planned
+        while planned and planned[0][0] <= until:
+            when, _, action, life = heapq.heappop(planned)
             self.now = when
             if life is None or life.alive:
                 with contextlib.suppress(Killed):
                     action()
+                if self.failure is not None:
+                    raise self.failure
             if when >= ask_at:
-                ask_at = when + 1.0
+                ask_at = when + look_every_s
                 if enough():
                     return
         self.now = max(self.now, until)
@@ -120,26 +128,3 @@ class Event:
             life.after(limit_s, once)
 
         return begin
-
-
-class Lock:
-    """Lets one shell of a life in at a time, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._held = False
-        self._waiting: list[Callable[[Any], None]] = []
-
-    def acquire(self, resume: Callable[[Any], None]) -> None:
-        """Wait for the lock (a :data:`Wait`)."""
-        if self._held:
-            self._waiting.append(resume)
-        else:
-            self._held = True
-            resume(None)
-
-    def release(self) -> None:
-        """Let the next one in."""
-        if self._waiting:
-            self._waiting.pop(0)(None)
-        else:
-            self._held = False

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, Finished, LogChunk, Message
-from tests.simulation.plan import CALM_S, GRACE_S, SHORT_OUTAGE_S, TROUBLE_S
+from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, Finished, LogChunk, Message, WorkloadType
+from edge_mqtt.broker_bridge.transport.port import encode_now
+from tests.simulation.plan import CALM_S, GRACE_S, RECONNECT_S, TROUBLE_S
 
 if TYPE_CHECKING:
+    from tests.simulation.machine import Process
     from tests.simulation.world import World
 
 
@@ -41,14 +43,14 @@ class Outages:
                 self._began[name] = now
             self._calm_since[name] = now
 
-    def is_long(self, name: str) -> bool:
-        """Tell whether a worker is, or was until a moment ago, out of reach for longer than tasks must survive."""
+    def is_long(self, name: str, grace_s: float) -> bool:
+        """Tell whether a worker is, or was until a moment ago, out of reach for longer than ``grace_s`` seconds."""
         now = self._world.clock.now
         began = self._began.get(name)
         calm_since = self._calm_since.get(name)
         if began is None or (calm_since is not None and now - calm_since >= CALM_S):
             return False
-        return now - began > SHORT_OUTAGE_S
+        return now - began > grace_s - RECONNECT_S
 
 
 class Trouble:
@@ -67,6 +69,7 @@ class Trouble:
         if self._world.clock.now < TROUBLE_S:
             fault = self._chance.choice(self._world.plan.faults)
             self._world.trace("fault: %s", fault)
+            self._world.tally[fault] += 1
             getattr(self, f"_{fault.replace(' ', '_')}")()
             self.begin()
 
@@ -123,17 +126,47 @@ class Trouble:
     def _reboot(self) -> None:
         machine = self._chance.choice(self._world.machines)
         running = [process.job_id for process in machine.living()]
-        self._world.promises.excuse([*running, *machine.spool], "its machine was rebooted")
+        self._world.promises.excuse([*running, *machine.worker.held()], "its machine was rebooted")
         self._world.restart_later(machine.worker, self._away_s())
-        machine.reboot()
+        if self._chance.random() < 0.5:
+            machine.reboot()
+        else:
+            machine.lose_power()
+
+    def _new_machine(self) -> None:
+        machine = self._chance.choice(self._world.machines)
+        gone = [*(process.job_id for process in machine.living()), *machine.worker.held()]
+        self._world.promises.excuse(gone, "its machine is gone")
+        self._world.promises.lost_logs.update(gone)
+        self._world.restart_later(machine.worker, self._away_s())
+        machine.be_replaced()
+
+    def _drain(self) -> None:
+        self._chance.choice(self._world.machines).worker.drain()
+
+    def _clock_jump(self) -> None:
+        """Somebody sets a clock wrong: by minutes, or by a year."""
+        machines = self._world.machines
+        computer = self._chance.choice([self._world.central, *(machine.computer for machine in machines)])
+        computer.set_wall(self._chance.choice([-1, 1]) * self._chance.choice([300.0, 31_536_000.0]))
 
     def _oom(self) -> None:
-        processes = [process for machine in self._world.machines for process in machine.living()]
-        if processes:
-            process = self._chance.choice(processes)
+        process = self._process()
+        if process is not None:
             self._world.promises.excuse([process.job_id], "its process was killed")
             process.signal = 9
             process.die(None)
+
+    def _hang(self) -> None:
+        """A supervisor hangs. Of a task, whose heartbeats are missed; callbacks make none."""
+        process = self._process()
+        if process is not None and process.spec.type is WorkloadType.TASK:
+            self._world.promises.excuse([process.job_id], "its supervisor hangs")
+            process.hang()
+
+    def _process(self) -> Process | None:
+        processes = [process for machine in self._world.machines for process in machine.living()]
+        return self._chance.choice(processes) if processes else None
 
     # ------------------------------------------------------------ the centre
 
@@ -145,23 +178,27 @@ class Trouble:
         self._world.airflow.api_is_up = True
 
     def _ledger_full(self) -> None:
-        self._world.bridge.ledger_is_full = True
-        self._world.clock.after(self._chance.uniform(1.0, 20.0), self._ledger_has_room)
+        self._full_for_a_while(self._world.bridge, "ledger_is_full")
 
-    def _ledger_has_room(self) -> None:
-        self._world.bridge.ledger_is_full = False
+    def _log_disk_full(self) -> None:
+        self._full_for_a_while(self._world.bridge, "log_disk_is_full")
+
+    def _spool_full(self) -> None:
+        self._full_for_a_while(self._chance.choice(self._world.machines).worker, "disk_is_full")
+
+    def _full_for_a_while(self, program: object, which: str) -> None:
+        setattr(program, which, True)
+        self._world.clock.after(self._chance.uniform(1.0, 20.0), lambda: setattr(program, which, False))
 
     def _revoke(self) -> None:
-        """A task is stuck in its queue, says Airflow."""
+        """A task is stuck in its queue, says Airflow: whichever scheduler finds it revokes it."""
         world = self._world
         rows = [row for row in world.airflow.rows if row.state == "queued" and not row.work.callback]
-        for scheduler in world.schedulers:
-            mine = [row for row in rows if row.owner == scheduler.incarnation]
-            if scheduler.life.alive and mine:
-                row = self._chance.choice(mine)
-                world.excuse_task(row.work.number, "revoked")
-                scheduler.revoke(row)
-                return
+        living = [scheduler for scheduler in world.schedulers if scheduler.life.alive]
+        if rows and living:
+            row = self._chance.choice(rows)
+            world.excuse_task(row.work.number, "revoked")
+            self._chance.choice(living).revoke(row)
 
     def _clear(self) -> None:
         """A user clears a running task."""
@@ -183,14 +220,15 @@ class Trouble:
         me, topics = WorkerName(machine.name), world.topics
         victim = job.worker or me
         result = Finished(job_id=job.id, fence=job.fence, exit_code=66)
-        chunk = LogChunk(job_id=job.id, offset=chance.choice([0, 10, 300]), body=b"rogue")
+        chunk = LogChunk(job_id=job.id, fence=job.fence, offset=chance.choice([0, 10, 300]), body=b"rogue")
+        task_instance_id = job.spec.workload.get("ti", {}).get("id")
         call = ApiRequest(
             request_id=f"x{world.count()}",
             job_id=job.id,
             fence=job.fence,
             method="PATCH",
-            target=chance.choice(["run", "state", "call"]),
-            body=b"success",
+            target=f"task-instances/{task_instance_id}/{chance.choice(['run', 'state'])}",
+            body=b'{"rogue": true, "hostname": "rogue", "pid": 1, "state": "success"}',
         )
         said: list[tuple[str, Message]] = [
             (topics.results(me), result),
@@ -201,4 +239,4 @@ class Trouble:
             (topics.rpc_request(victim), call),
         ]
         for topic, message in said:
-            machine.worker.wire.send(topic, message)
+            machine.worker.wire.send(topic, encode_now(message)[0])

@@ -6,18 +6,23 @@ A process here is Airflow's supervisor and its task in one. Modelled after ``wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import os
+import random
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER
 from edge_mqtt.worker.core.jobs import HeldByUs
-from edge_mqtt.worker.core.lease import Lease
-from edge_mqtt.worker.order import RunOutcome
-from tests.simulation.airflow_db import OK
+from edge_mqtt.worker.core.lease import Contact
+from edge_mqtt.worker.order import RunOrder, RunOutcome, contact_file
+from edge_mqtt.worker.supervisor_main import START_TARGET
+from edge_mqtt.worker.sysinfo import ProcessIdentity, create_exclusively
 from tests.simulation.clock import Event, Life, Shell
 from tests.simulation.plan import Work
+from tests.simulation.programs import Computer
 from tests.simulation.worker import Worker
 
 if TYPE_CHECKING:
@@ -29,15 +34,10 @@ HEARTBEAT_S: Final = 5.0
 RETRY_S: Final = 1.0
 #: Seconds that this machine has been up when the run begins: its clock is nobody else's.
 UPTIME_S: Final = 50_000.0
-
-
-@dataclass
-class RunFiles:
-    """What one assignment's run leaves on the disk."""
-
-    #: The pid of the process that owns the run; 0 when it was taken back before there was one.
-    owner: int | None = None
-    outcome: RunOutcome | None = None
+#: The kernel writes what it was given to the disk this late at the latest.
+SYNCED_AFTER_S: Final = 20.0
+#: From here on an answer is an error.
+ERROR: Final = 400
 
 
 class Machine:
@@ -46,53 +46,102 @@ class Machine:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
-        self.spool: dict[JobId, HeldByUs] = {}
-        self.runs: dict[tuple[JobId, Fence], RunFiles] = {}
-        self.logs: dict[str, bytearray] = {}
-        #: Where each run's own bytes stand in its log file, kept for the verdict.
-        self.log_bounds: dict[tuple[JobId, Fence], tuple[int, int]] = {}
-        self.lease_file: Lease | None = None
-        self._booted_at = -UPTIME_S
-        self.processes: list[Process] = []
+        self.computer = Computer(world.clock, uptime_s=UPTIME_S)
+        self._boots = 0
+        self._folder = Path(world.folder) / name
+        self._disks = 0
+        #: Where each run's own bytes stand, kept for the verdict: in whose log folder, from where, to where.
+        self.log_bounds: dict[tuple[JobId, Fence], tuple[Path, int, int]] = {}
+        #: What a log file held before a loss of power tore its end off.
+        self.torn_logs: dict[str, bytes] = {}
+        self._processes: dict[int, Process] = {}
+        self._new_disk()
         self.worker = Worker(world, self)
 
-    def boottime(self) -> float:
-        """Return seconds since boot."""
-        return self.world.clock.now - self._booted_at
+    def _new_disk(self) -> None:
+        self._disks += 1
+        disk = self._folder / f"disk{self._disks}"
+        self.state, self.runs, self.logs = disk / "state", disk / "state" / "runs", disk / "logs"
+        self.runs.mkdir(parents=True)
+
+    @property
+    def boot_id(self) -> str:
+        """What tells this boot from the others."""
+        return f"boot{self._boots}"
+
+    def process(self, pid: int) -> Process | None:
+        """Return a process, dead or alive."""
+        return self._processes.get(pid)
 
     def living(self) -> list[Process]:
         """Return the processes that run."""
-        return [process for process in self.processes if process.alive]
+        return [process for process in self._processes.values() if process.alive]
 
-    def fork(self, job: HeldByUs) -> Process:
+    def leftovers(self) -> list[str]:
+        """Return the files of runs that nobody has deleted."""
+        return [path.name for path in self.runs.iterdir() if path != contact_file(self.runs)]
+
+    def fork(self, order: RunOrder) -> Process:
         """Start a supervisor."""
-        process = Process(self, job)
-        self.processes.append(process)
+        process = Process(self, order)
+        self._processes[process.pid] = process
         process.life.spawn(process.run())
         return process
 
     def bound_log(self, job: HeldByUs, end: int) -> None:
-        """Take note of where a run's bytes end, as soon as that is known. A later run of the same does not count."""
-        begin, known = self.log_bounds.get((job.job_id, job.fence), (job.log_base, MAX_INTEGER))
+        """Take note of where a run's bytes end, as soon as that is known.
+
+        A later run of the same does not count, unless the machine is a new one: then the earlier never began.
+        """
+        run = job.job_id, job.fence
+        logs, begin, known = self.log_bounds.get(run, (self.logs, job.log_base, MAX_INTEGER))
+        if logs != self.logs:
+            logs, begin, known = self.logs, job.log_base, MAX_INTEGER
         if begin == job.log_base:
-            self.log_bounds[job.job_id, job.fence] = (begin, min(known, end))
+            self.log_bounds[run] = (logs, begin, min(known, end))
 
     def reboot(self) -> None:
         """Lose everything but the disk. The worker is dead already; it starts again with the system."""
         for process in self.living():
             process.die(None)
-        self._booted_at = self.world.clock.now
+        self.computer.reboot()
+        self._boots += 1
+
+    def be_replaced(self) -> None:
+        """Become a new machine that knows nothing, under the old one's name."""
+        self.reboot()
+        self._new_disk()
+        self.worker.spool = None
+
+    def lose_power(self) -> None:
+        """Lose what was not synced too, and then be rebooted."""
+        chance = self.world.chance
+        for process in self.living():
+            process.lose_files(chance)
+        contact = contact_file(self.runs)
+        if contact.exists() and chance.random() < 0.5:
+            contact.write_bytes(b"")
+        self.reboot()
 
     def guard(self) -> None:
         """Stop what runs when its lease ends and no worker is there to do it."""
-        lease, now = self.lease_file or Lease(stop_at=0.0, kill_at=0.0), self.boottime()
-        for process in self.living():
-            if process.launcher.alive or now < lease.stop_at:
-                continue
-            if now >= lease.kill_at:
+        orphans = [process for process in self.living() if not process.launcher.alive]
+        if not orphans:
+            return
+        now = self.computer.boottime()
+        contact = Contact.from_json(self._contact(), now=now)
+        for process in orphans:
+            lease = None if contact is None else contact.lease(process.order.lease_s)
+            if lease is None or now >= lease.kill_at:
                 process.kill("its lease ended without a worker")
-            elif not process.told_to_end:
+            elif now >= lease.stop_at and not process.told_to_end:
                 process.terminate("its lease ends without a worker")
+
+    def _contact(self) -> bytes:
+        try:
+            return contact_file(self.runs).read_bytes()
+        except OSError:
+            return b""
 
     def watch(self) -> Shell:
         """Guard for ever."""
@@ -105,22 +154,31 @@ class Machine:
 class Process:
     """A supervisor with its task. It outlives the worker's program."""
 
-    def __init__(self, machine: Machine, job: HeldByUs) -> None:
+    def __init__(self, machine: Machine, order: RunOrder) -> None:
         self._world = machine.world
         self._machine = machine
         self.life = Life(machine.world.clock)
         self.exited = Event()
         self.pid = machine.world.count()
-        self.spec: JobSpec = job.spec
-        self.job_id = job.job_id
-        self.fence = job.fence
-        self.secret = job.secret
+        #: In the kernel's words.
+        self.started = self.pid
+        self.order = order
+        self.job_id = order.job_id
+        self.fence = order.fence
+        self.spec: JobSpec = machine.world.jobs[order.job_id]
         #: The life of the worker that had it started.
         self.launcher = machine.worker.life
         self.has_begun = False
         self.told_to_end = False
         self.signal: int | None = None
-        self.work: Work = machine.world.plan.work[int(job.spec.task_id)]
+        self._is_gone = False
+        self.work: Work = machine.world.plan.work[int(self.spec.task_id)]
+        self._began = machine.world.clock.now
+        #: Bytes of the log file that no loss of power takes away.
+        self._synced = 0
+        self._log = None if order.log_path is None else machine.logs / order.log_path
+        if self._log is not None and self._log.exists():
+            self._synced = self._log.stat().st_size
 
     def __str__(self) -> str:
         return f"{self._machine.name}:{self.pid} ({self.job_id}, fence {self.fence})"
@@ -128,12 +186,7 @@ class Process:
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        return self.life.alive
-
-    @property
-    def files(self) -> RunFiles:
-        """Its run's files."""
-        return self._machine.runs.setdefault((self.job_id, self.fence), RunFiles())
+        return not self._is_gone
 
     # ------------------------------------------------------------ what it does
 
@@ -141,16 +194,20 @@ class Process:
         """Ask for permission, run the user code, tell Airflow, and write down how it ended."""
         chance = self._world.chance
         yield self.life.sleep(chance.uniform(0.05, 0.5))
-        if self.files.owner is not None:
+        me = ProcessIdentity(pid=self.pid, start=self.started, boot=self._machine.boot_id)
+        if not create_exclusively(self.order.files.process, str(me).encode()):
             self.die(None)
             return
-        self.files.owner = self.pid
-        self.life.spawn(self._heartbeat())
         if chance.random() < 0.3:
             self.write(b"supervisor\n")
         callback = self.spec.type is WorkloadType.CALLBACK
-        status = yield from self._call("start" if callback else "run", f"{self._machine.name}:{self.pid}")
-        if status != OK:
+        if callback:
+            status = yield from self._call("POST", START_TARGET)
+        else:
+            self.life.spawn(self._heartbeat())
+            ask = {"hostname": self._machine.name, "pid": self.pid}
+            status = yield from self._call("PATCH", f"task-instances/{self.order.workload['ti']['id']}/run", ask)
+        if status >= ERROR:
             self.die(RunOutcome(exit_code=1, error=f"refused with {status}"))
             return
         self._world.promises.user_code_begins(self)
@@ -168,7 +225,7 @@ class Process:
             elif step == "sleep":
                 yield self.life.sleep(amount)
             elif self.spec.type is WorkloadType.TASK:
-                yield from self._call("call", str(calls))
+                yield from self._call("POST", "xcoms", {"job": self.job_id, "call": calls})
                 calls += 1
 
     def _part(self) -> tuple[tuple[str, float], ...]:
@@ -182,11 +239,13 @@ class Process:
     def _final_call(self) -> Shell:
         if self.spec.type is WorkloadType.CALLBACK:
             return self.work.exit_code
+        target = f"task-instances/{self.order.workload['ti']['id']}/state"
         if self.work.defers and not self.spec.workload["resumed"]:
-            status = yield from self._call("state", "deferred")
-            return 0 if status == OK else 1
-        status = yield from self._call("state", "failed" if self.work.exit_code else "success")
-        return self.work.exit_code if status == OK else 1
+            status = yield from self._call("PATCH", target, {"state": "deferred"})
+            return 0 if status < ERROR else 1
+        state = "failed" if self.work.exit_code else "success"
+        status = yield from self._call("PATCH", target, {"state": state})
+        return self.work.exit_code if status < ERROR else 1
 
     def _line(self, size: int) -> bytes:
         head = f"{self.job_id}:{self.pid}:{self._world.count()} ".encode()
@@ -194,46 +253,80 @@ class Process:
 
     def write(self, data: bytes) -> None:
         """Add to the task's log."""
-        if self.spec.log_path is not None:
-            self._machine.logs.setdefault(self.spec.log_path, bytearray()).extend(data)
-            self._machine.worker.log_written()
+        if self._log is not None:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("ab") as file:
+                file.write(data)
+                end = file.tell()
+            self.life.after(SYNCED_AFTER_S, lambda: self._sync(end))
 
-    def _call(self, target: str, body: str) -> Shell:
+    def _sync(self, end: int) -> None:
+        self._synced = max(self._synced, end)
+
+    def _call(self, method: str, target: str, body: object = None) -> Shell:
         """Make a call, again and again until it is answered."""
         request_id = f"r{self._world.count()}"
         answered = Event()
         statuses: list[int] = []
+        called: Life | None = None
 
         def answer(status: int) -> None:
-            if self.alive and not statuses:
-                statuses.append(status)
-                answered.set()
+            def take() -> None:
+                if not statuses:
+                    statuses.append(status)
+                    answered.set()
 
+            self.life.after(0.001, take)
+
+        content = b"" if body is None else json.dumps(body).encode()
+        worker = self._machine.worker
         while not statuses:
-            self._machine.worker.call(self, request_id, target, body, answer)
+            # A connection that is up is waited on for ever; a worker that died has broken it.
+            if worker.life is not called and worker.call(
+                self.order.secret, request_id, method, target, body=content, answer=answer
+            ):
+                called = worker.life
             yield answered.within(self.life, RETRY_S)
         return statuses[0]
 
     def _heartbeat(self) -> Shell:
+        target = f"task-instances/{self.order.workload['ti']['id']}/heartbeat"
         while True:
             yield self.life.sleep(HEARTBEAT_S)
-            if self._machine.worker.refuses(self.job_id):
+            status = yield from self._call("PUT", target, {"hostname": self._machine.name, "pid": self.pid})
+            if status >= ERROR:
                 self.write(b"killed by its supervisor\n")
                 self.die(RunOutcome(exit_code=1))
                 return
+
+    def lose_files(self, chance: random.Random) -> None:
+        """Lose the end of the log, and the file that says who we are when it is new."""
+        if self._log is not None and self.order.log_path is not None and self._log.exists():
+            written = self._log.read_bytes()
+            self._machine.torn_logs[self.order.log_path] = written
+            unsynced = max(0, len(written) - self._synced)
+            os.truncate(self._log, len(written) - chance.randint(0, unsynced))
+        if self._world.clock.now - self._began < SYNCED_AFTER_S and chance.random() < 0.5:
+            self.order.files.process.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ how it ends
 
     def die(self, outcome: RunOutcome | None) -> None:
         """End; ``outcome`` is written down first, if there is time for it."""
-        if not self.alive:
+        if self._is_gone:
             return
+        self._is_gone = True
         if outcome is not None:
-            self.files.outcome = outcome
+            self.order.files.outcome.write_bytes(outcome.to_json())
         self._world.trace("%s ends: %s", self, outcome)
         self.has_begun = False
         self.life.end()
         self.exited.set()
+
+    def hang(self) -> None:
+        """Do nothing any more, and not end either."""
+        self._world.trace("%s hangs", self)
+        self.life.end()
 
     def terminate(self, why: str) -> None:
         """Get SIGTERM."""

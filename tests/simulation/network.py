@@ -8,22 +8,27 @@ within a connection too, and delivers what outlived one to the next.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from edge_mqtt.broker_bridge.broker.acl import Action, allowed
-from edge_mqtt.broker_bridge.protocol.messages import Message
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches
+from edge_mqtt.broker_bridge.transport.port import Listener, Will, encode_now
 from edge_mqtt.certs.identity import Identity
-from tests.simulation.clock import Clock, Life
+from tests.simulation.clock import Clock, Killed, Life
 from tests.simulation.plan import BROKER_TRUST, KEEP_ALIVE_S, Manners
 
 #: Silence that ends a connection, in keep alives, at either end.
 SILENCE = (0.5, 1.5)
 #: Seconds between attempts to connect.
 BACKOFF_S = (0.3, 4.0)
+
+
+#: What the broker publishes when a connection breaks.
+Testament = tuple[str, bytes]
 
 
 class Client(Protocol):
@@ -37,11 +42,77 @@ class Client(Protocol):
     def disconnected(self) -> None:
         """Tell that the connection is down."""
 
-    def received(self, topic: str, message: Message) -> None:
-        """Hand over one message."""
+    def received(self, topic: str, payload: bytes) -> None:
+        """Hand over one packet."""
 
-    def will(self, connection: int) -> tuple[str, Message] | None:
+    def will(self, connection: int) -> Testament | None:
         """Return what the broker says when that connection breaks."""
+
+
+class SimulatedTransport:
+    """A program's transport: fills the port that the real one fills.
+
+    :param step: called before every packet; where the program may die.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        life: Life,
+        incarnation: str,
+        *,
+        step: Callable[[], None],
+        will: Callable[[int], Will | None] = lambda _: None,
+    ) -> None:
+        self.life = life
+        self._wire = wire
+        self._incarnation = incarnation
+        self._step = step
+        self._will = will
+        self._listener: Listener | None = None
+
+    @property
+    def connection(self) -> int:
+        """How many connections there have been, the present one included."""
+        return self._wire.connection
+
+    def start(self, listener: Listener) -> None:
+        """Begin connecting."""
+        self._listener = listener
+        self._wire.start(self, self._incarnation)
+
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
+        """Send one packet."""
+        self._step()
+        return self._wire.send(topic, payload)
+
+    def stop(self) -> None:
+        """Say goodbye."""
+        if not self.life.alive:
+            raise Killed
+        self._wire.stop(goodbye=True)
+
+    # ------------------------------------------------------------ Client
+
+    def connected(self) -> None:
+        """Pass on."""
+        assert self._listener is not None
+        self._listener.connected()
+
+    def disconnected(self) -> None:
+        """Pass on."""
+        assert self._listener is not None
+        self._listener.disconnected("the connection is gone")
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """Pass on."""
+        assert self._listener is not None
+        self._listener.received(topic, payload)
+
+    def will(self, connection: int) -> Testament | None:
+        """Return the packet of the last will."""
+        will = self._will(connection)
+        return None if will is None else (will.topic, encode_now(will.message)[0])
 
 
 @dataclass(eq=False)
@@ -50,7 +121,7 @@ class Session:
 
     number: int
     incarnation: str
-    will: tuple[str, Message] | None
+    will: Testament | None
     client_open: bool = True
     broker_open: bool = True
     #: When the newest packet in each direction arrives: in a tidy network nothing overtakes it.
@@ -84,20 +155,25 @@ class Wire:
         self._client, self._incarnation, self.connection, self.session = client, incarnation, 0, None
         self._dial()
 
-    def stop(self) -> None:
-        """Take note that the client's program is gone: the system closes its socket, which the broker sees."""
+    def stop(self, *, goodbye: bool = False) -> None:
+        """Take note that the client's program is gone: the system closes its socket, which the broker sees.
+
+        :param goodbye: it says so itself before, and leaves no will.
+        """
         self._client = None
         session, self.session = self.session, None
         if session is not None:
             session.client_open = False
+            if goodbye and not self.silent:
+                session.will = None
             self._tell_broker(session)
 
-    def send(self, topic: str, message: Message) -> bool:
+    def send(self, topic: str, payload: bytes) -> bool:
         """Send; False, and nothing sent, without a connection."""
         session = self.session
         if session is None:
             return False
-        self._network.carry(self, session, "up", lambda: self._network.arrived(self.identity, topic, message))
+        self._network.carry(self, session, "up", lambda: self._network.arrived(self.identity, topic, payload))
         return True
 
     def _dial(self) -> None:
@@ -198,7 +274,7 @@ class Network:
         self._topics = topics
         self.wires: list[Wire] = []
         self.up = False
-        self._bridge: Callable[[str, Message], None] = lambda _topic, _message: None
+        self._bridge: Callable[[str, bytes], object] = lambda _topic, _payload: None
         #: Messages that the access table kept from the bridge.
         self.denied = 0
 
@@ -212,9 +288,15 @@ class Network:
         self.wires.append(wire)
         return wire
 
-    def open(self, bridge: Callable[[str, Message], None]) -> None:
+    def open(self) -> None:
         """Listen."""
-        self._bridge, self.up = bridge, True
+        self.up = True
+
+    def subscribe(self, _filters: object, callback: Callable[[str, bytes], None]) -> Callable[[], None]:
+        """Hand everything that is for the bridge to ``callback`` (the in-process transport's router)."""
+        loop = asyncio.get_running_loop()
+        self._bridge = lambda topic, payload: loop.call_soon(callback, topic, payload)
+        return lambda: None
 
     def close(self) -> None:
         """Die with the bridge: no will is published, clients see it unless their wire is silent."""
@@ -226,33 +308,34 @@ class Network:
                 if not wire.silent:
                     wire.close_at_client(session)
 
-    def arrived(self, identity: Identity, topic: str, message: Message) -> None:
+    def arrived(self, identity: Identity, topic: str, payload: bytes) -> None:
         """Take a message of a client, if it may say that."""
         if not self.up:
             return
         if not allowed(identity, Action.PUBLISH, topic, self._topics):
             self.denied += 1
             return
-        self.trace("%s -> %s: %s", identity, topic, message)
-        self._bridge(topic, message)
+        self.trace("%s -> %s: %s", identity, topic, Shown(payload))
+        self._bridge(topic, payload)
 
-    def publish(self, topic: str, message: Message) -> None:
+    def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> bool:
         """Deliver a message of the bridge to whoever subscribes to its topic."""
         for wire in self.wires:
             session = wire.believed
             if session is None or not session.broker_open:
                 continue
             if any(matches(topic_filter, topic) for topic_filter in wire.subscriptions):
-                self.carry(wire, session, "down", self._delivery(wire, session, topic, message))
+                self.carry(wire, session, "down", self._delivery(wire, session, topic, payload))
+        return True
 
-    def _delivery(self, wire: Wire, session: Session, topic: str, message: Message) -> Callable[[], None]:
+    def _delivery(self, wire: Wire, session: Session, topic: str, payload: bytes) -> Callable[[], None]:
         def deliver() -> None:
             client = wire._client
             outlived = session is not wire.session and self.chance.random() >= self.manners.outlives
             if client is None or wire.session is None or outlived:
                 return
-            self.trace("%s <- %s: %s", wire.identity, topic, message)
-            client.received(topic, message)
+            self.trace("%s <- %s: %s", wire.identity, topic, Shown(payload))
+            client.received(topic, payload)
 
         return deliver
 
@@ -283,3 +366,14 @@ class Network:
             or (direction == "up" and self.up and not wire.silent and self.chance.random() < self.manners.outlives)
         ):
             deliver()
+
+
+class Shown:
+    """A packet for people: its header, and how large its body is."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+
+    def __str__(self) -> str:
+        header, newline, body = self._payload.partition(b"\n")
+        return header.decode() + (f" + {len(body)} bytes" if newline else "")

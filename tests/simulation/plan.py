@@ -6,7 +6,6 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 
 #: The design's durations, made short so that every one of them is outlived many times in a run. Seconds.
@@ -14,21 +13,22 @@ GRACE_S: Final = 100.0
 KILL_GRACE_S: Final = 10.0
 PRESENCE_S: Final = 5.0
 KEEP_ALIVE_S: Final = 10.0
-#: What the centre gives a silent worker, as the bridge's settings work it out.
-LEASE_S: Final = GRACE_S + PRESENCE_S + KILL_GRACE_S + LEASE_MARGIN_S
-#: Outages up to this long must not be noticed by any task: the grace, but for the time that a worker may need to
-#: connect again and to be answered over a slow wire.
-SHORT_OUTAGE_S: Final = GRACE_S - 15.0
+#: What of a job's lease is not its grace: see the bridge's settings.
+LEASE_BEYOND_GRACE_S: Final = PRESENCE_S + KILL_GRACE_S + LEASE_MARGIN_S
+#: Outages must not be noticed by any task until its grace is nearly over: a worker may need this long to connect
+#: again and to be answered over a slow wire.
+RECONNECT_S: Final = 15.0
 #: An outage is over when everything has worked for this long.
 CALM_S: Final = 25.0
 #: Trouble lasts this long, then everything heals.
 TROUBLE_S: Final = 400.0
 #: Everything must have come to its end this long after everything healed.
 HEALING_S: Final = 900.0
-#: What an answer is that could not be stored.
-UNAVAILABLE: Final = "the ledger takes nothing"
 #: How much of the time an untidy broker does what it should with a message.
 BROKER_TRUST: Final = 0.94
+#: The queue whose jobs have another grace, and the one whose logs stay on the worker.
+PATIENT_QUEUE: Final = "ship"
+KEEPING_QUEUE: Final = "cameras"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +51,7 @@ class Work:
     #: When Airflow schedules it.
     at: float
     callback: bool
+    queue: str
     slots: int
     priority: int
     #: What its user code does, in order: ("log", bytes), ("sleep", seconds), ("call", 0).
@@ -77,12 +78,18 @@ class Plan:
     pause_s: float
     #: How often a program dies in the middle of a step, by its kind.
     deadly: dict[str, float] = field(hash=False)
-    settings: DispatchSettings = field(hash=False)
+    #: The grace at each start of the bridge is one of these.
+    graces_s: tuple[float, ...]
+    #: Seconds that a restarted bridge waits for the worker of an assigned job.
+    settle_s: float
+    #: Finished jobs that the bridge keeps in memory.
+    remembered_jobs: int
 
 
 FAULTS: Final = (
     *("cut", "silence", "silence", "kill worker", "kill bridge", "kill executor", "reboot", "oom"),
     *("api down", "ledger full", "revoke", "clear", "rogue", "long outage", "bridge away"),
+    *("drain", "clock jump", "log disk full", "spool full", "hang", "new machine"),
 )
 
 
@@ -102,14 +109,9 @@ def plan_of(seed: int) -> Plan:
         faults=faults,
         pause_s=chance.choice([6.0, 15.0, 40.0]),
         deadly={kind: chance.choice([0.0, 0.0, 0.002, 0.01]) for kind in ("bridge", "worker", "executor")},
-        settings=DispatchSettings(
-            offline_grace_s=LEASE_S,
-            kill_grace_s=KILL_GRACE_S,
-            presence_interval_s=PRESENCE_S,
-            settle_s=chance.choice([15.0, 30.0]),
-            refusal_pause_s=2.0,
-            remembered_jobs=chance.choice([0, 2, 4096]),
-        ),
+        graces_s=chance.choice([(GRACE_S,), (GRACE_S, 0.7 * GRACE_S, 1.5 * GRACE_S)]),
+        settle_s=chance.choice([15.0, 30.0]),
+        remembered_jobs=chance.choice([0, 2, 4096]),
     )
 
 
@@ -125,6 +127,7 @@ def _work(chance: random.Random, number: int) -> Work:
         number=number,
         at=chance.uniform(0.0, TROUBLE_S * 0.8),
         callback=callback,
+        queue=chance.choice(["lab", "lab", "lab", PATIENT_QUEUE, KEEPING_QUEUE]),
         slots=chance.choice([1, 1, 1, 2, 3]),
         priority=chance.randint(1, 2),
         script=tuple(steps),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, Outcome, WorkloadType
+from tests.simulation.plan import LEASE_BEYOND_GRACE_S
 
 if TYPE_CHECKING:
     from tests.simulation.machine import Process
@@ -36,10 +37,15 @@ class Promises:
         self.orphaned: set[JobId] = set()
         #: Calls of user code as they reached Airflow.
         self.calls: dict[JobId, list[int]] = defaultdict(list)
+        #: Jobs whose worker lost its disk before the centre had their whole log.
+        self.lost_logs: set[JobId] = set()
         self._ended: set[JobId] = set()
 
     def _broken(self, number: int, what: str) -> PromiseBroken:
-        return PromiseBroken(f"promise {number}: {what}")
+        broken = PromiseBroken(f"promise {number}: {what}")
+        # Whoever is running may catch it.
+        self._world.clock.failure = self._world.clock.failure or broken
+        return broken
 
     def excuse(self, job_ids: Iterable[JobId], why: str) -> None:
         """Let jobs fail from now on: something happened to them that no system could hide."""
@@ -101,7 +107,9 @@ class Promises:
 
     def _is_excused(self, job_id: JobId) -> bool:
         job = self._world.bridge.known(job_id)
-        if job is not None and job.worker is not None and self._world.outages.is_long(job.worker):
+        if job is None or job.worker is None:
+            return bool(self.excuses[job_id])
+        if self._world.outages.is_long(job.worker, job.lease_s - LEASE_BEYOND_GRACE_S):
             self.excuse([job_id], "its worker was out of reach for too long")
         return bool(self.excuses[job_id])
 
@@ -110,8 +118,18 @@ class Promises:
         self._world.tally["final event"] += 1
         ends = self.ends[job_id]
         ends.append(outcome)
-        if len(ends) > 1:
+        # Airflow asks for no callback after a crash: its end is told again, and Airflow stores the same once more.
+        may_repeat = self._world.jobs[job_id].type is WorkloadType.CALLBACK and job_id in self.orphaned
+        if len(ends) > 1 and not (may_repeat and len(set(ends)) == 1):
             raise self._broken(1, f"Airflow takes {len(ends)} final events of {job_id}: {ends}")
+
+    def renamed(self, job_id: JobId | None, given: object) -> None:
+        """Promise 1: a task's job keeps its id in Airflow, or nobody could adopt it.
+
+        Unless it was revoked: until the bridge hears of that, the earlier job may start, and is the one that runs.
+        """
+        if given != job_id and (job_id is None or not self.excuses[job_id]):
+            raise self._broken(1, f"Airflow is told that {job_id} is {given}")
 
     def given_back(self, job_id: JobId) -> None:
         """Promise 1: the bridge does not deny a job that it has accepted."""
@@ -125,12 +143,19 @@ class Promises:
         if job is None or job.worker != worker:
             raise self._broken(5, f"{worker} writes {what} of {job_id}, which is {job and job.worker}'s")
 
+    def asked(self, body: dict[str, Any]) -> None:
+        """Promise 5: a worker calls Airflow for its own jobs only."""
+        if "rogue" in body:
+            raise self._broken(5, f"a call for another worker's job reaches Airflow: {body}")
+
     # ------------------------------------------------------------ when all is quiet
 
     def check_quiet(self) -> None:
         """All promises are due."""
         self._check_ends()
         self._check_nothing_is_held()
+        for what in self.unsaid():
+            raise self._broken(3, f"nothing says that the log stays where it is: {what}")
         for job in self._world.bridge.ledger.find(LogSelector(), 10_000):
             self._check_log(job)
 
@@ -138,7 +163,7 @@ class Promises:
         world = self._world
         for job_id in world.jobs:
             job, ends = world.bridge.on_disk(job_id), self.ends[job_id]
-            if job is None and job_id not in self.over_in_airflow | self.orphaned:
+            if job is None and job_id not in self.over_in_airflow | self.orphaned and not ends:
                 raise self._broken(1, f"{job_id} is lost without a trace")
             if job is not None and (job.state is not JobState.FINISHED or not job.event_acked):
                 raise self._broken(1, f"{job_id} never ended: {job.state}, holder {job.holder}, {job.event_acked=}")
@@ -150,20 +175,64 @@ class Promises:
 
     def _check_nothing_is_held(self) -> None:
         for machine in self._world.machines:
-            for held in machine.spool.values():
+            for held in machine.worker.held().values():
                 raise self._broken(1, f"{machine.name} still holds {held.job_id}: {held.state}, {held.result_acked=}")
             for process in machine.living():
                 raise self._broken(2, f"{process} still runs")
+        for what in self._world.bridge.leftovers():
+            raise self._broken(1, f"the bridge keeps {what} for ever")
+        for scheduler in self._world.schedulers:
+            for what in scheduler.leftovers():
+                raise self._broken(1, f"{scheduler.name} keeps {what} for ever")
 
     def _check_log(self, job: Job) -> None:
         """Promise 3: the central log equals the worker's, byte for byte; of a lost job, as far as it came."""
         if job.spec.type is not WorkloadType.TASK:
             return
-        written = self._world.written(job)
-        stored = b"" if job.log_base is None else self._world.bridge.logs.stored_bytes(job)
-        whole = job.outcome is not Outcome.LOST and job.log_size is not None
-        if (whole and stored != written) or not written.startswith(stored):
-            raise self._broken(3, f"the log of {job.id} is {_short(stored)} and not {_short(written)}")
+        stored = b"" if job.log_base is None else self._world.bridge.stored_bytes(job)
+        if not job.ships_log:
+            self._check_kept_log(job, stored)
+            return
+        written, *before = self._world.written(job)
+        ours = without_markers(stored)
+        if ours != stored and not written.startswith(ours):
+            # What is given up may end in the middle of a line, which is ended before the bridge's own begins.
+            ours = ours.removesuffix(b"\n")
+        given_up = job.id in self.lost_logs or (ours != stored and bool(self.excuses[job.id]))
+        whole = job.outcome is not Outcome.LOST and job.log_size is not None and not given_up
+        if ours == written or (not whole and written.startswith(ours)):
+            return
+        if not any(_is_of_both(ours, torn, written) for torn in before):
+            raise self._broken(3, f"the log of {job.id} is {_short(ours)} and not {_short(written)}")
+
+    def _check_kept_log(self, job: Job, stored: bytes) -> None:
+        """Where a log stays on its worker, the centre has a line that says so, and nothing else."""
+        if without_markers(stored):
+            raise self._broken(3, f"the log of {job.id} is {_short(stored)}, and should have stayed on {job.worker}")
+
+    def unsaid(self) -> list[str]:
+        """Return the jobs whose log stays on its worker, and nothing says so yet."""
+        jobs = [self._world.bridge.on_disk(job_id) for job_id, ran in self.started.items() if ran]
+        return [
+            f"{job.id} on {job.worker}"
+            for job in jobs
+            if job is not None and not job.ships_log and job.spec.log_path is not None and job.log_base is None
+        ]
+
+
+def without_markers(stored: bytes) -> bytes:
+    """Return a log without the bridge's own lines at its end, which stand before what comes next in the file."""
+    begin = stored.rfind(b'{"timestamp"')
+    if begin < 0 or b'"logger": "edge_mqtt.bridge"' not in stored[begin:]:
+        return stored
+    return without_markers(stored[:begin])
+
+
+def _is_of_both(stored: bytes, torn: bytes, rest: bytes) -> bool:
+    """Tell whether a log is what was shipped before a loss of power and what came after it, each at its place."""
+    both = zip(stored, torn, strict=False)
+    same = next((at for at, (ours, theirs) in enumerate(both) if ours != theirs), len(torn))
+    return stored[same:] == rest[same : len(stored)]
 
 
 def _short(data: bytes) -> str:

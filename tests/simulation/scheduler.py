@@ -1,48 +1,64 @@
-"""A scheduler with its executor: the real ``Exchange`` and ``JobBook``, and thin models of the shells around them.
+"""A scheduler's program: the real executor with its link, and as much of Airflow's loop as the executor sees of it.
 
-Modelled after ``executor/link.py`` (what is sent when) and ``executor/edge_mqtt_executor.py`` (what Airflow is told
-when), without their threads. Left out: refusals and redials, messages that are too large, workloads that Airflow's
-scheduler gives up by itself.
+Not real: the thread that repeats what is unanswered (its steps are taken here), Airflow's workloads and rows, whose
+stand-ins bring the jobs ready made, and waiting, which lets the rest of the world go on.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
-from edge_mqtt.broker_bridge.protocol.messages import (
-    AdoptRequest,
-    EventAck,
-    ExecutorHello,
-    JobFinished,
-    JobStarted,
-    Message,
-    Outcome,
-)
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.executor.exchange import Exchange, Unanswered
-from edge_mqtt.executor.jobs import JobBook, Offer
-from tests.simulation.airflow_db import Key, TaskInstance
-from tests.simulation.clock import Event, Life, Shell
+from edge_mqtt.executor import edge_mqtt_executor
+from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
+from edge_mqtt.executor.exchange import UnknownJobs
+from edge_mqtt.executor.link import Line, Link, LinkTiming
+from edge_mqtt.executor.settings import ExecutorSettings
+from edge_mqtt.executor.workloads import Order
+from tests.simulation.airflow_db import TaskInstance
+from tests.simulation.clock import Killed, Life, Shell
+from tests.simulation.network import SimulatedTransport
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: Airflow's loop, its look for tasks of dead schedulers, how long those count as alive, in seconds.
+#: Airflow's loop, and its look for tasks of dead schedulers, in seconds.
 LOOP_S: Final = 1.0
 ORPHANS_EVERY_S: Final = 20.0
-ADOPT_TIMEOUT_S: Final = 3.0
 #: How long a final event waits for an adoption: two looks, and the time until a scheduler counts as dead.
 UNCLAIMED_S: Final = 60.0
 #: How often a row is locked when its event is to be taken.
 LOCKED: Final = 0.1
+TIMING: Final = LinkTiming(resend_s=5.0, resend_at_most_s=20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """Stands in for Airflow's workload: the job that the executor would make of it."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Stands in for Airflow's task instance as an adopting executor sees it."""
+
+    key: Any
+    external_executor_id: str | None
+    #: None when it has gone beyond its queue.
+    order: Order | None = None
 
 
 class Scheduler:
     """One scheduler, over all its restarts."""
 
     def __init__(self, world: World, name: str) -> None:
-        self._world = world
+        self.world = world
         self._chance = world.chance
         self.identity = Identity(Role.EXECUTOR, name)
         self.name = ExecutorName(name)
@@ -55,19 +71,28 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin with nothing but Airflow's database."""
-        world = self._world
+        world = self.world
         self.life = Life(world.clock)
         self.incarnation = f"{self.name}.{world.count()}"
-        self.exchange = Exchange(world.topics, resend_s=5.0, resend_at_most_s=20.0)
-        self.book: JobBook[Key] = JobBook()
-        self.running: set[Key] = set()
-        self._buffer: dict[Key, tuple[Outcome, JobId]] = {}
-        self._handed_out: list[dict[Key, tuple[Outcome, JobId]]] = []
-        self._answered = Event()
+        world.trace("%s begins", self.incarnation)
+        self.link = SteppedLink(self)
+        self.executor = Executor(self, self.link)
         self._orphans_at = world.clock.now + self._chance.uniform(0.0, ORPHANS_EVERY_S)
-        self.wire.start(self, self.incarnation)
-        self.life.spawn(self._link())
+        self.life.spawn(self.link.steps())
         self.life.spawn(self._run())
+
+    def leftovers(self) -> list[str]:
+        """Return what is still kept about something when nothing is going on any more."""
+        book, status = self.executor._book, self.link.status()
+        kept = {
+            "slots": len(self.executor.running),
+            "jobs": len(book),
+            "offers": len(book.offers()),
+            "unanswered messages": status.unanswered,
+            "acknowledgements": status.unsent_acks,
+            "jobs that the bridge has": len(self.link._exchange._held),
+        }
+        return [f"{count} {what}" for what, count in kept.items() if count]
 
     def kill(self) -> None:
         """Die at once."""
@@ -76,200 +101,181 @@ class Scheduler:
 
     def step(self) -> None:
         """Perhaps die here."""
-        self._world.perhaps_die("executor", self)
-
-    # ------------------------------------------------------------ the link
-
-    def will(self, _connection: int) -> None:
-        """Leave nothing to say."""
-
-    def connected(self) -> None:
-        """Repeat everything."""
-        self.exchange.restart()
-        self._send(self._world.topics.admin_request(self.identity), ExecutorHello())
-        self._send_due()
-
-    def disconnected(self) -> None:
-        """Do nothing: it is all kept."""
-
-    def received(self, topic: str, message: Message) -> None:
-        """Take one message."""
-        assert self.exchange.take(message), f"{message.kind} on {topic}"
-        self._answered.set()
-        self._send_acks()
-
-    def _send(self, topic: str, message: Message) -> bool:
-        self.step()
-        return self.wire.send(topic, message)
-
-    def _send_item(self, item: Unanswered) -> None:
-        if self.wire.session is not None:
-            for topic, message in item.post(self.identity):
-                self._send(topic, message)
-
-    def _send_due(self) -> None:
-        if self.wire.session is not None:
-            for item in self.exchange.due(self._world.clock.now):
-                self._send_item(item)
-
-    def _send_acks(self) -> None:
-        if self.wire.session is None:
-            return
-        topic = self._world.topics.admin_request(self.identity)
-        for job_id in self.exchange.take_acks():
-            if not self._send(topic, EventAck(job_id=job_id)):
-                self.exchange.acknowledge(job_id)
-
-    def _link(self) -> Shell:
-        while True:
-            yield self.life.sleep(1.0)
-            self._send_due()
-            self._send_acks()
+        if not self.life.alive:
+            raise Killed
+        self.world.perhaps_die("executor", self)
 
     # ------------------------------------------------------------ Airflow's loop
 
     def _run(self) -> Shell:
-        world = self._world
         while True:
             yield self.life.sleep(LOOP_S)
-            if world.clock.now >= self._orphans_at:
-                self._orphans_at = world.clock.now + ORPHANS_EVERY_S
-                yield from self._adopt_orphans()
+            if self.world.clock.now >= self._orphans_at:
+                self._orphans_at = self.world.clock.now + ORPHANS_EVERY_S
+                self._adopt_orphans()
             self._queue_scheduled()
-            self._sync()
+            self.executor.sync()
             self._take_events()
 
     def _queue_scheduled(self) -> None:
-        for row in self._world.airflow.rows:
+        for row in self.world.airflow.rows:
             if row.state == "scheduled" and self._chance.random() < 0.7:
-                spec = self._world.airflow.queue(row, self.incarnation)
+                spec = self.world.airflow.queue(row, self.incarnation)
                 self.step()
-                self._retire(row.key, self.book.begin(row.key, spec.job_id))
-                self._send_item(self.exchange.submit(spec, "token", self._world.clock.now))
-                self.running.add(row.key)
+                self.executor._process_workloads([Workload(self._order(row, spec))])  # type: ignore[list-item]
 
-    def _retire(self, key: Key, earlier: JobId | None) -> None:
-        if earlier is not None:
-            self.exchange.dismiss(earlier)
-        for job_id in self.book.offered_for(key):
-            self._settle(job_id)
+    def _order(self, row: TaskInstance, spec: JobSpec) -> Order:
+        return Order(key=row.key, job=spec, token=self.world.airflow.token(row.id), id_is_known=True)
 
     def revoke(self, row: TaskInstance) -> None:
         """Have a task's job stopped, and forget it."""
-        self.running.discard(row.key)
-        job_id = self.book.forget(row.key) or row.job_id
-        self._retire(row.key, None)
-        if job_id is not None:
-            self._send_item(self.exchange.cancel(job_id, self._world.clock.now))
-        self._world.airflow.reset(row)
+        self.executor.revoke_task(ti=Row(row.key, row.job_id))  # type: ignore[arg-type]  # a stand-in
+        self.step()
+        self.world.airflow.reset(row)
 
-    # ------------------------------------------------------------ adoption
-
-    def _adopt_orphans(self) -> Shell:
-        world = self._world
+    def _adopt_orphans(self) -> None:
+        world = self.world
         living = {scheduler.incarnation for scheduler in world.schedulers if scheduler.life.alive}
-        orphans = {
-            row.job_id: row
+        orphans = [
+            row
             for row in world.airflow.rows
             if row.job_id is not None
             and row.owner not in living
             and row.state in ("queued", "running")
             and not row.work.callback
             and row.locked_by not in living
-        }
+        ]
         if not orphans:
             return
-        for row in orphans.values():
+        for row in orphans:
             row.locked_by = self.incarnation
-        request = AdoptRequest(request_id=f"a{world.count()}", job_ids=tuple(orphans))
-        self._send_item(self.exchange.adopt(request, world.clock.now))
-        limit = world.clock.now + ADOPT_TIMEOUT_S
-        while not self.exchange.is_answered(request.request_id) and world.clock.now < limit:
-            self._answered = Event()
-            yield self._answered.within(self.life, limit - world.clock.now)
-        known = self.exchange.answer(request.request_id)
+        asked = [Row(row.key, row.job_id, self._order_again(row)) for row in orphans]
+        given_back = self.executor.try_adopt_task_instances(asked)  # type: ignore[arg-type]  # stand-ins
         self.step()
-        for job_id, row in orphans.items():
+        returned = {ti.external_executor_id for ti in given_back}
+        for row, ti in zip(orphans, asked, strict=True):
             row.locked_by = None
-            if row.job_id != job_id or row.state not in ("queued", "running"):
+            if row.job_id != ti.external_executor_id or row.state not in ("queued", "running"):
                 continue
-            if known is None or job_id in known:
-                self._adopt(row, job_id)
-            else:
-                world.promises.given_back(job_id)
+            if row.job_id in returned:
+                world.promises.given_back(row.job_id or JobId(""))
                 world.airflow.reset(row)
-
-    def _adopt(self, row: TaskInstance, job_id: JobId) -> None:
-        row.owner = self.incarnation
-        self._retire(row.key, self.book.begin(row.key, job_id))
-        self.running.add(row.key)
-        finished = self.book.claim(job_id)
-        if finished is not None:
-            self._on_finished(finished)
-
-    # ------------------------------------------------------------ sync
-
-    def _sync(self) -> None:
-        self._follow_up_offers()
-        for event in self.exchange.read():
-            if isinstance(event, JobStarted):
-                self.book.start(event.job_id)
-            elif isinstance(event, JobFinished):
-                self._on_finished(event)
             else:
-                for job_id in event.job_ids:
-                    self._on_unknown(job_id)
-        self._send_acks()
-        for job_id in self.book.expire_unclaimed(self._world.clock.now - UNCLAIMED_S):
-            self.exchange.acknowledge(job_id)
+                row.owner = self.incarnation
+                world.trace("%s adopts %s", self.incarnation, row.job_id)
 
-    def _on_unknown(self, job_id: JobId) -> None:
-        self._world.promises.given_back(job_id)
-        if self.book.key_of(job_id) is not None:
-            self._on_finished(JobFinished(job_id=job_id, outcome=Outcome.LOST, detail="unknown"))
-
-    def _on_finished(self, event: JobFinished) -> None:
-        if self.book.is_offered(event.job_id):
-            return
-        now = self._world.clock.now
-        key = self.book.key_of(event.job_id)
-        if key is None:
-            self.book.keep_unclaimed(event, now)
-            return
-        self.running.discard(key)
-        self._buffer[key] = (event.outcome, event.job_id)
-        self.book.forget(key)
-        self.book.offer(Offer(key=key, job_id=event.job_id, event=self._buffer[key], offered_at=now))
-
-    def _follow_up_offers(self) -> None:
-        passed_over: dict[Key, tuple[Outcome, JobId]] = {}
-        for events in self._handed_out:
-            passed_over.update(events)
-        self._handed_out.clear()
-        now = self._world.clock.now
-        for offer in self.book.offers():
-            if offer.due_at is not None:
-                if offer.due_at <= now:
-                    offer.due_at = None
-                    self._buffer.setdefault(offer.key, offer.event)
-            elif offer.key in self._buffer:
-                continue
-            elif passed_over.get(offer.key) != offer.event or not offer.passed_over(now):
-                self._settle(offer.job_id)
-
-    def _settle(self, job_id: JobId) -> None:
-        self.book.settle(job_id)
-        self.exchange.acknowledge(job_id)
-        self._send_acks()
+    def _order_again(self, row: TaskInstance) -> Order | None:
+        if row.state != "queued" or row.job_id is None:
+            return None
+        return self._order(row, self.world.jobs[row.job_id])
 
     def _take_events(self) -> None:
-        events, self._buffer = self._buffer, {}
-        self._handed_out.append(events)
-        for key, (outcome, job_id) in list(events.items()):
+        events: dict[Any, tuple[Any, Any]] = self.executor.get_event_buffer()  # type: ignore[assignment]  # its keys
+        for key, (state, info) in list(events.items()):
             self.step()
-            callback = self._world.airflow.rows[key[0]].work.callback
-            if callback or self._chance.random() >= LOCKED:
-                has_task = key in self.running
-                self._world.airflow.take(self.incarnation, key, job_id, outcome, has_task=has_task)
+            row = self.world.airflow.row_of(key)
+            if row is None or row.work.callback or self._chance.random() >= LOCKED:
+                if state.value == "running":
+                    self.world.airflow.note_job(key, info)
+                else:
+                    self._take_final(key, (state, info))
                 del events[key]
         self.step()
+
+    def _take_final(self, key: Any, event: tuple[Any, Any]) -> None:
+        # None: a later job of the task has taken the place of the one that ended.
+        offers = self.executor._book.offers()
+        job_id = next((offer.job_id for offer in offers if offer.key == key and offer.event == event), None)
+        outcome = Outcome.SUCCESS if event[0].value == "success" else Outcome.FAILED
+        has_task = key in self.executor.running
+        self.world.airflow.take(self.incarnation, key, job_id, outcome, has_task=has_task)
+
+
+class Executor(EdgeMqttExecutor):
+    """The real one, which is given its settings and its link."""
+
+    def __init__(self, scheduler: Scheduler, link: Link) -> None:
+        super().__init__(parallelism=1_000)
+        self._scheduler = scheduler
+        self._link = link
+        self._settings = ExecutorSettings(
+            bridge_url="wss://bridge/mqtt",
+            certs=Path(),
+            topic_prefix=scheduler.world.topics.prefix,
+            keep_alive_s=60,
+            max_message_bytes=1024 * 1024,
+            default_queue="lab",
+            unclaimed_for_s=UNCLAIMED_S,
+        )
+
+    #: Nothing is signed here.
+    jwt_generator = None  # type: ignore[assignment]
+
+    def log_task_event(self, **_: object) -> None:
+        """Write nothing into Airflow's audit log."""
+
+    def _on_unknown(self, event: UnknownJobs) -> None:
+        for job_id in event.job_ids:
+            self._scheduler.world.promises.given_back(job_id)
+        super()._on_unknown(event)
+
+
+class SteppedLink(Link):
+    """The real one, whose thread is the simulation's."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__(self._open, topics=scheduler.world.topics, timing=TIMING)
+        self._scheduler = scheduler
+        self._changed = Waiting(scheduler)  # type: ignore[assignment]  # a stand-in
+
+    def _open(self) -> Line:
+        owner = self._scheduler
+        transport = SimulatedTransport(owner.wire, owner.life, owner.incarnation, step=owner.step)
+        return Line(identity=owner.identity, transport=transport)
+
+    def steps(self) -> Shell:
+        """Do what its thread does, at every moment at which that has something to do."""
+        life = self._scheduler.life
+        while True:
+            self._wake.clear()
+            self._dial_when_due()
+            self._greet()
+            self._send_due()
+            self._send_acks()
+            yield life.sleep(LOOP_S / 2)
+
+
+class Waiting:
+    """Stands in for the link's condition: whoever waits on it lets the rest of the world go on."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._clock = scheduler.world.clock
+        self._life = scheduler.life
+
+    def __enter__(self) -> None:
+        """Do nothing: there is one thread."""
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: see :meth:`__enter__`."""
+
+    def notify_all(self) -> None:
+        """Do nothing: who waits looks after every event."""
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until ``condition`` holds, but no longer than ``timeout_s`` seconds."""
+        self._clock.run(self._clock.now + timeout_s, enough=condition, look_every_s=0.0)
+        if not self._life.alive:
+            raise Killed
+        return condition()
+
+
+def replaced() -> list[tuple[Any, str, Any]]:
+    """Return what of the executor's module is replaced by what is here."""
+
+    def order_for(workload: Workload, **_: object) -> Order:
+        return workload.order
+
+    def order_again(row: Row, **_: object) -> Order | None:
+        return row.order
+
+    return [(edge_mqtt_executor, "order_for", order_for), (edge_mqtt_executor, "order_again", order_again)]

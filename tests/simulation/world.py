@@ -7,25 +7,30 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, JobSpec, Outcome
+from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from tests.simulation.airflow_db import CONFLICT, OK, Airflow, TaskInstance
+from tests.simulation.airflow_db import Airflow, TaskInstance
 from tests.simulation.bridge import Bridge
 from tests.simulation.clock import Clock, Killed, Life
 from tests.simulation.faults import Outages, Trouble
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
 from tests.simulation.plan import HEALING_S, TROUBLE_S, plan_of
+from tests.simulation.programs import Computer
 from tests.simulation.promises import PromiseBroken, Promises
 from tests.simulation.scheduler import Scheduler
+from tests.simulation.system import simulated_system
+
+#: Seconds that the machine of the data centre has been up when the run begins.
+UPTIME_S: Final = 3_000.0
 
 
-class Program(Protocol):
+class Mortal(Protocol):
     """Something that can be killed and started again."""
 
     life: Life
@@ -51,6 +56,8 @@ class World:
         self._digest = hashlib.sha256()
         self._count = 0
         self.clock = Clock()
+        #: Where bridge, schedulers and Airflow run.
+        self.central = Computer(self.clock, uptime_s=UPTIME_S)
         self.chance = random.Random(f"run {seed}")
         self.topics = Topics()
         self.healed = False
@@ -84,17 +91,26 @@ class World:
         self.outages.look()
         self.airflow.schedule_everything()
         Trouble(self).begin()
-        self.clock.run(TROUBLE_S)
+        self.clock.run(TROUBLE_S, enough=lambda: False)
         self.heal()
         self.clock.run(TROUBLE_S + HEALING_S, enough=self.is_quiet)
         self.promises.check_quiet()
+
+    def end(self) -> None:
+        """Let go of everything that still runs."""
+        for program in (self.bridge, *(machine.worker for machine in self.machines)):
+            program.kill()
+            if program.loop is not None:
+                program.loop.bury()
 
     def heal(self) -> None:
         """End all trouble. Whoever is dead has a restart planned already."""
         self.trace("everything heals")
         self.healed = True
         self.airflow.api_is_up = True
-        self.bridge.ledger_is_full = False
+        self.bridge.ledger_is_full = self.bridge.log_disk_is_full = False
+        for machine in self.machines:
+            machine.worker.disk_is_full = False
         for wire in self.network.wires:
             if wire.silent:
                 wire.heal()
@@ -109,13 +125,17 @@ class World:
         rows = self.airflow.rows
         settled = {"success", "failed"}
         open_rows = [row for row in rows if row.state not in settled and not self.is_stranded(row)]
-        held = any(machine.spool or machine.living() for machine in self.machines)
+        held = any(machine.worker.held() or machine.living() for machine in self.machines)
         alive = self.bridge.life.alive and all(scheduler.life.alive for scheduler in self.schedulers)
-        return alive and not open_rows and not held and not self.bridge.ledger.load_live()
+        if not alive or open_rows or held or self.bridge.ledger.load_live():
+            return False
+        kept = [*self.bridge.leftovers(), *(what for scheduler in self.schedulers for what in scheduler.leftovers())]
+        return not kept and not self.promises.unsaid()
 
     def is_stranded(self, row: TaskInstance) -> bool:
-        """Tell whether a callback's scheduler died: Airflow adopts tasks only."""
-        return row.work.callback and row.job_id in self.promises.orphaned
+        """Tell whether a callback's scheduler died before the bridge had the job: Airflow adopts tasks only."""
+        known = row.job_id is None or self.bridge.on_disk(row.job_id) is not None
+        return row.work.callback and row.job_id in self.promises.orphaned and not known
 
     # ------------------------------------------------------------ killing
 
@@ -123,7 +143,7 @@ class World:
         """Tell whether a program of this kind dies at this step."""
         return not self.healed and self.chance.random() < self.plan.deadly[kind]
 
-    def perhaps_die(self, kind: str, program: Program) -> None:
+    def perhaps_die(self, kind: str, program: Mortal) -> None:
         """Kill a program in the middle of a step, perhaps.
 
         :raises Killed: it is dead.
@@ -131,7 +151,7 @@ class World:
         if self.plan.deadly[kind] and self.is_deadly(kind):
             self.die(program)
 
-    def die(self, program: Program) -> None:
+    def die(self, program: Mortal) -> None:
         """Kill a program from inside; it is started again soon.
 
         :raises Killed: always.
@@ -140,7 +160,7 @@ class World:
         self.restart_later(program, self.chance.uniform(0.5, 5.0))
         raise Killed
 
-    def restart_later(self, program: Program, delay_s: float) -> None:
+    def restart_later(self, program: Mortal, delay_s: float) -> None:
         """Kill a program if it lives, and start it again after some time."""
         if not program.life.alive:
             return
@@ -175,29 +195,14 @@ class World:
             self._tell(line)
 
     @property
+    def is_traced(self) -> bool:
+        """Whether somebody reads the trace."""
+        return self._tell is not None
+
+    @property
     def digest(self) -> str:
         """What tells this trace from every other."""
         return self._digest.hexdigest()
-
-    def call_airflow(self, worker: WorkerName, request: ApiRequest) -> int:
-        """Have Airflow answer a relayed call."""
-        self.promises.wrote(worker, request.job_id, f"a {request.target} call")
-        number, body = int(self.jobs[request.job_id].task_id), request.body.decode()
-        if request.target == "run":
-            return self.airflow.run(number, body)
-        if request.target == "state":
-            return self._end(request.job_id, number, body)
-        self.promises.called(request.job_id, int(body))
-        return OK if self.airflow.rows[number].state == "running" else CONFLICT
-
-    def _end(self, job_id: JobId, number: int, state: str) -> int:
-        if self.airflow.knows_jobs and self.airflow.rows[number].job_id != job_id:
-            return CONFLICT
-        status = self.airflow.end(number, state)
-        if status == OK:
-            # What becomes of the process from here on changes nothing for the task.
-            self.promises.excuse([job_id], "its task has told Airflow its end")
-        return status
 
     def check_author(self, event: events.Event, changed: Iterable[Job]) -> None:
         """Promise 5: what a worker says changes no job but its own."""
@@ -232,13 +237,20 @@ class World:
         job = self.bridge.on_disk(job_id)
         return job is not None and job.state is JobState.FINISHED and job.outcome is Outcome.LOST
 
-    def written(self, job: Job) -> bytes:
-        """Return what a job's own process wrote on its worker, as far as it counts for its result."""
+    def written(self, job: Job) -> list[bytes]:
+        """Return what a job's own process wrote on its worker, as far as it counts for its result.
+
+        When a loss of power took some of it away: what is left, and what there was before.
+        """
         machine = next((machine for machine in self.machines if machine.name == job.worker), None)
         if machine is None or job.spec.log_path is None:
-            return b""
-        begin, end = machine.log_bounds.get((job.id, job.fence), (0, 0))
-        return bytes(machine.logs.get(job.spec.log_path, b""))[begin:end]
+            return [b""]
+        logs, begin, end = machine.log_bounds.get((job.id, job.fence), (machine.logs, 0, 0))
+        path = logs / job.spec.log_path
+        versions = [path.read_bytes()[begin:end] if path.exists() else b""]
+        if job.spec.log_path in machine.torn_logs:
+            versions.append(machine.torn_logs[job.spec.log_path][begin:])
+        return versions
 
 
 def simulate(seed: int, tell: Callable[[str], None] | None = None) -> World:
@@ -249,7 +261,11 @@ def simulate(seed: int, tell: Callable[[str], None] | None = None) -> World:
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=_fast_folder()) as folder:
         world = World(seed, folder, tell)
         try:
-            world.run()
+            with simulated_system(world):
+                try:
+                    world.run()
+                finally:
+                    world.end()
         except PromiseBroken as broken:
             how = f"python -m tests.simulation.run --seed {seed} --trace"
             raise PromiseBroken(f"seed {seed} at {world.clock.now:.3f} s: {broken}  (see: {how})") from None

@@ -46,7 +46,7 @@ class Scene:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = DispatchSettings(
-            **({"offline_grace_s": GRACE_S, "settle_s": SETTLE_S, "refusal_pause_s": 5.0} | settings)
+            **({"lease_s": GRACE_S, "settle_s": SETTLE_S, "refusal_pause_s": 5.0} | settings)
         )
         self.dispatcher = Dispatcher(self.settings)
         self.now = 1000.0

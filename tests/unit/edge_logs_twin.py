@@ -33,6 +33,10 @@ class TwinBridge:
         self.mute = False
         #: Set: the answer to the next request.
         self.error = ""
+        #: Set: what every answer notes.
+        self.note = ""
+        #: What the logs of an ended run lack.
+        self.missing: dict[str, str] = {}
         self._channel = MessageChannel(MemoryTransport(broker, "bridge:b", (TOPICS.admin_request(ME),)))
         self._channel.start(self)
 
@@ -118,6 +122,7 @@ class TwinBridge:
             run_state=self._run_state,
             ended=not slices and self._run_state in ("success", "failed"),
             error=self.error,
+            note=self.note,
         )
 
     def _stream(self, stream_id: str) -> LogStream:
@@ -131,6 +136,7 @@ class TwinBridge:
             worker="w",
             queue="q",
             complete=stream_id in self._complete,
+            missing=self.missing.get(stream_id, "") if stream_id in self._complete else "",
         )
 
 

@@ -10,6 +10,8 @@ from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     AdoptReply,
     AdoptRequest,
+    CancelAck,
+    CancelJob,
     ExecutorHello,
     JobAccepted,
     JobFinished,
@@ -48,6 +50,7 @@ class TwinBridge:
         self.states: dict[JobId, str] = {}
         self.accepts = True
         self.answers_adoption = True
+        self.answers_cancels = True
         self._channel = MessageChannel(MemoryTransport(broker, "bridge:b", TOPICS.for_bridge()))
         self._channel.start(self)
 
@@ -68,6 +71,8 @@ class TwinBridge:
             self.tell(JobAccepted(job_id=message.job.job_id))
         if isinstance(message, AdoptRequest) and self.answers_adoption:
             self.answer(message)
+        if isinstance(message, CancelJob) and self.answers_cancels:
+            self.tell(CancelAck(job_id=message.job_id))
         self.inbox.put((topic, message))
 
     # ------------------------------------------------------------ what tests use
@@ -103,6 +108,12 @@ class TwinBridge:
         while not self.inbox.empty():
             heard.append(self.inbox.get_nowait()[1])
         return heard
+
+    def reconnect(self) -> None:
+        """Have the executor lose its connection and come back."""
+        self.broker.cut(ME.client_id)
+        self.broker.restore(ME.client_id)
+        self.wait_for_executor()
 
     def wait_for_executor(self) -> None:
         """Wait until an executor has said hello."""

@@ -64,7 +64,8 @@ def test_nothing_overtakes_a_large_job_in_its_queue() -> None:
 
 
 def test_a_large_job_does_not_hold_up_another_queue() -> None:
-    scene = Scene().hello("w", queues=("q", "r"), concurrency=4).submit("a", slots=3).submit("large", slots=3)
+    scene = Scene().hello("w", queues=("q",), concurrency=4).submit("a", slots=3).submit("large", slots=3)
+    scene.hello("v", queues=("r",))
     assert who(scene.submit("small", queue="r")) == ["small"]
 
 

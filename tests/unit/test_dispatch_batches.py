@@ -28,6 +28,9 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, Any]:
         "handouts": dict(inside.handouts.items()),
         "pauses": dict(inside.pauses.items()),
         "denied": dict(inside.denied.items()),
+        "superseded": dict(inside.superseded.items()),
+        "of_task": {task: set(jobs) for task, jobs in inside._of_task.items()},
+        "leases": {name: dict(leases) for name, leases in inside._leases.items() if leases},
         "held": held_by,
         "used": {name: used for name, used in inside._used.items() if name in held_by},
         "running": set(inside.running),
@@ -36,7 +39,9 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, Any]:
         "ready": {name: set(queue._order) for name, queue in inside.ready.items() if len(queue)},
         "deadlines": dict(inside.deadlines._when),
         "choices": {
-            (queue, slots): inside.pool.choose(queue, slots) for queue in ("q", "r") for slots in range(1, 6)
+            (queue, slots): inside.pool.choose(queue, slots, lambda _: False)
+            for queue in ("q", "r")
+            for slots in range(1, 6)
         },
     }
 
@@ -53,7 +58,14 @@ def some_event(scene: Scene, chance: random.Random) -> Callable[[], Scene]:
     connected = worker in scene._presences
     return chance.choice(
         [
-            lambda: scene.submit(job, slots=chance.randrange(1, 4), queue=chance.choice("qr")),
+            lambda: scene.submit(
+                job,
+                slots=chance.randrange(1, 4),
+                queue=chance.choice("qr"),
+                dag_id="d",
+                task_id=chance.choice(["", "t", "u"]),
+                try_number=chance.randrange(2),
+            ),
             lambda: scene.hello(worker, *claimed, queues=("q", "r"), concurrency=chance.randrange(1, 5)),
             lambda: scene.presence(worker, *claims, concurrency=3) if connected else scene.tick(),
             lambda: scene.will(worker) if connected else scene.tick(),
@@ -180,6 +192,7 @@ def over_job(name: str) -> Job:
     return Job(
         spec=spec(name),
         executor=ALICE,
+        lease_s=900.0,
         state=JobState.FINISHED,
         outcome=Outcome.SUCCESS,
         event_acked=True,
@@ -239,3 +252,49 @@ def test_a_result_that_only_the_ledger_remembers_is_known_to_the_welcome() -> No
     finished = held("old", state=HeldJobState.FINISHED)
     scene.hello("w", finished, state=WorkerState.DRAINING)
     assert [ref.job_id for ref in scene.to_worker(Welcome)[0].known_results] == ["old"]
+
+
+# ---------------------------------------------------------------- while nothing can be committed
+
+
+def test_a_presence_that_changes_no_job_is_confirmed_without_a_commit() -> None:
+    scene = Scene().running().tick(GRACE_S - 1)
+    presence = scene._presences["w"].model_copy(update={"sequence": 1, "jobs": (held("j"),)})
+    event = events.WorkerSeen(worker=WorkerName("w"), presence=presence)
+    decision = scene.dispatcher.handle_unless_changing(event, scene.now)
+    assert decision is not None
+    assert [type(effect).__name__ for effect in decision.effects] == ["ToWorker"]
+    assert scene.tick(GRACE_S - 1).state()[0] is JobState.RUNNING
+
+
+def test_a_presence_that_changes_a_job_waits_for_the_commit() -> None:
+    scene = Scene().running()
+    before = snapshot(scene.dispatcher)
+    hello = scene._presences["w"].model_copy(update={"connection": 2})
+    event = events.WorkerSeen(worker=WorkerName("w"), presence=hello)
+    assert scene.dispatcher.handle_unless_changing(event, scene.now) is None
+    assert snapshot(scene.dispatcher) == before
+
+
+def test_a_presence_about_jobs_that_only_the_ledger_knows_waits_for_it() -> None:
+    scene = Scene().hello("w")
+    presence = scene._presences["w"].model_copy(update={"sequence": 1, "jobs": (held("old"),)})
+    event = events.WorkerSeen(worker=WorkerName("w"), presence=presence)
+    assert scene.dispatcher.handle_unless_changing(event, scene.now) is None
+
+
+def test_what_is_due_waits_for_the_commit() -> None:
+    scene = Scene().running().hello("v")
+    scene.now += GRACE_S
+    presence = scene._presences["v"].model_copy(update={"sequence": 1})
+    event = events.WorkerSeen(worker=WorkerName("v"), presence=presence)
+    assert scene.dispatcher.handle_unless_changing(event, scene.now) is not None
+    assert scene.state()[0] is JobState.RUNNING
+    assert scene.tick().state()[0] is JobState.FINISHED
+
+
+def test_whether_a_worker_is_connected_is_known() -> None:
+    scene = Scene().hello("w")
+    assert scene.dispatcher.is_connected(WorkerName("w"))
+    assert not scene.will("w").dispatcher.is_connected(WorkerName("w"))
+    assert not scene.dispatcher.is_connected(WorkerName("never seen"))

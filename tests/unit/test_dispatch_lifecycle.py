@@ -13,6 +13,7 @@ from edge_mqtt.broker_bridge.dispatch.core.model import JobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     Cancel,
+    CancelAck,
     JobAccepted,
     JobFinished,
     JobStarted,
@@ -219,7 +220,7 @@ def test_a_refused_job_that_was_cancelled_is_over(permanent: bool) -> None:
 # ---------------------------------------------------------------- cancellation
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_silently() -> None:
+def test_a_waiting_job_is_cancelled_at_once_and_its_end_is_told_to_nobody() -> None:
     scene = Scene().submit("j").cancel("j")
     job = scene.job()
     assert (job.state, job.outcome, job.event_acked, job.token) == (
@@ -228,7 +229,8 @@ def test_a_waiting_job_is_cancelled_at_once_and_silently() -> None:
         True,
         None,
     )
-    assert scene.effects == ()
+    assert [ack.job_id for ack in scene.to_executor(CancelAck)] == ["j"]
+    assert len(scene.effects) == 1
     assert scene.hello("w").assignments() == []
 
 
@@ -255,8 +257,74 @@ def test_a_finished_job_is_not_reported_after_it_was_cancelled() -> None:
     assert scene.connect().to_executor(JobFinished) == []
 
 
-def test_an_unknown_job_cannot_be_cancelled() -> None:
-    assert Scene().cancel("j").last.changed == ()
+def test_a_job_that_was_revoked_before_it_arrived_never_runs() -> None:
+    scene = Scene().hello("w").cancel("j", executor=BOB)
+    assert [ack.job_id for ack in scene.to_executor(CancelAck, BOB)] == ["j"]
+    scene.submit("j")
+    assert scene.to_executor(JobAccepted) == []
+    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
+
+
+def test_the_cancellation_of_a_job_that_is_over_for_long_is_acknowledged() -> None:
+    scene = Scene(remembered_jobs=0).running().result("w", "j").ack("j")
+    scene.dispatcher.checkpoint()
+    event = events.CancelAsked(executor=ALICE, job_id=JobId("j"))
+    assert scene.dispatcher.missing(event) == ("j",)
+    scene.dispatcher.recall([scene.all_changed[JobId("j")]])
+    assert [ack.job_id for ack in scene.do(event).to_executor(CancelAck)] == ["j"]
+    assert scene.to_executor(JobFinished) == []
+
+
+def test_an_owner_hears_the_end_of_a_job_that_another_executor_revoked_until_it_acknowledges_that() -> None:
+    scene = Scene().submit("j").cancel("j", executor=BOB)
+    assert [ack.job_id for ack in scene.to_executor(CancelAck, BOB)] == ["j"]
+    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
+    assert len(scene.connect().to_executor(JobFinished)) == 1
+    assert scene.ack("j").connect().to_executor(JobFinished) == []
+
+
+def test_an_owner_hears_the_end_of_a_running_job_that_another_executor_revoked() -> None:
+    scene = Scene().running().cancel("j", executor=BOB)
+    assert len(scene.to_worker(Cancel)) == 1
+    scene.result("w", "j", exit_code=None, signal=15)
+    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
+    assert scene.to_executor(JobFinished, BOB) == []
+
+
+def test_a_finished_job_that_another_executor_revokes_still_ends_for_its_owner() -> None:
+    scene = Scene().running().result("w", "j").cancel("j", executor=BOB)
+    assert [end.outcome for end in scene.connect().to_executor(JobFinished)] == [Outcome.SUCCESS]
+
+
+# ---------------------------------------------------------------- Airflow refuses
+
+
+def test_a_job_whose_start_airflow_refused_ends_with_that_reason() -> None:
+    scene = Scene().running()
+    scene.do(events.StartRefused(job_id=JobId("j"), reason="invalid_state: not queued"))
+    assert scene.effects == ()
+    scene.result("w", "j", exit_code=1)
+    assert [(end.outcome, end.detail) for end in scene.to_executor(JobFinished)] == [
+        (Outcome.CANCELLED, "invalid_state: not queued")
+    ]
+
+
+def test_a_refused_start_changes_nothing_for_a_job_that_is_over_or_cancelled_or_unknown() -> None:
+    refused = events.StartRefused(job_id=JobId("j"), reason="invalid_state: not queued")
+    assert Scene().do(refused).last.changed == ()
+    assert Scene().running().result("w", "j").do(refused).last.changed == ()
+    assert Scene().running().cancel("j").do(refused).last.changed == ()
+
+
+# ---------------------------------------------------------------- events that nobody fetches
+
+
+def test_a_final_event_that_nobody_ever_fetches_is_given_up() -> None:
+    scene = Scene().running().result("w", "j").submit("waiting", queue="nobody")
+    scene.do(events.EventsGivenUp(job_ids=(JobId("j"), JobId("waiting"), JobId("unknown"))))
+    assert scene.job().event_acked
+    assert not scene.job("waiting").event_acked
+    assert scene.connect().to_executor(JobFinished) == []
 
 
 def test_a_cancelled_job_whose_worker_is_away_is_told_at_its_return() -> None:
@@ -313,10 +381,11 @@ def test_the_newest_token_is_kept_while_the_job_lives() -> None:
     assert scene.do(events.TokenRefreshed(job_id=JobId("x"), token="t")).last.changed == ()
 
 
-def test_the_log_begins_where_it_was_first_said_to_begin() -> None:
+def test_the_log_begins_where_it_was_last_said_to_begin() -> None:
     scene = Scene().running().do(events.LogOpened(job_id=JobId("j"), base=300))
-    assert scene.do(events.LogOpened(job_id=JobId("j"), base=400)).last.changed == ()
-    assert scene.job().log_base == 300
+    assert scene.do(events.LogOpened(job_id=JobId("j"), base=300)).last.changed == ()
+    scene.do(events.LogOpened(job_id=JobId("j"), base=400))
+    assert scene.job().log_base == 400
     assert scene.do(events.LogOpened(job_id=JobId("x"), base=0)).last.changed == ()
 
 

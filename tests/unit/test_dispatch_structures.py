@@ -28,7 +28,11 @@ KEYS = st.sampled_from("abcd")
 
 
 def a_job(name: str, sequence: int, **changes: object) -> Job:
-    return Job(spec=spec(name, **changes), executor=ExecutorName("e"), sequence=sequence)
+    return Job(spec=spec(name, **changes), executor=ExecutorName("e"), lease_s=900.0, sequence=sequence)
+
+
+def nobody(_worker: WorkerName) -> bool:
+    return False
 
 
 # ---------------------------------------------------------------- moves
@@ -204,14 +208,16 @@ def test_the_chosen_worker_is_the_one_that_a_search_through_all_would_find(
             used = min(used, view.concurrency)  # noqa: PLW2901 - more would be a worker that has shrunk
             pool.update(view, used)
             model[view.name] = (view, used)
-        spared = None if avoid is None else WorkerName(avoid)
-        assert pool.choose("q", slots, spared) == naive_choice(model, slots, avoid)
+        assert pool.choose("q", slots, WorkerName(avoid or "").__eq__) == naive_choice(model, slots, avoid)
+        assert {name for name in model if pool.serves(WorkerName(name), "q")} == {
+            name for name, (view, _) in model.items() if "q" in view.queues and view.state is WorkerState.ONLINE
+        }
 
 
 def test_a_worker_that_has_shrunk_below_its_jobs_gets_nothing() -> None:
     pool = WorkerPool()
     pool.update(a_worker("w", 2), 3)
-    assert pool.choose("q", 1) is None
+    assert pool.choose("q", 1, nobody) is None
 
 
 def test_a_busy_worker_leaves_no_memory_behind() -> None:
@@ -219,4 +225,4 @@ def test_a_busy_worker_leaves_no_memory_behind() -> None:
     for number in range(10_000):
         pool.update(a_worker("w", 4, last_assigned=number), number % 4)
     assert len(pool._queues["q"].free) < 200
-    assert pool.choose("q", 1) == "w"
+    assert pool.choose("q", 1, nobody) == "w"

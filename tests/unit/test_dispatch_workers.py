@@ -26,7 +26,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 def test_the_first_presence_is_answered_with_a_welcome_and_a_confirmation() -> None:
     scene = Scene(kill_grace_s=7, presence_interval_s=3).hello("w", queues=("q", "r"), concurrency=5)
     (welcome,) = scene.to_worker(Welcome)
-    assert (welcome.incarnation, welcome.offline_grace_s) == ("first", GRACE_S)
+    assert welcome.incarnation == "first"
     assert (welcome.kill_grace_s, welcome.presence_interval_s) == (7, 3)
     assert (welcome.logs, welcome.drop, welcome.known_results) == ((), (), ())
     assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=0)]

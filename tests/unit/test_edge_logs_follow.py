@@ -302,3 +302,29 @@ def test_answers_that_bring_nothing_are_not_asked_for_without_pause(
     bridge.write("a", b"one\n")
     bridge.end_run("success")
     assert reading.result(PATIENCE_S).end is End.DONE
+
+
+def test_a_log_that_stays_incomplete_is_told_in_one_line_at_the_end(
+    bridge: TwinBridge, start: Start, paper: Paper
+) -> None:
+    bridge.missing = {"b": "the last 5 bytes of the log are missing", "c": "the end of the log may be missing"}
+    for stream in "abc":
+        bridge.write(stream, b"1\n")
+    ending = start(follow=True)
+    paper.wait_for_lines(3)
+    assert paper.told == []
+    bridge.end_run("failed")
+    assert ending.result(PATIENCE_S) == Ending(end=End.RUN_FAILED, run_state="failed")
+    assert paper.told == ["d b try 1: the last 5 bytes of the log are missing; 1 more logs are incomplete too"]
+
+
+def test_what_the_bridge_notes_is_told_once(bridge: TwinBridge, start: Start, paper: Paper) -> None:
+    bridge.note = "the end of the run is not seen"
+    bridge.write("a", b"1\n")
+    ending = start(follow=True)
+    paper.wait_for_lines(1)
+    bridge.write("a", b"2\n")
+    paper.wait_for_lines(2)
+    bridge.end_run("success")
+    assert ending.result(PATIENCE_S).end is End.DONE
+    assert paper.told == ["the end of the run is not seen"]

@@ -13,6 +13,7 @@ from executor_twin import ME, PATIENCE_S, TOPICS, TwinBridge, line_to, new_job_i
 from edge_mqtt.broker_bridge.protocol import codec
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
+    TAKEN,
     AdoptRequest,
     Assign,
     CancelJob,
@@ -29,6 +30,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 )
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
+from edge_mqtt.executor import exchange
 from edge_mqtt.executor.errors import CannotDial
 from edge_mqtt.executor.exchange import News, UnknownJobs
 from edge_mqtt.executor.link import Line, Link, LinkTiming
@@ -217,7 +219,8 @@ def test_the_final_event_of_a_dismissed_job_is_acknowledged_even_when_it_came_be
     assert link.news() == []
 
 
-def test_a_cancel_is_repeated_until_the_job_has_ended(bridge: TwinBridge, make_link: MakeLink) -> None:
+def test_a_cancel_is_repeated_until_the_bridge_has_taken_note(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.answers_cancels = False
     link = make_link(SOON)
     bridge.wait_for_executor()
     job = a_job()
@@ -226,12 +229,13 @@ def test_a_cancel_is_repeated_until_the_job_has_ended(bridge: TwinBridge, make_l
     link.cancel(job.job_id)
     for _ in range(3):
         assert bridge.expect(CancelJob).job_id == job.job_id
-    bridge.states[job.job_id] = "finished"
+    bridge.answers_cancels = True
     wait_until(lambda: link.status().unanswered == 0)
     assert link.news() == []
 
 
 def test_the_end_of_a_cancelled_job_ends_the_cancel(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.answers_cancels = False
     link = make_link()
     bridge.wait_for_executor()
     job = a_job()
@@ -252,7 +256,6 @@ def test_a_job_cancelled_before_it_arrived_is_not_submitted_any_more(bridge: Twi
     link.cancel(job.job_id)
     bridge.broker.start()
     bridge.expect(CancelJob)
-    bridge.expect(AdoptRequest)
     wait_until(lambda: link.status().unanswered == 0)
     assert job.job_id not in bridge.states
     assert link.flush(timeout_s=0)
@@ -302,6 +305,113 @@ def test_stopping_ends_a_wait_for_an_adoption(bridge: TwinBridge, make_link: Mak
     stopper.join()
 
 
+def accepted_job(link: Link, bridge: TwinBridge) -> JobId:
+    """Submit a job and wait until the bridge has it."""
+    job = a_job()
+    link.submit(job, "t")
+    bridge.expect(Submit)
+    assert link.flush(timeout_s=PATIENCE_S)
+    return job.job_id
+
+
+def test_after_a_reconnect_the_bridge_is_asked_about_what_it_has_and_nothing_else(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    unfinished, finished, revoked = (accepted_job(link, bridge) for _ in range(3))
+    adopted, started = new_job_id(), new_job_id()
+    bridge.states[adopted] = "running"
+    assert link.adopt([adopted], timeout_s=PATIENCE_S) == {adopted}
+    bridge.started(started)
+    bridge.finished(finished)
+    link.cancel(revoked)
+    bridge.hear_everything()
+    bridge.reconnect()
+    question = bridge.expect(AdoptRequest)
+    assert (set(question.job_ids), question.take_over) == ({unfinished, adopted}, False)
+    wait_until(lambda: link.status().unanswered == 0)
+    assert [type(item) for item in link.news()] == [JobStarted, JobFinished]
+
+
+def test_an_executor_without_jobs_asks_nothing(bridge: TwinBridge, make_link: MakeLink) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    bridge.reconnect()
+    assert link.status().unanswered == 0
+    assert bridge.hear_everything() == []
+
+
+def test_a_job_that_the_bridge_has_forgotten_is_reported_once(bridge: TwinBridge, make_link: MakeLink) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    known, forgotten = accepted_job(link, bridge), accepted_job(link, bridge)
+    del bridge.states[forgotten]
+    bridge.reconnect()
+    assert news_of(link, 1) == [UnknownJobs((forgotten,), forgotten=True)]
+    bridge.reconnect()
+    while set(bridge.expect(AdoptRequest).job_ids) != {known}:
+        pass
+    assert link.news() == []
+
+
+def test_many_jobs_are_asked_about_in_several_questions(
+    bridge: TwinBridge, make_link: MakeLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "_JOBS_PER_QUESTION", 2)
+    link = make_link()
+    bridge.wait_for_executor()
+    jobs = [accepted_job(link, bridge) for _ in range(5)]
+    bridge.reconnect()
+    questions = [bridge.expect(AdoptRequest).job_ids for _ in range(3)]
+    assert [len(question) for question in questions] == [2, 2, 1]
+    assert [job for question in questions for job in question] == jobs
+
+
+def test_a_question_that_was_not_answered_is_asked_anew_after_the_next_reconnect(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    bridge.answers_adoption = False
+    link = make_link()
+    bridge.wait_for_executor()
+    job = accepted_job(link, bridge)
+    bridge.reconnect()
+    first = bridge.expect(AdoptRequest)
+    bridge.finished(job)
+    bridge.reconnect()
+    assert link.status().unanswered == 0
+    del bridge.states[job]
+    bridge.answer(first)
+    assert [type(item) for item in link.news()] == [JobFinished], "it has ended, whatever an old answer says"
+
+
+def test_a_job_that_ends_before_the_answer_is_not_called_forgotten(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.answers_adoption = False
+    link = make_link()
+    bridge.wait_for_executor()
+    job = accepted_job(link, bridge)
+    bridge.reconnect()
+    question = bridge.expect(AdoptRequest)
+    bridge.finished(job)
+    del bridge.states[job]
+    bridge.answer(question)
+    assert [type(item) for item in link.news()] == [JobFinished]
+
+
+def test_a_job_that_another_executor_has_taken_over_is_let_go(bridge: TwinBridge, make_link: MakeLink) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    job = accepted_job(link, bridge)
+    bridge.states[job] = TAKEN
+    bridge.reconnect()
+    (news,) = news_of(link, 1)
+    assert isinstance(news, JobFinished)
+    assert (news.job_id, news.outcome, news.revoked) == (job, Outcome.CANCELLED, True)
+    bridge.hear_everything()
+    bridge.reconnect()
+    assert link.status().unanswered == 0, "it is not asked about again"
+
+
 def test_flush_does_not_wait_for_a_bridge_that_is_away(bridge: TwinBridge, make_link: MakeLink) -> None:
     bridge.broker.stop()
     link = make_link()
@@ -312,10 +422,11 @@ def test_flush_does_not_wait_for_a_bridge_that_is_away(bridge: TwinBridge, make_
 
 
 def test_a_job_too_large_for_the_wire_fails_instead_of_waiting_for_ever(
-    bridge: TwinBridge, make_link: MakeLink, monkeypatch: pytest.MonkeyPatch
+    bridge: TwinBridge, make_link: MakeLink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     link = make_link()
     bridge.wait_for_executor()
+    caplog.set_level(logging.ERROR, logger="edge_mqtt.executor.link")
     monkeypatch.setattr(codec, "MAX_PACKET_BYTES", 10)
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 100)
     job = a_job()
@@ -324,6 +435,8 @@ def test_a_job_too_large_for_the_wire_fails_instead_of_waiting_for_ever(
     assert isinstance(failed, JobFinished)
     assert (failed.job_id, failed.outcome) == (job.job_id, Outcome.FAILED)
     assert "over the limit" in failed.detail
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "edge_mqtt.executor.link"]
+    assert said.startswith("not sent: a submit message of")
     assert link.status().unanswered == 0
 
 
@@ -381,7 +494,7 @@ def test_messages_that_are_nothing_for_an_executor_are_logged_and_ignored(
     bridge.wait_for_executor()
     with caplog.at_level(logging.WARNING, logger="edge_mqtt.executor.link"):
         bridge.tell(ErrorReply(error="unknown message kind 'x'"))
-        bridge.tell(Assign(fence=1, job=a_job()))
+        bridge.tell(Assign(fence=1, job=a_job(), lease_s=935.0))
         bridge.tell(JobAccepted(job_id=new_job_id()))
     refused, ignored = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "unknown message kind 'x'" in refused

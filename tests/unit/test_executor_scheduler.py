@@ -8,95 +8,60 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 # Before Airflow's first import, which reads it. Whoever set it already may keep it: the database is our own below.
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
-import airflow.models
 import pytest
-from airflow import settings as airflow_settings
-from airflow.dag_processing.collection import update_dag_parsing_results_in_db
 from airflow.exceptions import AirflowConfigException
 from airflow.executors.executor_utils import ExecutorName as AirflowExecutorName
 from airflow.executors.local_executor import LocalExecutor
 from airflow.executors.workloads import BundleInfo, ExecuteCallback, ExecuteTask
 from airflow.executors.workloads import TestConnection as ConnectionTest
 from airflow.jobs import scheduler_job_runner
-from airflow.jobs.job import Job
-from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-from airflow.models.base import Base
 from airflow.models.callback import CallbackKey
 from airflow.models.connection_test import ConnectionTestKey
-from airflow.models.dagbundle import DagBundleModel
 from airflow.models.taskinstance import TaskInstance
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import DagSerialization, LazyDeserializedDAG
-from airflow.utils.db import add_default_pool_if_not_exists, synchronize_log_template
 from airflow.utils.log import file_task_handler
 from airflow.utils.log.file_task_handler import FileTaskHandler
 from airflow.utils.session import create_session
-from airflow.utils.state import CallbackState, DagRunState, TaskInstanceState
-from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from executor_twin import ME, PATIENCE_S, TwinBridge, line_to, new_job_id
+from airflow.utils.state import CallbackState, TaskInstanceState
+from executor_scene import (
+    CLASS_PATH,
+    RUN_ID,
+    START,
+    MakeScheduler,
+    TwinExecutor,
+    acks,
+    airflow_database,
+    make_run,
+    schedulers,
+    set_task,
+    submitted,
+    task_instance,
+)
+from executor_twin import ME, PATIENCE_S, TwinBridge, new_job_id
 from sqlalchemy import select
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     CancelJob,
-    EventAck,
     JobFinished,
     Outcome,
     Submit,
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
-from edge_mqtt.executor import EdgeMqttExecutor, edge_mqtt_executor
+from edge_mqtt.executor import EdgeMqttExecutor
 from edge_mqtt.executor.jobs import REOFFER_FOR_S
-from edge_mqtt.executor.link import Line
-from edge_mqtt.executor.settings import ExecutorSettings
-
-CLASS_PATH = "edge_mqtt.executor.EdgeMqttExecutor"
-START = datetime(2024, 1, 1, tzinfo=UTC)
-RUN_ID = "manual__1"
-
-
-class TwinExecutor(EdgeMqttExecutor):
-    """The executor with a memory line and a clock that a test can move."""
-
-    ahead_s = 0.0
-
-    def __init__(self, broker: MemoryBroker, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._broker = broker
-
-    def _open_line(self, settings: ExecutorSettings) -> Line:
-        return line_to(self._broker)
-
-    def _now(self) -> float:
-        return super()._now() + self.ahead_s
 
 
 @pytest.fixture(autouse=True)
 def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", f"sqlite:///{tmp_path}/airflow.db")
-    monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of these tests, long enough for HS512 " * 2)
-    monkeypatch.setenv("AIRFLOW__EDGE_MQTT__BRIDGE_URL", "wss://bridge.test:443/mqtt")
-    monkeypatch.setenv("AIRFLOW__EDGE_MQTT__EXECUTOR_CERTS", str(tmp_path / "certs"))
-    airflow_settings.configure_vars()
-    airflow_settings.configure_orm()
-    airflow.models.import_all_models()
-    Base.metadata.create_all(airflow_settings.engine)
-    with create_session() as session:
-        synchronize_log_template(session=session)
-        add_default_pool_if_not_exists(session=session)
-        session.add(DagBundleModel(name="bundle"))
-    yield
-    airflow_settings.dispose_orm()
+    with airflow_database(f"sqlite:///{tmp_path}/airflow.db", tmp_path / "certs", monkeypatch):
+        yield
 
 
 @pytest.fixture
@@ -109,99 +74,10 @@ def bridge(broker: MemoryBroker) -> TwinBridge:
     return TwinBridge(broker)
 
 
-class Scheduler:
-    """Airflow's scheduler, one loop at a time."""
-
-    def __init__(self, executor: EdgeMqttExecutor, *others: Any) -> None:
-        self.executor = executor
-        self.job = Job()
-        self.runner = SchedulerJobRunner(job=self.job, executors=[*others, executor])
-        self.job.prepare_for_execution()
-        executor.start()
-
-    def loop(self) -> None:
-        """Do what ``SchedulerJobRunner._run_scheduler_loop`` does with executors."""
-        with create_session() as session:
-            self.runner._do_scheduling(session)
-            session.expunge_all()
-        self.executor.heartbeat()
-        self.process_events()
-
-    def process_events(self) -> None:
-        with create_session() as session:
-            self.runner._process_executor_events(executor=self.executor, session=session)
-
-    def die(self) -> None:
-        """Be gone without a word, as after kill -9, and be known to be dead."""
-        self.executor.terminate()
-        with create_session() as session:
-            job = session.get(Job, self.job.id)
-            assert job is not None
-            job.latest_heartbeat = START
-
-
-MakeScheduler = Callable[..., Scheduler]
-
-
 @pytest.fixture
 def make_scheduler(broker: MemoryBroker) -> Iterator[MakeScheduler]:
-    schedulers = []
-
-    def make(*others: Any, **kwargs: Any) -> Scheduler:
-        executor = TwinExecutor(broker, **kwargs)
-        executor.name = AirflowExecutorName(module_path=CLASS_PATH)
-        schedulers.append(Scheduler(executor, *others))
-        return schedulers[-1]
-
-    yield make
-    for scheduler in schedulers:
-        scheduler.executor.terminate()
-
-
-def make_run(*tasks: dict[str, Any]) -> None:
-    """Make a Dag with these tasks and a run of it."""
-    with DAG("a-dag", schedule=None, start_date=START, is_paused_upon_creation=False) as dag:
-        for task in tasks:
-            EmptyOperator(**{"on_success_callback": print, **task})
-    with create_session() as session:
-        update_dag_parsing_results_in_db(
-            "bundle", None, [LazyDeserializedDAG.from_dag(dag)], {}, None, set(), session
-        )
-    with create_session() as session:
-        serialized: Any = DagSerialization.from_dict(DagSerialization.to_dict(dag))
-        serialized.create_dagrun(
-            run_id=RUN_ID,
-            run_after=START,
-            state=DagRunState.RUNNING,
-            run_type=DagRunType.MANUAL,
-            triggered_by=DagRunTriggeredByType.TEST,
-            session=session,
-        )
-
-
-def task_instance(task_id: str = "t") -> TaskInstance:
-    with create_session() as session:
-        ti = session.scalars(select(TaskInstance).where(TaskInstance.task_id == task_id)).one()
-        _ = ti.key, ti.dag_run
-        session.expunge_all()
-        return ti
-
-
-def set_task(task_id: str = "t", **values: Any) -> None:
-    with create_session() as session:
-        ti = session.scalars(select(TaskInstance).where(TaskInstance.task_id == task_id)).one()
-        for name, value in values.items():
-            setattr(ti, name, value)
-
-
-def submitted(scheduler: Scheduler, bridge: TwinBridge) -> JobId:
-    """Schedule the one task and return its job."""
-    scheduler.loop()
-    return bridge.expect(Submit).job.job_id
-
-
-def acks(bridge: TwinBridge) -> list[JobId]:
-    return [message.job_id for message in bridge.hear_everything() if isinstance(message, EventAck)]
+    with schedulers(broker) as make:
+        yield make
 
 
 # ---------------------------------------------------------------- submitting
@@ -525,103 +401,6 @@ def test_revoking_never_raises(broker: MemoryBroker, bridge: TwinBridge, make_sc
     scheduler.executor.revoke_task(ti=task_instance())
 
 
-# ---------------------------------------------------------------- adoption
-
-
-def test_a_new_scheduler_adopts_what_the_bridge_knows_and_gives_back_the_rest(
-    bridge: TwinBridge, make_scheduler: MakeScheduler
-) -> None:
-    make_run({"task_id": "known"}, {"task_id": "lost"})
-    old = make_scheduler()
-    old.loop()
-    jobs = {submit.job.task_id: submit.job.job_id for submit in (bridge.expect(Submit), bridge.expect(Submit))}
-    del bridge.states[jobs["lost"]]
-    old.die()
-    new = make_scheduler()
-    new.runner.adopt_or_reset_orphaned_tasks()
-    assert task_instance("known").queued_by_job_id == new.job.id
-    assert task_instance("known").external_executor_id == jobs["known"]
-    assert new.executor.running == {task_instance("known").key}
-    assert task_instance("lost").state is None
-    bridge.finished(jobs["known"], Outcome.FAILED, "exit code 1")
-    new.executor.heartbeat()
-    new.process_events()
-    assert task_instance("known").state == TaskInstanceState.FAILED
-
-
-def test_an_end_that_came_before_the_adoption_is_kept_for_it(
-    bridge: TwinBridge, make_scheduler: MakeScheduler
-) -> None:
-    make_run({"task_id": "t"})
-    old = make_scheduler()
-    job_id = submitted(old, bridge)
-    old.die()
-    new = make_scheduler()
-    bridge.wait_for_executor()
-    bridge.finished(job_id, Outcome.LOST, "its worker went away")
-    new.executor.heartbeat()
-    assert job_id not in acks(bridge)
-    new.runner.adopt_or_reset_orphaned_tasks()
-    new.process_events()
-    assert task_instance().state == TaskInstanceState.FAILED
-    new.executor.heartbeat()
-    assert job_id in acks(bridge)
-
-
-def test_an_end_that_nobody_adopts_is_acknowledged_after_a_while(
-    bridge: TwinBridge, make_scheduler: MakeScheduler
-) -> None:
-    scheduler = make_scheduler()
-    bridge.wait_for_executor()
-    job_id = new_job_id()
-    bridge.finished(job_id)
-    scheduler.executor.heartbeat()
-    scheduler.executor.ahead_s += 600
-    scheduler.executor.heartbeat()
-    assert acks(bridge) == []
-    scheduler.executor.ahead_s += 60
-    scheduler.executor.heartbeat()
-    assert acks(bridge) == [job_id]
-
-
-def test_everything_is_adopted_while_the_bridge_is_away_and_unknown_jobs_fail_later(
-    bridge: TwinBridge, make_scheduler: MakeScheduler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(edge_mqtt_executor, "ADOPT_TIMEOUT_S", 0.05)
-    make_run({"task_id": "known"}, {"task_id": "lost"})
-    old = make_scheduler()
-    old.loop()
-    jobs = {submit.job.task_id: submit.job.job_id for submit in (bridge.expect(Submit), bridge.expect(Submit))}
-    del bridge.states[jobs["lost"]]
-    old.die()
-    bridge.broker.stop()
-    new = make_scheduler()
-    new.runner.adopt_or_reset_orphaned_tasks()
-    assert len(new.executor.running) == 2
-    assert task_instance("lost").state == TaskInstanceState.QUEUED
-    bridge.broker.start()
-    deadline = time.monotonic() + PATIENCE_S
-    while task_instance("lost").state == TaskInstanceState.QUEUED:
-        assert time.monotonic() < deadline
-        new.executor.heartbeat()
-        new.process_events()
-    assert task_instance("lost").state == TaskInstanceState.FAILED
-    assert task_instance("known").state == TaskInstanceState.QUEUED
-    assert new.executor.running == {task_instance("known").key}
-
-
-def test_a_task_without_a_job_is_given_back_without_asking_the_bridge(
-    bridge: TwinBridge, make_scheduler: MakeScheduler
-) -> None:
-    make_run({"task_id": "t"})
-    scheduler = make_scheduler()
-    ti = task_instance()
-    bridge.broker.stop()
-    began = time.monotonic()
-    assert list(scheduler.executor.try_adopt_task_instances([ti])) == [ti]
-    assert time.monotonic() - began < 1
-
-
 # ---------------------------------------------------------------- other workloads
 
 
@@ -652,6 +431,42 @@ def test_a_callback_goes_through_its_states(bridge: TwinBridge, make_scheduler: 
     scheduler.executor.sync()
     assert scheduler.executor.get_event_buffer() == {key: (CallbackState.FAILED, "exit code 1")}
     assert scheduler.executor.running == set()
+
+
+def a_callback(callback_id: JobId, text: str) -> ExecuteCallback:
+    """Return a callback's workload with a text of any size."""
+    data = {"path": "m.f", "kwargs": {"text": text}, "dag_id": "a-dag"}
+    return ExecuteCallback(
+        token="a.b.c",
+        dag_rel_path=Path("d.py"),
+        bundle_info=BundleInfo(name="bundle"),
+        log_path="executor_callbacks/a",
+        callback={"id": callback_id, "fetch_method": "import_path", "data": data},
+    )
+
+
+def test_a_workload_over_the_limit_fails_with_the_reason_and_nothing_else_suffers(
+    bridge: TwinBridge,
+    make_scheduler: MakeScheduler,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("AIRFLOW__EDGE_MQTT__MAX_MESSAGE_SIZE", str(1024 * 1024))
+    scheduler = make_scheduler()
+    bridge.wait_for_executor()
+    large, small = new_job_id(), new_job_id()
+    scheduler.executor.queue_workload(a_callback(large, "x" * 1024 * 1024), session=None)
+    scheduler.executor.queue_workload(a_callback(small, "x"), session=None)
+    scheduler.executor.heartbeat()
+    assert bridge.expect(Submit).job.job_id == small
+    state, info = scheduler.executor.get_event_buffer()[CallbackKey(id=large)]
+    assert state == CallbackState.FAILED
+    assert "bytes is over the limit of 1048576 bytes ([edge_mqtt] max_message_size)" in str(info)
+    assert f"job {large} is not submitted: the workload of" in caplog.text
+    assert scheduler.executor.running == {CallbackKey(id=small)}
+    bridge.finished(small)
+    scheduler.executor.sync()
+    assert scheduler.executor.get_event_buffer()[CallbackKey(id=small)][0] == CallbackState.SUCCESS
 
 
 def test_a_connection_test_is_submitted_and_its_event_is_not_offered_twice(
@@ -716,6 +531,9 @@ def test_a_shutdown_without_the_bridge_says_that_something_is_left(
         ("EXECUTOR_CERTS", "", "[edge_mqtt] executor_certs is not set"),
         ("KEEP_ALIVE", "soon", "[edge_mqtt] keep_alive is 'soon': it must be a whole number of seconds above 0"),
         ("KEEP_ALIVE", "0", "[edge_mqtt] keep_alive is '0'"),
+        ("MAX_MESSAGE_SIZE", "1000", "[edge_mqtt] max_message_size is '1000': it must be between 1048576 and"),
+        ("MAX_MESSAGE_SIZE", "67108865", "[edge_mqtt] max_message_size is '67108865'"),
+        ("MAX_MESSAGE_SIZE", "much", "[edge_mqtt] max_message_size is 'much'"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(
@@ -804,27 +622,6 @@ def test_the_log_of_an_earlier_try_names_no_host(broker: MemoryBroker) -> None:
     messages, lines = TwinExecutor(broker).get_task_log(task_instance(), 1)
     assert messages == ["Log received live from its edge worker by the edge bridge"]
     assert lines == []
-
-
-def test_an_end_acknowledged_before_a_late_adoption_is_told_again_and_taken(
-    bridge: TwinBridge, make_scheduler: MakeScheduler
-) -> None:
-    make_run({"task_id": "t"})
-    old = make_scheduler()
-    job_id = submitted(old, bridge)
-    old.die()
-    new = make_scheduler()
-    bridge.wait_for_executor()
-    bridge.finished(job_id, Outcome.FAILED, "exit code 1")
-    new.executor.heartbeat()
-    new.executor.ahead_s += 3600
-    new.executor.heartbeat()
-    assert acks(bridge) == [job_id]
-    new.runner.adopt_or_reset_orphaned_tasks()
-    bridge.finished(job_id, Outcome.FAILED, "exit code 1")
-    new.executor.heartbeat()
-    new.process_events()
-    assert task_instance().state == TaskInstanceState.FAILED
 
 
 def test_repeats_of_a_final_event_make_one_event(bridge: TwinBridge, make_scheduler: MakeScheduler) -> None:

@@ -72,7 +72,7 @@ def test_a_token_is_not_in_the_repr_of_a_message() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\n", b"a\nb\n" * 5, bytes(range(256)) * 40, b"\xff\xfe"])
 def test_a_body_of_any_bytes_comes_back(body: bytes) -> None:
-    (packet,) = packets_of(LogChunk(job_id=JobId("j"), offset=7, body=body))
+    (packet,) = packets_of(LogChunk(job_id=JobId("j"), fence=Fence(1), offset=7, body=body))
     decoded = Decoder().feed("t", packet)
     assert isinstance(decoded, LogChunk)
     assert (decoded.offset, decoded.body) == (7, body)
@@ -124,7 +124,7 @@ def test_a_message_over_the_limit_is_refused_by_the_sender(monkeypatch: pytest.M
 
 def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     packets = packets_of(call(os.urandom(3 * MAX_PACKET_BYTES)))
-    bomb = packets_of(LogChunk(job_id=JobId("j"), offset=0, body=bytes(1_000_000)))
+    bomb = packets_of(LogChunk(job_id=JobId("j"), fence=Fence(1), offset=0, body=bytes(1_000_000)))
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 200_000)
     decoder = Decoder()
     decoder.feed("t", packets[0])
@@ -184,7 +184,7 @@ def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
 
 
 def test_a_corrupt_compressed_body_is_refused() -> None:
-    (packet,) = packets_of(LogChunk(job_id=JobId("j"), offset=0, body=b"x" * 5000))
+    (packet,) = packets_of(LogChunk(job_id=JobId("j"), fence=Fence(1), offset=0, body=b"x" * 5000))
     with pytest.raises(MalformedMessage):
         Decoder().feed("t", packet[:-3])
 

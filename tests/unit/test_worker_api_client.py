@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from edge_mqtt.worker.api_client import BASE_URL, REQUEST_ID_HEADER, WorkerTransport
+from edge_mqtt.worker.api_client import BASE_URL, REPEATED_HEADER, REQUEST_ID_HEADER, WorkerTransport
 from edge_mqtt.worker.supervisor_main import ERROR_LENGTH, describe
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -69,6 +69,7 @@ def test_call_whose_connection_breaks_is_made_again_with_the_same_id(tmp_path: P
     assert len(server.requests) == 3
     assert len(request_ids(server.requests)) == 1
     assert all(request.endswith(b"body") for request in server.requests)
+    assert [REPEATED_HEADER.encode() in request.lower() for request in server.requests] == [False, True, True]
 
 
 def test_call_waits_for_a_worker_that_is_being_restarted(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mqtt.worker.config import AirflowSettings, Options, StateDir, check_options, settle
+from edge_mqtt.worker.config import HUNG_AFTER_S, AirflowSettings, Options, StateDir, check_options, settle
 from edge_mqtt.worker.errors import ConfigurationError, StateDirError
 from edge_mqtt.worker.launcher import launcher_environment
 
@@ -72,11 +72,29 @@ def test_wrong_option_is_named_in_one_line(options: Options, says: str) -> None:
         ({"worker_concurrency": "1.5"}, "whole number"),
         ({"keep_alive": "nan"}, "keep_alive is 'nan'"),
         ({"drain_timeout": "-1"}, "drain_timeout is '-1'"),
+        ({"max_message_size": "1000"}, "max_message_size is 1000: it must be between 1048576 and 67108864 bytes"),
+        ({"max_message_size": "67108865"}, "max_message_size is 67108865: it must be between"),
+        ({"min_heartbeat_interval": "often"}, r"\[workers\] min_heartbeat_interval is 'often'"),
     ],
 )
 def test_wrong_setting_is_named_in_one_line(values: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         settle(Options(), airflow(**values))
+
+
+def test_calls_may_be_as_large_as_the_setting_says() -> None:
+    assert settle(Options(), airflow()).max_message_bytes == 64 * 1024 * 1024
+    assert settle(Options(), airflow(max_message_size="2000000")).max_message_bytes == 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("interval", "overtime", "silence_s"), [("1", "20", 20.0), ("30", "20", 30.0), ("1", "600", 600.0)]
+)
+def test_supervisor_that_is_silent_as_airflows_settings_let_it_is_not_hung(
+    interval: str, overtime: str, silence_s: float
+) -> None:
+    settings = settle(Options(), airflow(min_heartbeat_interval=interval, task_success_overtime=overtime))
+    assert settings.hung_after_s == HUNG_AFTER_S + silence_s
 
 
 def test_state_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:
@@ -115,6 +133,7 @@ def test_task_environment_has_nothing_of_the_data_centre() -> None:
             "AIRFLOW__CORE__FERNET_KEY": "secret",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://api:8080/execution/",
             "AIRFLOW__CORE__DAGS_FOLDER": "/dags",
+            "AIRFLOW__LOGGING__DELETE_LOCAL_LOGS": "True",
         }
     )
     assert kept == {
@@ -122,6 +141,7 @@ def test_task_environment_has_nothing_of_the_data_centre() -> None:
         "AIRFLOW__CORE__DAGS_FOLDER": "/dags",
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__LOGGING__DELETE_LOCAL_LOGS": "False",
     }
 
 

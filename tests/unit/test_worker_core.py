@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
@@ -9,7 +12,7 @@ from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import Assign, Finished, HeldJobState, JobSpec, WorkloadType
 from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Ask, Drain, Phase
 from edge_mqtt.worker.core.jobs import HeldByUs, IllegalTransition, JobState, Verdict, decide_assignment
-from edge_mqtt.worker.core.lease import Lease
+from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Lease
 from edge_mqtt.worker.core.log_cursor import (
     CHUNK_BYTES,
     JOB_WINDOW_BYTES,
@@ -17,6 +20,7 @@ from edge_mqtt.worker.core.log_cursor import (
     WORKER_WINDOW_BYTES,
     LogCursor,
 )
+from edge_mqtt.worker.core.silence import LOOKS, Silence
 from edge_mqtt.worker.core.slots import launchable, used
 
 WORKLOAD = {"ti": {"id": "x"}, "bundle_info": {"name": "dags"}, "dag_rel_path": "a.py"}
@@ -28,11 +32,11 @@ def spec(job_id: str = "j", **fields: object) -> JobSpec:
 
 
 def assign(fence: int = 1, **fields: object) -> Assign:
-    return Assign(fence=Fence(fence), job=spec(**fields))
+    return Assign(fence=Fence(fence), job=spec(**fields), lease_s=900.0)
 
 
 def held(fence: int = 1, state: JobState = JobState.ACCEPTED, **fields: object) -> HeldByUs:
-    return HeldByUs(spec=spec(**fields), fence=Fence(fence), state=state)
+    return HeldByUs(spec=spec(**fields), fence=Fence(fence), lease_s=900.0, state=state)
 
 
 def decide(message: Assign, have: HeldByUs | None = None, *, draining: bool = False) -> Verdict:
@@ -124,8 +128,10 @@ def test_presence_names_live_jobs_and_not_dropped_ones() -> None:
 
 def test_job_is_settled_only_with_result_and_log_stored() -> None:
     result = Finished(job_id=JobId("j"), fence=Fence(1), exit_code=0)
-    open_job = HeldByUs(spec=spec(), fence=Fence(1), state=JobState.FINISHED, result=result)
-    acked = HeldByUs(spec=spec(), fence=Fence(1), state=JobState.FINISHED, result=result, result_acked=True)
+    open_job = HeldByUs(spec=spec(), fence=Fence(1), lease_s=900.0, state=JobState.FINISHED, result=result)
+    acked = HeldByUs(
+        spec=spec(), fence=Fence(1), lease_s=900.0, state=JobState.FINISHED, result=result, result_acked=True
+    )
     assert not held().settled(log_stored=True)
     assert not open_job.settled(log_stored=True)
     assert not acked.settled(log_stored=False)
@@ -193,16 +199,75 @@ def test_serving_worker_takes_jobs() -> None:
 
 
 def test_lease_is_over_on_the_worker_before_it_is_over_in_the_centre() -> None:
-    lease = Lease.granted(confirmed_at=100.0, offline_grace_s=900.0, kill_grace_s=10.0)
+    lease = Lease.granted(confirmed_at=100.0, lease_s=900.0, kill_grace_s=10.0)
     assert lease.kill_at == 1000.0 - LEASE_MARGIN_S
     assert lease.stop_at == lease.kill_at - 10.0
 
 
-def test_lease_survives_its_file_and_garbage_is_no_lease() -> None:
-    lease = Lease.granted(confirmed_at=1.5, offline_grace_s=900.0, kill_grace_s=10.0)
-    assert Lease.from_json(lease.to_json()) == lease
-    for garbage in (b"", b"[]", b"{}", b'{"stop_at": "x", "kill_at": 1}'):
-        assert Lease.from_json(garbage) is None
+def test_every_lease_counts_from_the_same_contact() -> None:
+    contact = Contact(confirmed_at=100.0, kill_grace_s=10.0)
+    for lease_s in (60.0, 900.0):
+        assert contact.lease(lease_s) == Lease.granted(confirmed_at=100.0, lease_s=lease_s, kill_grace_s=10.0)
+
+
+def test_contact_survives_its_file_and_garbage_is_no_contact() -> None:
+    contact = Contact(confirmed_at=1.5, kill_grace_s=10.0)
+    assert Contact.from_json(contact.to_json(), now=2.0) == contact
+    for garbage in (b"", b"[]", b"7", b"{}", b'{"stop_at": "x", "kill_at": 1}', b'{"confirmed_at": 1}'):
+        assert Contact.from_json(garbage, now=1e9) is None
+
+
+def test_contact_of_an_earlier_boot_is_no_contact() -> None:
+    contact = Contact(confirmed_at=5000.0, kill_grace_s=10.0)
+    assert Contact.from_json(contact.to_json(), now=20.0) is None
+
+
+def test_lease_of_the_first_version_is_neither_longer_nor_shorter_after_an_upgrade() -> None:
+    left = Lease(stop_at=1085.0, kill_at=1095.0)
+    contact = Contact.from_json(json.dumps(asdict(left)).encode(), now=1000.0)
+    assert contact is not None
+    assert contact.lease(FIRST_LEASE_S) == left
+
+
+def test_launcher_of_the_first_version_finds_its_lease_in_the_file() -> None:
+    contact = Contact(confirmed_at=100.0, kill_grace_s=10.0)
+    read = json.loads(contact.to_json())
+    lease = contact.lease(FIRST_LEASE_S)
+    assert (read["stop_at"], read["kill_at"]) == (lease.stop_at, lease.kill_at)
+
+
+# ---------------------------------------------------------------- silence
+
+A, B = JobId("a"), JobId("b")
+
+
+def looks(silence: Silence, count: int, *, waiting: tuple[JobId, ...] = ()) -> list[JobId]:
+    """Look at A and B ``count`` times; return the last look's verdict."""
+    for _ in range(count - 1):
+        silence.look([A, B], waiting=waiting)
+    return silence.look([A, B], waiting=waiting)
+
+
+def test_supervisor_that_says_nothing_for_too_many_looks_is_found() -> None:
+    silence = Silence()
+    assert looks(silence, LOOKS) == []
+    silence.heard(B)
+    assert looks(silence, 1) == [A]
+    assert looks(silence, 1) == [A]
+
+
+def test_supervisor_that_waits_for_an_answer_owes_no_word() -> None:
+    silence = Silence()
+    assert looks(silence, 10 * LOOKS, waiting=(A, B)) == []
+    assert looks(silence, LOOKS, waiting=(A,)) == []
+    assert looks(silence, 1, waiting=(A,)) == [B]
+
+
+def test_job_that_is_looked_at_no_more_is_forgotten() -> None:
+    silence = Silence()
+    looks(silence, LOOKS)
+    silence.look([B], waiting=())
+    assert silence.look([A], waiting=()) == []
 
 
 # ---------------------------------------------------------------- log cursor

@@ -24,7 +24,7 @@ from edge_mqtt.worker.log_shipping import LogShipper
 JOB_ID = JobId("j")
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
 SPEC = JobSpec(job_id=JOB_ID, type=WorkloadType.TASK, queue="q", log_path="task.log", workload={})
-LAUNCHED = HeldByUs(spec=SPEC, fence=Fence(1), state=JobState.LAUNCHED)
+LAUNCHED = HeldByUs(spec=SPEC, fence=Fence(3), lease_s=60.0, state=JobState.LAUNCHED)
 
 
 class Scene:
@@ -44,6 +44,7 @@ class Scene:
     def _received(self, topic: str, payload: bytes) -> None:
         chunk = self._decoder.feed(topic, payload)
         assert isinstance(chunk, LogChunk)
+        assert chunk.fence == LAUNCHED.fence
         if chunk.offset <= len(self.stored):
             self.stored[chunk.offset : chunk.offset + len(chunk.body)] = chunk.body
 
@@ -52,7 +53,7 @@ class Scene:
             file.write(data)
 
     def acknowledge(self) -> None:
-        self.shipper.acknowledge(JOB_ID, len(self.stored))
+        self.shipper.acknowledge(JOB_ID, LAUNCHED.fence, len(self.stored))
 
     def ship(self, *, acknowledged: bool = True) -> bytes:
         """Ship what there is; return what the centre has then."""
@@ -64,7 +65,7 @@ class Scene:
     def end(self) -> int:
         """End the job; return the size of its log."""
         size = self.shipper.size(JOB_ID)
-        result = Finished(job_id=JOB_ID, fence=Fence(1), exit_code=0, log_size=size)
+        result = Finished(job_id=JOB_ID, fence=LAUNCHED.fence, exit_code=0, log_size=size)
         self.shipper.ended(replace(LAUNCHED, state=JobState.FINISHED, result=result))
         return size
 
@@ -187,6 +188,34 @@ def test_log_that_is_gone_when_its_job_has_ended_is_given_up(tmp_path: Path) -> 
         assert scene.end() == len(b"before\n")
         scene.path.unlink()
         assert scene.ship() == b""
+        assert scene.shipper.stored(JOB_ID)
+
+    play(tmp_path, scenario)
+
+
+def test_log_that_stays_here_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        scene = Scene(tmp_path)
+        scene.write(b"for nobody but this machine\n")
+        held_open = open_descriptors()
+        scene.shipper.follow(replace(LAUNCHED, ships_log=False))
+        assert scene.ship() == b""
+        assert scene.end() == 0
+        assert scene.shipper.stored(JOB_ID)
+        assert open_descriptors() == held_open
+
+    asyncio.run(run())
+    assert (tmp_path / "task.log").read_bytes() == b"for nobody but this machine\n"
+
+
+def test_acknowledgement_of_an_earlier_run_says_nothing_of_this_one(tmp_path: Path) -> None:
+    def scenario(scene: Scene) -> None:
+        scene.write(b"before\n")
+        scene.ship(acknowledged=False)
+        scene.end()
+        scene.shipper.acknowledge(JOB_ID, Fence(LAUNCHED.fence - 1), len(b"before\n"))
+        assert not scene.shipper.stored(JOB_ID)
+        scene.acknowledge()
         assert scene.shipper.stored(JOB_ID)
 
     play(tmp_path, scenario)

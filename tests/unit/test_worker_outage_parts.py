@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from edge_mqtt.broker_bridge.protocol import codec
+from edge_mqtt.broker_bridge.protocol.codec import Decoder
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
     ApiResponse,
@@ -28,14 +28,15 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel
+from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport, Packet
+from edge_mqtt.broker_bridge.transport.port import MessageChannel, encode_now
+from edge_mqtt.worker import execution_api as execution_api_module
 from edge_mqtt.worker.core.jobs import HeldByUs, JobState
-from edge_mqtt.worker.core.lease import Lease
-from edge_mqtt.worker.execution_api import ExecutionApi
+from edge_mqtt.worker.core.lease import Contact
+from edge_mqtt.worker.execution_api import REPEAT_S, ExecutionApi, _Call
 from edge_mqtt.worker.held import HeldJobs
-from edge_mqtt.worker.link import Link, WorkerAddress
-from edge_mqtt.worker.order import lease_file
+from edge_mqtt.worker.link import Link, Received, WorkerAddress
+from edge_mqtt.worker.order import contact_file
 from edge_mqtt.worker.presence import PresenceLoop
 from edge_mqtt.worker.running import RunPlan, Runs
 from edge_mqtt.worker.spool import Spool
@@ -43,6 +44,7 @@ from edge_mqtt.worker.sysinfo import ProcessIdentity, boot_id, boottime, kill_or
 
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
 KILL_GRACE_S = 10.0
+LEASE_S = 900.0
 
 
 class Idle:
@@ -85,15 +87,14 @@ def play(tmp_path: Path, spool: Spool, scenario: Callable[[Link, PresenceLoop], 
 
 async def launch(held: HeldJobs) -> None:
     spec = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={})
-    job = HeldByUs(spec=spec, fence=Fence(1), state=JobState.LAUNCHED, secret="s")
+    job = HeldByUs(spec=spec, fence=Fence(1), lease_s=LEASE_S, state=JobState.LAUNCHED, secret="s")
     await held.change(job.job_id, lambda _: job)
 
 
-def welcome(link: Link, offline_grace_s: float) -> Welcome:
+def welcome(link: Link) -> Welcome:
     return Welcome(
         incarnation=ADDRESS.incarnation,
         connection=link.connection,
-        offline_grace_s=offline_grace_s,
         kill_grace_s=KILL_GRACE_S,
         presence_interval_s=20.0,
     )
@@ -103,37 +104,35 @@ def ack(link: Link, sequence: int) -> PresenceAck:
     return PresenceAck(incarnation=ADDRESS.incarnation, connection=link.connection, sequence=sequence)
 
 
-def seconds_left(folder: Path) -> float:
-    """Return the seconds from now to the end of the lease that is on disk."""
-    lease = Lease.from_json(lease_file(folder).read_bytes())
-    assert lease is not None
-    return lease.stop_at - boottime()
+def contact_on_disk(folder: Path) -> Contact:
+    contact = Contact.from_json(contact_file(folder).read_bytes(), now=boottime())
+    assert contact is not None
+    return contact
 
 
-def test_lease_is_of_the_grace_that_the_centre_grants_now(tmp_path: Path, spool: Spool) -> None:
+def test_leases_count_from_when_the_confirmed_presence_was_sent(tmp_path: Path, spool: Spool) -> None:
     async def scenario(link: Link, presence: PresenceLoop) -> None:
+        before = boottime()
         presence.connected()
-        presence.welcomed(welcome(link, 900.0))
-        assert seconds_left(tmp_path) == pytest.approx(900.0 - KILL_GRACE_S - LEASE_MARGIN_S, abs=5)
-        # The bridge was started again with a shorter one. Its confirmation may overtake its welcome.
-        presence.connected()
-        presence.confirmed(ack(link, 0))
-        presence.welcomed(welcome(link, 60.0))
-        assert seconds_left(tmp_path) == pytest.approx(60.0 - KILL_GRACE_S - LEASE_MARGIN_S, abs=5)
+        sent_by = boottime()
+        presence.welcomed(welcome(link))
+        contact = contact_on_disk(tmp_path)
+        assert before <= contact.confirmed_at <= sent_by
+        assert contact.kill_grace_s == KILL_GRACE_S
 
     play(tmp_path, spool, scenario)
 
 
-def test_lease_is_not_shortened_by_the_confirmation_of_an_earlier_presence(tmp_path: Path, spool: Spool) -> None:
+def test_leases_are_not_shortened_by_the_confirmation_of_an_earlier_presence(tmp_path: Path, spool: Spool) -> None:
     async def scenario(link: Link, presence: PresenceLoop) -> None:
         presence.connected()
-        presence.welcomed(welcome(link, 900.0))
+        presence.welcomed(welcome(link))
         link.ready = True
         presence.changed()
         presence.confirmed(ack(link, 1))
-        latest = lease_file(tmp_path).read_bytes()
+        latest = contact_on_disk(tmp_path)
         presence.confirmed(ack(link, 0))
-        assert lease_file(tmp_path).read_bytes() == latest
+        assert contact_on_disk(tmp_path) == latest
 
     play(tmp_path, spool, scenario)
 
@@ -144,35 +143,41 @@ def test_job_of_a_worker_that_was_idle_has_the_lease_of_its_own_permission(
 ) -> None:
     async def scenario(link: Link, presence: PresenceLoop) -> None:
         presence.connected()
-        presence.welcomed(welcome(link, 900.0))
-        # An idle worker says nothing: this lease ends one day, when there is nothing to stop.
-        assert presence._valid_lease() is not None
+        presence.welcomed(welcome(link))
+        # An idle worker says nothing: this contact grows old while there is nothing to stop.
+        assert presence._valid_contact() is not None
         await launch(presence._held)
-        assert presence._valid_lease() is None
+        assert presence._valid_contact() is None
         asked_at = boottime()
         if permitted:
             presence.permitted(asked_at)
         else:
             presence.confirmed(ack(link, 0))
-        lease = presence._valid_lease()
-        expected = asked_at + 900.0 - KILL_GRACE_S - LEASE_MARGIN_S
-        assert (None if lease is None else lease.stop_at) == (expected if permitted else None)
+        contact = presence._valid_contact()
+        assert (None if contact is None else contact.confirmed_at) == (asked_at if permitted else None)
 
     play(tmp_path, spool, scenario)
 
 
-def test_restarted_worker_goes_by_the_lease_that_its_running_jobs_had(tmp_path: Path, spool: Spool) -> None:
-    left = Lease(stop_at=1.0, kill_at=2.0)
-    lease_file(tmp_path).write_bytes(left.to_json())
+@pytest.mark.parametrize("confirmed_at", [1.0, -5000.0])
+def test_restarted_worker_goes_by_the_contact_that_its_running_jobs_had(
+    tmp_path: Path, spool: Spool, confirmed_at: float
+) -> None:
+    left = Contact(confirmed_at=confirmed_at, kill_grace_s=1.0)
+    contact_file(tmp_path).write_bytes(left.to_json())
     asyncio.run(launch(HeldJobs(spool)))
 
     async def scenario(_: Link, presence: PresenceLoop) -> None:
-        assert presence._valid_lease() == left
+        assert presence._valid_contact() == left
 
     play(tmp_path, spool, scenario)
 
 
 # ---------------------------------------------------------------- calls
+
+
+def execution_api(held: HeldJobs, link: Link, *, permitted: Callable[[float], None] = lambda _: None) -> ExecutionApi:
+    return ExecutionApi(held, link, stop_reason=lambda _: None, permitted=permitted, heard=lambda _: None)
 
 
 def large_call(size: int) -> ApiRequest:
@@ -195,7 +200,7 @@ def test_call_that_is_too_large_is_refused_whether_or_not_it_waited_for_the_link
     async def scenario() -> None:
         async with connected_link() as link:
             held = HeldJobs(spool)
-            api = ExecutionApi(held, link, stop_reason=lambda _: None, permitted=lambda _: None)
+            api = execution_api(held, link)
             link.ready = ready
             waiting = asyncio.create_task(api._ask_centre(large_call(300_000)))
             await asyncio.sleep(0)
@@ -226,7 +231,7 @@ def test_permission_to_start_counts_from_when_it_was_asked_for_first(
     async def scenario() -> None:
         async with connected_link() as link:
             held = HeldJobs(spool)
-            api = ExecutionApi(held, link, stop_reason=lambda _: None, permitted=permitted.append)
+            api = execution_api(held, link, permitted=permitted.append)
             link.ready = True
             waiting = asyncio.create_task(api._ask_centre(request_))
             await asyncio.sleep(0)
@@ -239,6 +244,79 @@ def test_permission_to_start_counts_from_when_it_was_asked_for_first(
         assert [asked_at <= asked_by for asked_at in permitted] == [True] * permits
 
     asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def listening_link() -> tuple[MemoryBroker, Link]:
+    broker = MemoryBroker()
+    link = Link(MessageChannel(MemoryTransport(broker, "worker:w", ADDRESS.subscriptions)), ADDRESS)
+    link.start()
+    link.ready = True
+    return broker, link
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [large_call(10), StartRequest(request_id="r", job_id=JobId("j"), fence=Fence(1))],
+    ids=["call", "start"],
+)
+@pytest.mark.parametrize("lost", ["request", "answer"])
+def test_call_that_is_lost_on_a_live_connection_is_sent_again(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, request_: ApiRequest | StartRequest, lost: str
+) -> None:
+    monkeypatch.setattr(execution_api_module, "REPEAT_S", 0.05)
+
+    async def scenario() -> None:
+        broker, link = listening_link()
+        dropped: list[str] = []
+
+        def lose_first(packet: Packet) -> bool:
+            if dropped or not packet.topic.endswith(lost.replace("answer", "response")):
+                return False
+            dropped.append(packet.topic)
+            return True
+
+        broker.lose(lose_first)
+        asked: list[ApiRequest | StartRequest] = []
+        decoder = Decoder()
+
+        def answer(topic: str, payload: bytes) -> None:
+            message = decoder.feed(topic, payload)
+            assert isinstance(message, ApiRequest | StartRequest)
+            asked.append(message)
+            response = ApiResponse(request_id=message.request_id, status=200)
+            for packet in encode_now(response):
+                broker.publish(ADDRESS.topics.rpc_response(ADDRESS.name), packet, qos=1, retain=False)
+
+        broker.subscribe([ADDRESS.topics.rpc_request(ADDRESS.name)], answer)
+        held = HeldJobs(spool)
+        api = execution_api(held, link)
+
+        async def hear() -> None:
+            while True:
+                event = await link.events.get()
+                if isinstance(event, Received) and isinstance(event.message, ApiResponse):
+                    api.answered(event.message)
+
+        parts = [asyncio.create_task(api.repeat()), asyncio.create_task(hear())]
+        assert (await api._ask_centre(request_)).status == 200
+        assert len(dropped) == 1
+        assert {message.request_id for message in asked} == {"r"}
+        assert len(asked) == (1 if lost == "request" else 2)
+        # The bridge may be another by now, that does not know what became of the first.
+        assert isinstance(asked[-1], StartRequest) or asked[-1].repeated
+        for part in parts:
+            part.cancel()
+        held.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
+def test_large_call_is_not_sent_again_while_it_may_still_be_on_its_way() -> None:
+    small, large = (_Call(large_call(size), cast("Any", None), repeated_at=100.0) for size in (10, 1_000_000))
+    assert not small.is_overdue(100.0 + REPEAT_S - 1.0)
+    assert small.is_overdue(100.0 + REPEAT_S + 1.0)
+    assert not large.is_overdue(100.0 + REPEAT_S + 60.0)
+    assert large.is_overdue(100.0 + REPEAT_S + 62.0)
 
 
 # ---------------------------------------------------------------- what dead supervisors leave

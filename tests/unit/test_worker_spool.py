@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,14 @@ import pytest
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, WorkloadType
 from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.lease import FIRST_LEASE_S
 from edge_mqtt.worker.errors import SpoolError
 from edge_mqtt.worker.spool import MIGRATIONS, Spool
 
 
 def job(job_id: str, **fields: object) -> HeldByUs:
     spec = JobSpec(job_id=JobId(job_id), type=WorkloadType.TASK, queue="q/1", workload={"ti": {"id": job_id}})
-    return HeldByUs(spec=spec, fence=Fence(1), **fields)  # type: ignore[arg-type]  # real fields
+    return HeldByUs(spec=spec, fence=Fence(1), lease_s=60.0, **fields)  # type: ignore[arg-type]  # real fields
 
 
 def test_stored_jobs_come_back_in_the_order_of_their_arrival(tmp_path: Path) -> None:
@@ -29,9 +31,11 @@ def test_stored_jobs_come_back_in_the_order_of_their_arrival(tmp_path: Path) -> 
     done = launched.to(JobState.FINISHED, result=result, result_acked=True)
     spool.store(done)
     spool.forget(JobId("a"))
+    kept_here = job("d", ships_log=False)
+    spool.store(kept_here)
     spool.close()
     again = Spool.open(tmp_path / "spool.db")
-    assert again.load() == [done, job("c")]
+    assert again.load() == [done, job("c"), kept_here]
     again.close()
 
 
@@ -58,6 +62,28 @@ def test_spool_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     raw.close()
     with pytest.raises(SpoolError, match="newer edge-worker"):
         Spool.open(path)
+
+
+def test_spool_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    old = job("a", state=JobState.LAUNCHED, secret="s", log_base=7)
+    raw = sqlite3.connect(path)
+    raw.executescript(MIGRATIONS[0])
+    raw.execute("PRAGMA user_version = 1")
+    raw.execute(
+        "INSERT INTO jobs (job_id, fence, state, spec, secret, log_base, result, result_acked) "
+        "VALUES ('a', 1, 'launched', ?, 's', 7, NULL, 0)",
+        (old.spec.model_dump_json(),),
+    )
+    raw.commit()
+    raw.close()
+    spool = Spool.open(path)
+    assert spool.load() == [replace(old, lease_s=FIRST_LEASE_S, ships_log=True)]
+    spool.store(job("b"))
+    spool.close()
+    again = Spool.open(path)
+    assert [kept.lease_s for kept in again.load()] == [FIRST_LEASE_S, 60.0]
+    again.close()
 
 
 def test_damaged_spool_is_said_to_be_damaged(tmp_path: Path) -> None:
@@ -89,6 +115,7 @@ def test_full_disk_is_said_to_be_the_disks_trouble(tmp_path: Path) -> None:
     big = HeldByUs(
         spec=JobSpec(job_id=JobId("b"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * 100_000}),
         fence=Fence(1),
+        lease_s=60.0,
     )
     with pytest.raises(SpoolError, match="cannot be written: database or disk is full"):
         spool.store(big)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Final
+from typing import Final, Self
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
@@ -65,6 +65,10 @@ class HeldByUs:
 
     spec: JobSpec
     fence: Fence
+    #: Seconds that it may go on after a confirmed contact with the centre.
+    lease_s: float
+    #: Whether its log is shipped; otherwise it stays here.
+    ships_log: bool = True
     state: JobState = JobState.ACCEPTED
     #: Opens the worker's socket for the job's supervisor; nothing else knows it.
     secret: str = field(default="", repr=False)
@@ -72,6 +76,11 @@ class HeldByUs:
     log_base: int = 0
     result: Finished | None = None
     result_acked: bool = False
+
+    @classmethod
+    def taken(cls, assign: Assign) -> Self:
+        """Return the job of an assignment."""
+        return cls(spec=assign.job, fence=assign.fence, lease_s=assign.lease_s, ships_log=assign.ships_log)
 
     @property
     def job_id(self) -> JobId:

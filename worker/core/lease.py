@@ -1,17 +1,20 @@
-"""How long running jobs may go on without the centre."""
+"""How long a running job may go on without the centre."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Final, Self
 
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+
+#: Seconds of lease of a job that was taken before jobs brought their own: what the settings' defaults give.
+FIRST_LEASE_S: Final = 935.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lease:
-    """When running jobs are stopped. Times are seconds since boot, suspension included."""
+    """When a running job is stopped. Times are seconds since boot, suspension included."""
 
     #: SIGTERM from here on.
     stop_at: float
@@ -19,25 +22,52 @@ class Lease:
     kill_at: float
 
     @classmethod
-    def granted(cls, *, confirmed_at: float, offline_grace_s: float, kill_grace_s: float) -> Self:
+    def granted(cls, *, confirmed_at: float, lease_s: float, kill_grace_s: float) -> Self:
         """Return the lease that a confirmed contact gives.
 
         It ends on the worker before it ends in the centre, which counts from the receipt of the same message.
 
         :param confirmed_at: when the presence that the centre has confirmed was sent.
+        :param lease_s: the job's, in seconds.
         """
-        kill_at = confirmed_at + offline_grace_s - LEASE_MARGIN_S
+        kill_at = confirmed_at + lease_s - LEASE_MARGIN_S
         return cls(stop_at=kill_at - kill_grace_s, kill_at=kill_at)
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contact:
+    """The last contact that the centre has confirmed: every job's lease counts from it.
+
+    It lies in a file, for the launcher, which guards the leases when the worker is dead, and for a restarted worker.
+    """
+
+    #: When the confirmed message was sent, in seconds since boot.
+    confirmed_at: float
+    #: Seconds between SIGTERM and SIGKILL.
+    kill_grace_s: float
+
+    def lease(self, lease_s: float) -> Lease:
+        """Return the lease of a job that may go on for ``lease_s`` seconds."""
+        return Lease.granted(confirmed_at=self.confirmed_at, lease_s=lease_s, kill_grace_s=self.kill_grace_s)
+
     def to_json(self) -> bytes:
-        """Return it as JSON."""
-        return json.dumps(asdict(self)).encode()
+        """Return it as JSON; a launcher of the first version, which may outlive an upgrade, reads the lease in it."""
+        return json.dumps({**asdict(self), **asdict(self.lease(FIRST_LEASE_S))}).encode()
 
     @classmethod
-    def from_json(cls, data: bytes) -> Self | None:
-        """Read what :meth:`to_json` wrote; None when it is something else."""
+    def from_json(cls, data: bytes, *, now: float) -> Self | None:
+        """Read what :meth:`to_json` wrote, or the lease that the first version did; None when it is something else.
+
+        :param now: seconds since boot; a contact later than that was one of an earlier boot, and is none.
+        """
         try:
             read = json.loads(data)
-            return cls(stop_at=float(read["stop_at"]), kill_at=float(read["kill_at"]))
+            if "confirmed_at" in read:
+                contact = cls(confirmed_at=float(read["confirmed_at"]), kill_grace_s=float(read["kill_grace_s"]))
+            else:
+                stop_at, kill_at = float(read["stop_at"]), float(read["kill_at"])
+                confirmed_at = kill_at + LEASE_MARGIN_S - FIRST_LEASE_S
+                contact = cls(confirmed_at=confirmed_at, kill_grace_s=kill_at - stop_at)
         except (ValueError, KeyError, TypeError):
             return None
+        return contact if contact.confirmed_at <= now else None

@@ -10,11 +10,12 @@ from typing import Any, Final, Literal
 from edge_mqtt.broker_bridge.dispatch.core.deadlines import Deadlines
 from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect
 from edge_mqtt.broker_bridge.dispatch.core.journal import JournaledDict
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState, WorkerView, check_move
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState, TaskKey, WorkerView, check_move
 from edge_mqtt.broker_bridge.dispatch.core.pool import WorkerPool
 from edge_mqtt.broker_bridge.dispatch.core.ready import ReadyQueue
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import Outcome
 
 #: Jobs that are remembered as denied: far more than can be on their way at once.
 MAX_DENIED: Final = 10_000
@@ -55,14 +56,17 @@ class Board:
         self.workers: JournaledDict[WorkerName, WorkerView] = JournaledDict()
         self.handouts: JournaledDict[JobId, Handout] = JournaledDict()
         self.pauses: JournaledDict[JobId, Pause] = JournaledDict()
-        #: Jobs that an executor was told are unknown. Airflow has queued their tasks anew by now.
-        self.denied: JournaledDict[JobId, None] = JournaledDict()
+        #: Jobs that Airflow gave up before they arrived, and what their executor is told should they still come.
+        self.denied: JournaledDict[JobId, Outcome] = JournaledDict()
+        #: Unfinished jobs whose task instance Airflow has queued again since.
+        self.superseded: JournaledDict[JobId, None] = JournaledDict()
         self._journals: tuple[JournaledDict[Any, Any], ...] = (
             self.jobs,
             self.workers,
             self.handouts,
             self.pauses,
             self.denied,
+            self.superseded,
         )
         self._assignments = 0
         self._changed: dict[JobId, Job] = {}
@@ -78,7 +82,13 @@ class Board:
         self.running: dict[JobId, None] = {}
         self.unacked: dict[JobId, None] = {}
         self._over: dict[JobId, None] = {}
+        #: The unfinished jobs of each task instance.
+        self._of_task: dict[TaskKey, dict[JobId, None]] = {}
+        #: Workers that get nothing more until a large job of an earlier order fits; see ``assignment``.
+        self.kept_for: dict[WorkerName, JobId] = {}
         self._held: dict[WorkerName, dict[JobId, None]] = {}
+        #: How many of its jobs have which lease: a worker's next lease to end is known without a look at each job.
+        self._leases: dict[WorkerName, dict[float, int]] = {}
         self._used: dict[WorkerName, int] = {}
 
     # ------------------------------------------------------------ reading
@@ -93,6 +103,10 @@ class Board:
         if job is None or job.holder != worker or job.fence != fence:
             return None
         return job
+
+    def same_task(self, job: Job) -> list[Job]:
+        """Return the unfinished jobs of the task instance of ``job``, itself included."""
+        return [] if job.task is None else [self.jobs[job_id] for job_id in self._of_task.get(job.task, ())]
 
     def view(self, worker: WorkerName) -> WorkerView:
         """Return a worker; one that nothing is known of is offline."""
@@ -121,6 +135,7 @@ class Board:
         self._changed[job.id] = job
         if before is None:
             self._index(job)
+            self._supersede(job)
             return
         check_move(job.id, before.state, job.state)
         if job.state is not JobState.QUEUED:
@@ -141,10 +156,14 @@ class Board:
         if before is None or _room(before) != _room(view):
             self._count_slots(view)
 
-    def drop_worker(self, worker: WorkerName) -> None:
-        """Forget a worker that holds nothing."""
-        self.workers.drop(worker)
-        self.pool.remove(worker)
+    def forget_worker(self, worker: WorkerName) -> None:
+        """Know a worker as the holder of its jobs, or not at all when it has none: its next presence is a hello."""
+        view = self.view(worker)
+        if self._held.get(worker):
+            self.put_worker(WorkerView(name=worker, last_contact=view.last_contact, lease_from=view.lease_from))
+        else:
+            self.workers.drop(worker)
+            self.pool.remove(worker)
 
     def heard(self, worker: WorkerName) -> None:
         """Renew the lease of everything that ``worker`` holds."""
@@ -190,6 +209,7 @@ class Board:
             if known.holder is not None and known.holder not in self.workers:
                 self.put_worker(WorkerView(name=known.holder, last_contact=self.now, lease_from=self.now))
             self._index(known)
+            self._supersede(known)
             if known.state is JobState.ASSIGNED:
                 self.hand_out(known.id, MAX_SENDINGS)
 
@@ -235,13 +255,25 @@ class Board:
             self.unsettled.add(job.spec.queue)
         elif job.state is JobState.FINISHED:
             (self._over if job.event_acked else self.unacked)[job.id] = None
+            self.superseded.drop(job.id)
         elif job.state is JobState.RUNNING:
             self.running[job.id] = None
+        if job.state is not JobState.FINISHED and job.task is not None:
+            self._of_task.setdefault(job.task, {})[job.id] = None
         if job.holder is not None:
             self._held.setdefault(job.holder, {})[job.id] = None
+            leases = self._leases.setdefault(job.holder, {})
+            leases[job.lease_s] = leases.get(job.lease_s, 0) + 1
             view = self.view(job.holder)
             self._arm_lease(view)
             self._set_used(view, self._used.get(view.name, 0) + view.cost(job.spec.slots))
+
+    def _supersede(self, job: Job) -> None:
+        """Let only the latest of a task instance's jobs count: Airflow has ended what it queues again."""
+        for other in self.same_task(job):
+            older = min(job, other, key=lambda one: one.queueing)
+            if other.id != job.id and older.state is not JobState.FINISHED:
+                self.superseded.put(older.id, None)
 
     def _unindex(self, job: Job) -> None:
         if job.state is JobState.QUEUED:
@@ -250,8 +282,16 @@ class Board:
         self.running.pop(job.id, None)
         self.unacked.pop(job.id, None)
         self._over.pop(job.id, None)
+        if job.task is not None and job.id in (siblings := self._of_task.get(job.task, {})):
+            del siblings[job.id]
+            if not siblings:
+                del self._of_task[job.task]
         if job.holder is not None:
             del self._held[job.holder][job.id]
+            leases = self._leases[job.holder]
+            leases[job.lease_s] -= 1
+            if not leases[job.lease_s]:
+                del leases[job.lease_s]
             view = self.view(job.holder)
             self._arm_lease(view)
             self._set_used(view, self._used[view.name] - view.cost(job.spec.slots))
@@ -269,8 +309,9 @@ class Board:
         self.put_worker(replace(self.view(worker), lease_from=self.now))
 
     def _arm_lease(self, view: WorkerView) -> None:
-        if self._held.get(view.name):
-            self.deadlines.set(("lease", view.name), view.lease_from + self.settings.offline_grace_s)
+        leases = self._leases.get(view.name)
+        if leases:
+            self.deadlines.set(("lease", view.name), view.lease_from + min(leases))
         else:
             self.deadlines.clear(("lease", view.name))
 

@@ -26,8 +26,10 @@ _RULES: Final[Mapping[type[events.Event], Callable[[Board, Any], None]]] = {
     events.LogOpened: lifecycle.log_opened,
     events.CancelAsked: lifecycle.cancel_asked,
     events.TaskEnded: lifecycle.task_ended,
+    events.StartRefused: lifecycle.start_refused,
     events.ExecutorConnected: executors.connected,
     events.EventAcked: executors.acked,
+    events.EventsGivenUp: executors.give_up_events,
     events.AdoptAsked: executors.adopt,
     events.Tick: lambda _board, _event: None,
 }
@@ -75,6 +77,22 @@ class Dispatcher:
         match(self._board)
         return self._board.take()
 
+    def handle_unless_changing(self, event: events.Event, now: float) -> Decision | None:
+        """Decide about one event by itself; None, and nothing is decided, when that would change a job.
+
+        For as long as nothing can be committed. What is due, and what waits for a worker, stays so.
+        """
+        if self.missing(event):
+            return None
+        self._board.checkpoint()
+        self._board.now = now
+        _RULES[type(event)](self._board, event)
+        decision = self._board.take()
+        if not decision.changed:
+            return decision
+        self._board.rollback()
+        return None
+
     def next_deadline(self) -> float | None:
         """Return when a Tick is due at the latest, in monotonic seconds."""
         return self._board.deadlines.next()
@@ -90,6 +108,14 @@ class Dispatcher:
     def job(self, job_id: JobId) -> Job | None:
         """Return a job that is in memory."""
         return self._board.jobs.get(job_id)
+
+    def is_superseded(self, job_id: JobId) -> bool:
+        """Tell whether Airflow has queued the task of an unfinished job again since."""
+        return job_id in self._board.superseded
+
+    def is_connected(self, worker: WorkerName) -> bool:
+        """Tell whether a message to ``worker`` can arrive now, as far as we know."""
+        return self._board.view(worker).connected
 
     def jobs_of(self, worker: WorkerName) -> tuple[Job, ...]:
         """Return the jobs that ``worker`` holds, assigned or running."""
@@ -111,7 +137,7 @@ def _named(event: events.Event) -> tuple[JobId, ...]:
         return event.job_ids
     if isinstance(event, events.WorkerSeen):
         return tuple(held.job_id for held in event.presence.jobs)
-    if isinstance(event, events.LogOpened):
-        # The log of a job may come long after its result.
+    if isinstance(event, events.LogOpened | events.CancelAsked):
+        # The log of a job may come long after its result, and so may its cancellation.
         return (event.job_id,)
     return ()

@@ -11,6 +11,8 @@ from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Cancel, Finished, JobFinished, JobStarted, Outcome
 
+#: Why a job is stopped that an executor took back.
+REVOKED = "revoked by Airflow"
 #: Characters of a worker's error text that are kept.
 MAX_DETAIL_CHARS = 500
 
@@ -52,6 +54,16 @@ def cancel(board: Board, job: Job, reason: str) -> None:
     tell_cancel(board, stopping)
 
 
+def withdraw(board: Board, job: Job, reason: str) -> None:
+    """End a job that nobody wants any more: at once when it waits, else by having its worker stop it."""
+    if job.state is JobState.QUEUED:
+        finish(board, replace(job, cancel_reason=reason), Outcome.CANCELLED, reason)
+    elif job.state is JobState.FINISHED:
+        board.put_job(job)
+    else:
+        cancel(board, job, reason)
+
+
 def tell_cancel(board: Board, job: Job) -> None:
     """Repeat to the holder of a job that it is to stop it."""
     if job.worker is not None and board.view(job.worker).connected:
@@ -72,9 +84,11 @@ def tell_finished(board: Board, job: Job) -> None:
     """Tell the executor the job's end."""
     message = JobFinished(
         job_id=job.id,
+        type=job.spec.type,
         outcome=job.outcome or Outcome.FAILED,
         detail=job.detail,
         worker=job.worker or "",
+        revoked=job.cancel_reason == REVOKED,
     )
     board.emit(ToExecutor(executor=job.executor, message=message))
 

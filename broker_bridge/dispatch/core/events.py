@@ -84,7 +84,7 @@ class LogOpened:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CancelAsked:
-    """An executor revokes a job and wants to hear no more of it."""
+    """An executor revokes a job, its own or another's, and wants to hear no more of it; repeated until answered."""
 
     executor: ExecutorName
     job_id: JobId
@@ -93,6 +93,14 @@ class CancelAsked:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskEnded:
     """Airflow does not want this task to run any more: its heartbeat was answered with 404, 409 or 410."""
+
+    job_id: JobId
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StartRefused:
+    """Airflow refused a task's ``run`` call: its process ends by itself, without having run user code."""
 
     job_id: JobId
     reason: str
@@ -114,12 +122,21 @@ class EventAcked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EventsGivenUp:
+    """Nobody has acknowledged the final events of these jobs for so long that nobody will."""
+
+    job_ids: tuple[JobId, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AdoptAsked:
-    """An executor takes over jobs that Airflow believes to be unfinished."""
+    """An executor takes over, or asks about, jobs that Airflow believes to be unfinished."""
 
     executor: ExecutorName
     request_id: str
     job_ids: tuple[JobId, ...]
+    #: False: jobs of other executors stay theirs.
+    take_over: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,8 +155,10 @@ Event = (
     | LogOpened
     | CancelAsked
     | TaskEnded
+    | StartRefused
     | ExecutorConnected
     | EventAcked
+    | EventsGivenUp
     | AdoptAsked
     | Tick
 )

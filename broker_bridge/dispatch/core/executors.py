@@ -9,7 +9,10 @@ from edge_mqtt.broker_bridge.dispatch.core.board import Board
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin
 from edge_mqtt.broker_bridge.dispatch.core.model import JobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
-from edge_mqtt.broker_bridge.protocol.messages import AdoptReply
+from edge_mqtt.broker_bridge.protocol.messages import TAKEN, AdoptReply, Outcome
+
+#: Why a job is stopped whose revocation died with its executor: Airflow does not know of it and is told the end.
+HALF_REVOKED = "revoked by an executor that ended before Airflow had noted it"
 
 
 def connected(board: Board, event: events.ExecutorConnected) -> None:
@@ -31,8 +34,16 @@ def acked(board: Board, event: events.EventAcked) -> None:
         board.put_job(replace(job, event_acked=True))
 
 
+def give_up_events(board: Board, event: events.EventsGivenUp) -> None:
+    """Wait no longer for the acknowledgement of final events that nobody has come for."""
+    for job_id in event.job_ids:
+        job = board.jobs.get(job_id)
+        if job is not None and job.state is JobState.FINISHED:
+            board.put_job(replace(job, event_acked=True))
+
+
 def adopt(board: Board, event: events.AdoptAsked) -> None:
-    """Hand jobs over to the asker and tell their states.
+    """Hand jobs over to the asker, unless it only wants to know of its own, and tell their states.
 
     Airflow asks only about what it believes to be unfinished. So a final event that was acknowledged before is
     told again: whoever acknowledged it did not live to pass it on. A job that is unknown is given up: Airflow queues
@@ -42,12 +53,16 @@ def adopt(board: Board, event: events.AdoptAsked) -> None:
     for job_id in dict.fromkeys(event.job_ids):
         job = board.jobs.get(job_id)
         if job is None:
-            board.denied.put(job_id, None)
-        else:
+            board.denied.put(job_id, Outcome.LOST)
+        elif event.take_over or job.executor == event.executor:
             states[job_id] = job.state.value
+        else:
+            states[job_id] = TAKEN
     board.emit(ToAdmin(executor=event.executor, message=AdoptReply(request_id=event.request_id, states=states)))
-    for job_id in states:
+    for job_id in (known for known, state in states.items() if state != TAKEN):
         job = replace(board.jobs[job_id], executor=event.executor, event_acked=False)
+        if event.take_over and job.cancel_reason == ending.REVOKED:
+            job = replace(job, cancel_reason=HALF_REVOKED)
         board.put_job(job)
         if job.state is JobState.FINISHED:
             ending.tell_finished(board, job)

@@ -20,20 +20,19 @@ def expire(board: Board) -> None:
 
 
 def _end_lease(board: Board, worker: WorkerName) -> None:
-    """End or take back everything that a silent worker holds.
+    """End the running jobs of a silent worker whose lease is over, and take back what it has not started.
 
     A worker that is silent but connected is forgotten, so that it gets nothing more; its next presence is a hello.
     """
     view = board.view(worker)
     silence_s = board.now - view.lease_from
-    held = board.held(worker)
-    for job in held:
-        if job.state is JobState.RUNNING:
-            ending.lose(board, job, f"no contact with worker {worker} for {silence_s:.0f} s")
-        else:
+    for job in board.held(worker):
+        if job.state is not JobState.RUNNING:
             ending.give_back(board, job)
-    if held and view.connected:
-        board.drop_worker(worker)
+        elif view.lease_from + job.lease_s <= board.now:
+            ending.lose(board, job, f"no contact with worker {worker} for {silence_s:.0f} s")
+    if view.connected:
+        board.forget_worker(worker)
 
 
 def _end_handout(board: Board, job_id: JobId) -> None:

@@ -9,28 +9,56 @@ from edge_mqtt.broker_bridge.dispatch.core.board import Board
 from edge_mqtt.broker_bridge.dispatch.core.effects import StartDecided, ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import Cancel, JobAccepted, JobFinished, Outcome, ResultAck
+from edge_mqtt.broker_bridge.protocol.messages import Cancel, CancelAck, JobAccepted, JobFinished, Outcome, ResultAck
 
 #: What a worker is told about a job that it holds no more.
 NOT_YOURS = "the job is no longer assigned to this worker"
 #: What an executor is told whose submission comes too late.
 GIVEN_UP = "the job arrived after Airflow had given it up"
-REVOKED = "revoked by Airflow"
+#: Why a job ends whose task instance has another one by now.
+SUPERSEDED = "Airflow has queued the task again: this run of it is over"
 
 
 def submitted(board: Board, event: events.Submitted) -> None:
     """Take a job in, once; a repetition is answered with what is known."""
     job = board.jobs.get(event.job.job_id)
-    if job is None and event.job.job_id in board.denied:
-        denial = JobFinished(job_id=event.job.job_id, outcome=Outcome.LOST, detail=GIVEN_UP)
+    denied = board.denied.get(event.job.job_id)
+    if job is None and denied is not None:
+        denial = JobFinished(
+            job_id=event.job.job_id,
+            type=event.job.type,
+            outcome=denied,
+            detail=GIVEN_UP,
+            revoked=denied is Outcome.CANCELLED,
+        )
         board.emit(ToExecutor(executor=event.executor, message=denial))
         return
+    board.emit(ToExecutor(executor=event.executor, message=JobAccepted(job_id=event.job.job_id)))
     if job is None:
-        job = Job(spec=event.job, executor=event.executor, token=event.token, sequence=board.next_sequence())
+        job = _new_job(board, event)
         board.put_job(job)
-    board.emit(ToExecutor(executor=event.executor, message=JobAccepted(job_id=job.id)))
-    if job.state is JobState.FINISHED and not job.event_acked:
+        _withdraw_superseded(board, job)
+    elif job.state is JobState.FINISHED and not job.event_acked:
         ending.tell_finished(board, job)
+
+
+def _new_job(board: Board, event: events.Submitted) -> Job:
+    settings, queue = board.settings, event.job.queue
+    return Job(
+        spec=event.job,
+        executor=event.executor,
+        lease_s=settings.lease_s_of.get(queue, settings.lease_s),
+        ships_log=queue not in settings.queues_keeping_logs,
+        token=event.token,
+        sequence=board.next_sequence(),
+    )
+
+
+def _withdraw_superseded(board: Board, job: Job) -> None:
+    """End what has not started of a task instance that was queued again; what runs is left to the relay's refusal."""
+    for one in board.same_task(job):
+        if one.id in board.superseded and one.state is not JobState.RUNNING:
+            ending.withdraw(board, one, SUPERSEDED)
 
 
 def accepted(board: Board, event: events.JobAccepted) -> None:
@@ -71,7 +99,7 @@ def rejected(board: Board, event: events.JobRejected) -> None:
 def start_asked(board: Board, event: events.StartAsked) -> None:
     """Permit one process, and only one, to run a job's user code."""
     job = board.current(event.worker, event.job_id, event.fence)
-    reason = _refusal(job, event.starter)
+    reason = SUPERSEDED if event.job_id in board.superseded else _refusal(job, event.starter)
     if job is not None and not reason:
         # The worker counts its lease from this question on once it is answered: so must we.
         board.heard(event.worker)
@@ -120,24 +148,23 @@ def token_refreshed(board: Board, event: events.TokenRefreshed) -> None:
 
 
 def log_opened(board: Board, event: events.LogOpened) -> None:
-    """Keep where a job's log begins in its file."""
+    """Keep where a job's log begins in its file; it moves when others have changed the file."""
     job = board.jobs.get(event.job_id)
-    if job is not None and job.log_base is None:
+    if job is not None and job.log_base != event.base:
         board.put_job(replace(job, log_base=event.base))
 
 
 def cancel_asked(board: Board, event: events.CancelAsked) -> None:
-    """Stop a job wherever it is; nobody wants to hear of its end."""
+    """Stop a job wherever it is. Its executor is told its end, unless it is the one that asks."""
+    board.emit(ToExecutor(executor=event.executor, message=CancelAck(job_id=event.job_id)))
     job = board.jobs.get(event.job_id)
     if job is None:
-        return
-    unwanted = replace(job, event_acked=True)
-    if job.state is JobState.QUEUED:
-        ending.finish(board, replace(unwanted, cancel_reason=REVOKED), Outcome.CANCELLED, REVOKED)
-    elif job.state is JobState.FINISHED:
-        board.put_job(unwanted)
+        # Its submission may be on its way still.
+        board.denied.put(event.job_id, Outcome.CANCELLED)
+    elif job.executor == event.executor:
+        ending.withdraw(board, replace(job, event_acked=True), ending.REVOKED)
     else:
-        ending.cancel(board, unwanted, REVOKED)
+        ending.withdraw(board, job, ending.REVOKED)
 
 
 def task_ended(board: Board, event: events.TaskEnded) -> None:
@@ -145,3 +172,10 @@ def task_ended(board: Board, event: events.TaskEnded) -> None:
     job = board.jobs.get(event.job_id)
     if job is not None and job.holder is not None and job.cancel_reason is None:
         ending.cancel(board, job, event.reason)
+
+
+def start_refused(board: Board, event: events.StartRefused) -> None:
+    """Note why a process is about to end that was not permitted to run user code: not as its failure."""
+    job = board.jobs.get(event.job_id)
+    if job is not None and job.state is JobState.RUNNING and job.cancel_reason is None:
+        board.put_job(replace(job, cancel_reason=event.reason))

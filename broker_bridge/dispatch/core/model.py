@@ -12,6 +12,9 @@ from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkerSt
 #: The fence of a job's first assignment. Each return to the queue adds one.
 FIRST_FENCE: Final = Fence(1)
 
+#: A task instance: Dag, run, task, map index.
+TaskKey = tuple[str, str, str, int]
+
 
 class JobState(StrEnum):
     """Where a job is in its life."""
@@ -54,6 +57,10 @@ class Job:
     spec: JobSpec
     #: Who is told the outcome.
     executor: ExecutorName
+    #: Seconds from its worker's last contact until the running job is given up; the worker counts the same.
+    lease_s: float
+    #: Its log is shipped to the centre; otherwise it stays on the worker.
+    ships_log: bool = True
     #: The newest Execution API token; None once the job is finished.
     token: str | None = field(default=None, repr=False)
     state: JobState = JobState.QUEUED
@@ -87,6 +94,19 @@ class Job:
     def holder(self) -> WorkerName | None:
         """The worker whose slots the job takes now."""
         return self.worker if self.state in (JobState.ASSIGNED, JobState.RUNNING) else None
+
+    @property
+    def task(self) -> TaskKey | None:
+        """The task instance whose job this is; None for another workload."""
+        spec = self.spec
+        if spec.type is not WorkloadType.TASK or not spec.task_id:
+            return None
+        return spec.dag_id, spec.run_id, spec.task_id, spec.map_index
+
+    @property
+    def queueing(self) -> tuple[int, int]:
+        """Sort key among the jobs of one task instance: the later one is what Airflow wants now."""
+        return self.spec.try_number, self.sequence
 
     @property
     def order(self) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edge_mqtt.broker_bridge.dispatch.core.model import WorkerView
@@ -58,9 +59,10 @@ class WorkerPool:
     def remove(self, worker: WorkerName) -> None:
         """Forget a worker."""
         self._serve(worker, ())
+        self._served.pop(worker, None)
         self._versions.pop(worker, None)
 
-    def choose(self, queue: str, slots: int, avoid: WorkerName | None = None) -> WorkerName | None:
+    def choose(self, queue: str, slots: int, avoid: Callable[[WorkerName], bool]) -> WorkerName | None:
         """Return who takes a job of ``slots`` of ``queue``: most free slots first, then least recently assigned.
 
         A job that is larger than a worker takes the whole of it: it fits when the worker is idle.
@@ -72,6 +74,10 @@ class WorkerPool:
         if best is None or -best[0] < slots:
             best = self._first(workers.idle, avoid)
         return None if best is None else best[2]
+
+    def serves(self, worker: WorkerName, queue: str) -> bool:
+        """Tell whether ``worker`` takes new jobs of ``queue``."""
+        return queue in self._served.get(worker, ())
 
     def _serve(self, worker: WorkerName, queues: tuple[str, ...]) -> None:
         before = self._served.get(worker, ())
@@ -91,17 +97,17 @@ class WorkerPool:
             heap[:] = [known for known in heap if self._versions.get(known[2]) == known[3]]
             heapq.heapify(heap)
 
-    def _first(self, heap: list[Entry], avoid: WorkerName | None) -> Entry | None:
-        spared: Entry | None = None
+    def _first(self, heap: list[Entry], avoid: Callable[[WorkerName], bool]) -> Entry | None:
+        spared: list[Entry] = []
         best: Entry | None = None
         while heap and best is None:
             entry = heap[0]
             if self._versions.get(entry[2]) != entry[3]:
                 heapq.heappop(heap)
-            elif entry[2] == avoid:
-                spared = heapq.heappop(heap)
+            elif avoid(entry[2]):
+                spared.append(heapq.heappop(heap))
             else:
                 best = entry
-        if spared is not None:
-            heapq.heappush(heap, spared)
+        for entry in spared:
+            heapq.heappush(heap, entry)
         return best

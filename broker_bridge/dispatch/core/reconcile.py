@@ -102,7 +102,6 @@ def _welcome(board: Board, view: WorkerView, presence: Presence) -> None:
     message = Welcome(
         incarnation=presence.incarnation,
         connection=presence.connection,
-        offline_grace_s=settings.offline_grace_s,
         kill_grace_s=settings.kill_grace_s,
         presence_interval_s=settings.presence_interval_s,
         logs=tuple(logs),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DispatchSettings:
-    """Durations in seconds, and one bound."""
+    """Durations in seconds, what differs by queue, and one bound."""
 
-    #: A running job survives its worker's silence for this long.
-    offline_grace_s: float = 900.0
+    #: A running job survives its worker's silence for this long; decided when the job is submitted.
+    lease_s: float = 935.0
+    #: The same for the jobs of some queues.
+    lease_s_of: Mapping[str, float] = field(default_factory=dict)
+    #: Queues whose jobs keep their logs on the worker.
+    queues_keeping_logs: frozenset[str] = frozenset()
     #: Between SIGTERM and SIGKILL on the worker.
     kill_grace_s: float = 10.0
     #: Between two presences of a worker that holds jobs.

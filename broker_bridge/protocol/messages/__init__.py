@@ -17,8 +17,10 @@ from edge_mqtt.broker_bridge.protocol.messages.base import (
     Part,
 )
 from edge_mqtt.broker_bridge.protocol.messages.executor import (
+    TAKEN,
     AdoptReply,
     AdoptRequest,
+    CancelAck,
     CancelJob,
     EventAck,
     ExecutorHello,
@@ -65,6 +67,7 @@ from edge_mqtt.broker_bridge.protocol.messages.worker import (
 __all__ = [
     "MESSAGE_ADAPTER",
     "PROTOCOL_VERSION",
+    "TAKEN",
     "AdoptReply",
     "AdoptRequest",
     "AnyMessage",
@@ -75,6 +78,7 @@ __all__ = [
     "AssignmentRejected",
     "BinaryMessage",
     "Cancel",
+    "CancelAck",
     "CancelJob",
     "ErrorReply",
     "EventAck",

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages.base import Message
-from edge_mqtt.broker_bridge.protocol.messages.jobs import JobSpec, Outcome
+from edge_mqtt.broker_bridge.protocol.messages.jobs import JobSpec, Outcome, WorkloadType
 from edge_mqtt.certs.identity import NAME_PATTERN
 
 # ---------------------------------------------------------------- executor -> bridge
@@ -39,18 +39,23 @@ class EventAck(Message):
 
 
 class CancelJob(Message):
-    """Stop a job wherever it is. No event will follow."""
+    """Stop a job wherever it is, whoever submitted it. Repeated until :class:`CancelAck`.
+
+    No event follows to the sender. When another executor submitted the job, that one is told its end.
+    """
 
     kind: Literal["cancel_job"] = "cancel_job"
     job_id: JobId
 
 
 class AdoptRequest(Message):
-    """An executor takes over the jobs of a dead one."""
+    """An executor takes over the jobs of a dead one, or asks whether the jobs it has are still known."""
 
     kind: Literal["adopt_request"] = "adopt_request"
     request_id: str
     job_ids: tuple[JobId, ...]
+    #: False: a job that another executor has taken over meanwhile stays with that one.
+    take_over: bool = True
 
 
 # ---------------------------------------------------------------- bridge -> executor
@@ -71,15 +76,29 @@ class JobStarted(Message):
     worker: str
 
 
+class CancelAck(Message):
+    """The job is being stopped, is over, or is unknown: its cancellation needs no repetition."""
+
+    kind: Literal["cancel_ack"] = "cancel_ack"
+    job_id: JobId
+
+
 class JobFinished(Message):
     """The job's final event. Repeated until :class:`EventAck`."""
 
     kind: Literal["job_finished"] = "job_finished"
     job_id: JobId
+    type: WorkloadType = WorkloadType.TASK
     outcome: Outcome
     #: One line for people: exit code, signal or why it was lost.
     detail: str = ""
     worker: str = ""
+    #: An executor took the job back: Airflow knows, and is told nothing.
+    revoked: bool = False
+
+
+#: The state, in an :class:`AdoptReply`, of a job that belongs to another executor than the asker.
+TAKEN = "taken"
 
 
 class AdoptReply(Message):

@@ -50,8 +50,10 @@ class LogStream(Part):
     try_number: int
     worker: str
     queue: str
-    #: Nothing will be added: the try ended and all of its log is here.
+    #: Nothing will be added: the try ended, and its log is here or given up.
     complete: bool
+    #: What of a complete log is not here, for people; empty when nothing is known to be missing.
+    missing: str = ""
 
 
 class StreamBytes(Part):
@@ -81,3 +83,5 @@ class TailReply(BinaryMessage):
     ended: bool = False
     #: Set when the request can't be met: no such Dag, run or task.
     error: str = ""
+    #: What the reader should know about the answer, for people.
+    note: str = ""

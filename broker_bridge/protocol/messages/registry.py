@@ -13,6 +13,7 @@ from edge_mqtt.broker_bridge.protocol.messages.base import (
 from edge_mqtt.broker_bridge.protocol.messages.executor import (
     AdoptReply,
     AdoptRequest,
+    CancelAck,
     CancelJob,
     EventAck,
     ExecutorHello,
@@ -52,6 +53,7 @@ AnyMessage = Annotated[
     | JobStarted
     | JobFinished
     | AdoptReply
+    | CancelAck
     | Assign
     | Welcome
     | PresenceAck

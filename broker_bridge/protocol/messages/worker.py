@@ -20,6 +20,11 @@ class Assign(Message):
     kind: Literal["assign"] = "assign"
     fence: Fence
     job: JobSpec
+    #: Seconds from a confirmed contact until the centre gives the job up. It stays with the job: neither side may
+    #: count another lease than the other when the settings change.
+    lease_s: float = Field(gt=0, allow_inf_nan=False)
+    #: Whether the job's log is shipped; otherwise it stays on the worker.
+    ships_log: bool = True
 
 
 class JobRef(Part):
@@ -42,8 +47,6 @@ class Welcome(Message):
     kind: Literal["welcome"] = "welcome"
     incarnation: str
     connection: int
-    #: Seconds that a running job survives without contact.
-    offline_grace_s: float
     #: Seconds between SIGTERM and SIGKILL.
     kill_grace_s: float
     #: Seconds between presence messages while jobs run.
@@ -74,10 +77,11 @@ class ResultAck(Message):
 
 
 class LogAck(Message):
-    """The centre has the job's log up to ``offset``, on disk."""
+    """The centre has this run's log up to ``offset``, on disk, or will never want what it lacks of it."""
 
     kind: Literal["log_ack"] = "log_ack"
     job_id: JobId
+    fence: Fence
     offset: int
 
 
@@ -179,6 +183,7 @@ class LogChunk(BinaryMessage):
 
     kind: Literal["log_chunk"] = "log_chunk"
     job_id: JobId
+    fence: Fence
     offset: int = Field(ge=0, le=MAX_INTEGER)
 
 
@@ -193,6 +198,8 @@ class ApiRequest(BinaryMessage):
     #: Path below the Execution API's root, with the query string, still percent-encoded.
     target: str
     headers: dict[str, str] = Field(default_factory=dict)
+    #: It has been sent before, perhaps to a bridge that did not live to answer.
+    repeated: bool = False
 
 
 class StartRequest(Message):

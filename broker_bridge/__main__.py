@@ -1,0 +1,17 @@
+"""``edge-bridge`` from its first moment on."""
+
+from __future__ import annotations
+
+from edge_mqtt.certs.interrupt import end_quietly
+
+
+def main() -> None:
+    """Run the command; its own signal handlers take over once it works."""
+    end_quietly()
+    from edge_mqtt.broker_bridge.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""``edge-certs`` from its first moment on."""
+
+from __future__ import annotations
+
+import sys
+
+from edge_mqtt.certs.interrupt import end_quietly, raise_again
+
+
+def main() -> int:
+    """Run the command and return its exit code."""
+    end_quietly()
+    from edge_mqtt.certs.cli import main as run
+
+    raise_again()
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Ctrl-C in the first second of a command, while Python imports what it needs: the end, without a traceback.
+
+The commands' ``__main__`` modules import this one before anything that takes time.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+from typing import Final, NoReturn
+
+#: As a shell reports a program that SIGINT has ended.
+EXIT_INTERRUPTED: Final = 130
+
+
+def end_quietly() -> None:
+    """Let SIGINT end the process on the spot, until somebody else installs a handler.
+
+    Nothing has been begun that would have to be finished. Somebody who has SIGINT ignored, as for a program in the
+    background, keeps it ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def raise_again() -> None:
+    """Let SIGINT raise KeyboardInterrupt again, for a program that takes it for its request to end."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    # An exception could surface in the middle of an import, where somebody swallows it or prints it.
+    os._exit(EXIT_INTERRUPTED)

@@ -1,0 +1,47 @@
+"""A PostgreSQL server for these tests, and a new database in it for each."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.chaos.postgres import Postgres
+
+# Parts that these tests share with others.
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("contract", "integration", "unit"))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Postgres]:
+    # Not below pytest's own folder, which the server's user may not enter.
+    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+    folder.chmod(0o755)
+    with Postgres(folder / "pg") as running:
+        yield running
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def admin(server: Postgres) -> Iterator[sa.Engine]:
+    """Connections to the server that no test interferes with."""
+    engine = sa.create_engine(server.url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def url(server: Postgres, admin: sa.Engine) -> Iterator[str]:
+    """The URL of a new database."""
+    name = f"db_{uuid.uuid4().hex}"
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield server.url.rpartition("/")[0] + f"/{name}"
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")

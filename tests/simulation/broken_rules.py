@@ -1,0 +1,185 @@
+"""Rules of the real programs, each broken on purpose: the simulation has to notice every one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.core.board import Board
+from edge_mqtt.broker_bridge.dispatch.core.model import Job
+from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
+from edge_mqtt.broker_bridge.execution_api.relay import Relay
+from edge_mqtt.broker_bridge.logs import places
+from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
+from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
+from edge_mqtt.worker.core import lease
+from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.core.log_cursor import LogCursor
+from edge_mqtt.worker.execution_api import ExecutionApi
+from edge_mqtt.worker.presence import PresenceLoop
+from edge_mqtt.worker.reporting import Reporter
+from edge_mqtt.worker.watch import SupervisorWatch
+from tests.simulation.plan import plan_of
+from tests.simulation.programs import Now
+
+#: How much later something is stored that is said to be stored, in seconds.
+LATER_S = 0.3
+
+
+#: Within how many seeds a broken rule must be noticed.
+NOTICED_WITHIN = 150
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BrokenRule:
+    """What is replaced by what, and how it shows."""
+
+    name: str
+    replaced: tuple[tuple[Any, str, Any], ...]
+    #: A pattern in the verdict of one of the seeds.
+    noticed: str
+    #: Without these faults it does not show.
+    needs: frozenset[str] = frozenset()
+
+    def seeds(self) -> Iterator[int]:
+        """Return the seeds within which it must show."""
+        useful = (seed for seed in itertools.count() if self.needs <= set(plan_of(seed).faults))
+        return itertools.islice(useful, NOTICED_WITHIN)
+
+
+def _later(action: Any) -> None:
+    program = Now.program
+    assert program is not None
+    program.life.after(LATER_S, action)
+
+
+def _believe_everybody(self: Board, _worker: WorkerName, job_id: JobId, _fence: int) -> Job | None:
+    job = self.jobs.get(job_id)
+    return None if job is None or job.holder is None else job
+
+
+async def _commit_later(self: AsyncLedger, changes: Sequence[Job]) -> None:
+    def commit() -> None:
+        with contextlib.suppress(LedgerError):
+            self._ledger.commit(changes)
+
+    _later(commit)
+
+
+_append = LogStore.append
+
+
+def _append_later(self: LogStore, writes: Iterable[Write]) -> Appended:
+    given = list(writes)
+    _later(lambda: _append(self, given))
+    return Appended(stored={write.job_id: max(0, write.offset + len(write.data)) for write in given}, failed={})
+
+
+def _advance_before_ack(self: LogCursor, length: int, now: float) -> None:
+    self.sent += length
+    self.acked, self.progress_at = self.sent, now
+
+
+def _settle_unseen(self: EdgeMqttExecutor) -> None:
+    self._handed_out.clear()
+    for offer in self._book.offers():
+        self._settle(offer.job_id)
+
+
+async def _permit_all(_self: Relay, *_: object) -> None:
+    """Ask nobody."""
+
+
+async def _do_nothing(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+def _settled_without_log(self: HeldByUs, **_: bool) -> bool:
+    return self.result is not None and self.result_acked
+
+
+def _settled_without_ack(self: HeldByUs, *, log_stored: bool) -> bool:
+    return self.result is not None and log_stored
+
+
+BROKEN = (
+    BrokenRule(
+        name="no fence",
+        replaced=((Board, "current", _believe_everybody),),
+        noticed="promise (2|4|5)",
+    ),
+    BrokenRule(
+        name="the bridge speaks before its commit",
+        replaced=((AsyncLedger, "commit", _commit_later),),
+        noticed="promise (1|2|4)",
+    ),
+    BrokenRule(
+        name="a start is not recorded",
+        replaced=((Relay, "_ask_start", _permit_all),),
+        noticed="promise (1|2|4)",
+    ),
+    BrokenRule(
+        name="a log is acknowledged before it is stored",
+        replaced=((LogStore, "append", _append_later),),
+        noticed="promise 3",
+    ),
+    BrokenRule(
+        name="a log begins before the one before it is complete",
+        replaced=((places, "final_lacks", lambda *_: ()),),
+        noticed="promise 3",
+    ),
+    BrokenRule(
+        name="a log's offset advances before the acknowledgement",
+        replaced=((LogCursor, "advance", _advance_before_ack),),
+        noticed="promise 3",
+    ),
+    BrokenRule(
+        name="the worker's lease is longer than the centre's",
+        replaced=((lease, "LEASE_MARGIN_S", -60.0),),
+        noticed="promise 2",
+        needs=frozenset({"long outage", "silence"}),
+    ),
+    BrokenRule(
+        name="new processes find the lease from before the idle time",
+        replaced=((PresenceLoop, "_valid_contact", lambda self: self._contact),),
+        noticed="promise 4",
+        needs=frozenset({"long outage", "silence"}),
+    ),
+    BrokenRule(
+        name="results are not sent again",
+        replaced=((Reporter, "resend", lambda _self: None),),
+        noticed="promise 1",
+    ),
+    BrokenRule(
+        name="calls are not sent again",
+        replaced=((ExecutionApi, "resend", lambda _self: None), (ExecutionApi, "repeat", _do_nothing)),
+        noticed="promise [14]",
+    ),
+    BrokenRule(
+        name="the worker forgets a job before its log is stored",
+        replaced=((HeldByUs, "settled", _settled_without_log),),
+        noticed="promise 3",
+    ),
+    BrokenRule(
+        name="the worker forgets a job before its result is stored",
+        replaced=((HeldByUs, "settled", _settled_without_ack),),
+        noticed="promise [14]",
+    ),
+    BrokenRule(
+        name="a hung supervisor is reported alive",
+        replaced=((SupervisorWatch, "run", _do_nothing),),
+        noticed="promise 1",
+        needs=frozenset({"hang"}),
+    ),
+    BrokenRule(
+        name="the executor acknowledges an event before Airflow has it",
+        replaced=((EdgeMqttExecutor, "_follow_up_offers", _settle_unseen),),
+        noticed="promise 1",
+    ),
+)

@@ -1,0 +1,181 @@
+"""What the programs ask their operating system, answered by the simulation for as long as a run lasts."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from edge_mqtt.broker_bridge import app as bridge_app
+from edge_mqtt.worker import app as worker_app
+from edge_mqtt.worker import log_shipping, running, sysinfo
+from edge_mqtt.worker.execution_api import ExecutionApi
+from edge_mqtt.worker.sysinfo import ProcessIdentity
+from tests.simulation import bridge, scheduler
+from tests.simulation.programs import Now
+from tests.simulation.worker import RecordedSpool, Worker
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from tests.simulation.machine import Machine
+    from tests.simulation.world import World
+
+#: Seconds between looks at task logs. The real ones are twenty times as often, which proves nothing more.
+LOG_LOOK_S = 1.0
+
+
+def _machine() -> Machine:
+    worker = Now.program
+    assert isinstance(worker, Worker)
+    return worker.machine
+
+
+def _boot_id() -> str:
+    return _machine().boot_id
+
+
+def _start_time(pid: int) -> int | None:
+    process = _machine().process(pid)
+    return None if process is None or not process.alive else process.started
+
+
+def _signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
+    if not identity.alive():
+        return False
+    process = _machine().process(identity.pid)
+    assert process is not None
+    if signum is signal.SIGKILL:
+        process.kill("SIGKILL by its worker")
+    else:
+        process.terminate("SIGTERM by its worker")
+    return True
+
+
+def _kill_tree(identity: ProcessIdentity) -> None:
+    _signal_process(identity, signal.SIGKILL)
+
+
+def _kill_orphans(_identity: ProcessIdentity) -> int:
+    return 0
+
+
+def _has_child(pid: int) -> bool:
+    process = _machine().process(pid)
+    return process is not None and process.alive
+
+
+def _oom_kills() -> int:
+    return 0
+
+
+async def _process_exit(identity: ProcessIdentity) -> None:
+    if not identity.alive():
+        return
+    process = _machine().process(identity.pid)
+    loop = _running_loop()
+    assert process is not None
+    exited = loop.create_future()
+
+    def tell(_: object) -> None:
+        loop.call_soon(_set, exited)
+
+    process.exited.wait(tell)
+    await exited
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    import asyncio
+
+    return asyncio.get_running_loop()
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+async def _serve(self: ExecutionApi, _path: object) -> None:
+    worker = Now.program
+    assert isinstance(worker, Worker)
+    worker.api = self
+
+
+#: What the worker's modules have from ``sysinfo``, wherever they have imported it to.
+_OF_THE_KERNEL: dict[str, Callable[..., Any]] = {
+    "boot_id": _boot_id,
+    "start_time": _start_time,
+    "signal_process": _signal_process,
+    "kill_tree": _kill_tree,
+    "kill_orphans": _kill_orphans,
+    "has_child": _has_child,
+    "oom_kills": _oom_kills,
+}
+
+
+class _Lines(logging.Handler):
+    """What the programs log: lines of the trace; and what a program survives but never expected ends the run."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one line."""
+        self._world.trace("%s: %s", record.name.removeprefix("edge_mqtt."), record.getMessage())
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            self._world.clock.failure = self._world.clock.failure or record.exc_info[1]
+
+
+def _logging(world: World) -> list[tuple[Any, str, Any]]:
+    root = logging.getLogger("edge_mqtt")
+    ours = [logger for name, logger in root.manager.loggerDict.items() if name.startswith("edge_mqtt.")]
+    caches: list[tuple[Any, str, Any]] = [
+        (logger, "_cache", {}) for logger in ours if isinstance(logger, logging.Logger)
+    ]
+    level = logging.INFO if world.is_traced else logging.ERROR
+    return [(root, "handlers", [_Lines(world)]), (root, "propagate", False), (root, "level", level), *caches]
+
+
+@contextlib.contextmanager
+def simulated_system(world: World) -> Iterator[None]:
+    """Let everything that is asked of the system inside be answered by ``world``."""
+
+    def wall() -> float:
+        return world.central.wall() if Now.program is None else Now.program.computer.wall()
+
+    def boottime(_clock: int = 0) -> float:
+        return world.central.boottime() if Now.program is None else Now.program.computer.boottime()
+
+    def new_uuid() -> uuid.UUID:
+        return uuid.UUID(int=world.chance.getrandbits(128))
+
+    replaced: list[tuple[Any, str, Any]] = [
+        (time, "time", wall),
+        (time, "monotonic", boottime),
+        (time, "clock_gettime", boottime),
+        (uuid, "uuid4", new_uuid),
+        (secrets, "token_urlsafe", lambda _: f"secret{world.count()}"),
+        (worker_app, "Spool", RecordedSpool),
+        (ExecutionApi, "serve", _serve),
+        (running, "process_exit", _process_exit),
+        (log_shipping, "LOOK_S", LOG_LOOK_S),
+        *bridge.replaced(bridge_app, world),
+        *scheduler.replaced(),
+    ]
+    replaced += _logging(world)
+    workers = [module for name, module in sys.modules.items() if name.startswith("edge_mqtt.worker.")]
+    for name, stand_in in _OF_THE_KERNEL.items():
+        real = getattr(sysinfo, name)
+        replaced += [(module, name, stand_in) for module in workers if getattr(module, name, None) is real]
+    with contextlib.ExitStack() as stack:
+        for place, name, stand_in in replaced:
+            stack.enter_context(mock.patch.object(place, name, stand_in))
+        yield

@@ -1,0 +1,52 @@
+"""Where a job goes on in a file that others may have changed, and how long the rest of a log is waited for."""
+
+from __future__ import annotations
+
+import pytest
+
+from edge_mqtt.broker_bridge.logs.patience import LOG_WAIT_S, LOOK_S, Watch, is_over, look
+from edge_mqtt.broker_bridge.logs.placement import Found, base_now
+
+
+@pytest.mark.parametrize(
+    ("found", "base"),
+    [
+        pytest.param(Found(size=150, left_at=None, same=True), 100, id="not written by this program"),
+        pytest.param(Found(size=150, left_at=150, same=True), 100, id="as it was left"),
+        pytest.param(Found(size=120, left_at=150, same=True), 100, id="bytes of the job are gone"),
+        pytest.param(Found(size=99, left_at=150, same=True), None, id="bytes before the job are gone"),
+        pytest.param(
+            Found(size=99, left_at=None, same=True), None, id="bytes before the job never came"
+        ),
+        pytest.param(Found(size=0, left_at=150, same=False), None, id="the file is gone"),
+        pytest.param(Found(size=160, left_at=150, same=True), 110, id="somebody appends"),
+        pytest.param(Found(size=150, left_at=150, same=False), 100, id="restored as it was"),
+        pytest.param(Found(size=160, left_at=150, same=False), None, id="another file"),
+    ],
+)
+def test_a_job_goes_on_where_nothing_is_lost_or_mixed(found: Found, base: int | None) -> None:
+    assert base_now(100, 100, found) == base
+
+
+def test_a_job_that_stands_at_the_file_s_beginning_loses_nothing_with_the_file() -> None:
+    assert base_now(0, 0, Found(size=0, left_at=150, same=False)) == 0
+
+
+def test_a_line_before_the_job_that_is_not_written_yet_is_no_loss() -> None:
+    assert base_now(100, 60, Found(size=60, left_at=60, same=True)) == 100
+    assert base_now(100, 60, Found(size=75, left_at=60, same=True)) == 115
+
+
+def test_a_long_time_between_two_looks_counts_as_a_short_one() -> None:
+    first = look(None, stored=5, connected=True, now=0.0)
+    second = look(first, stored=5, connected=True, now=10 * LOG_WAIT_S)
+    assert second.idle_s == LOOK_S
+    assert not is_over(second, LOG_WAIT_S)
+
+
+def test_a_worker_that_comes_back_is_waited_for_anew_but_not_each_time_for_the_whole_wait() -> None:
+    away = Watch(stored=5, looked_at=0.0, idle_s=LOG_WAIT_S - LOOK_S, away_s=800.0)
+    back = look(away, stored=5, connected=True, now=1.0)
+    assert (back.away_s, is_over(back, 900.0)) == (0.0, False)
+    assert is_over(look(back, stored=5, connected=True, now=100.0), 900.0)
+    assert look(back, stored=6, connected=True, now=100.0) == Watch(stored=6, looked_at=100.0)

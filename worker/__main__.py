@@ -1,0 +1,18 @@
+"""``edge-worker`` from its first moment on."""
+
+from __future__ import annotations
+
+from edge_mqtt.certs.interrupt import end_quietly, raise_again
+
+
+def main() -> None:
+    """Run the command."""
+    end_quietly()
+    from edge_mqtt.worker.cli import main as run
+
+    raise_again()
+    run()
+
+
+if __name__ == "__main__":
+    main()
