@@ -39,6 +39,8 @@ ANSWER_BYTES_KEPT: Final = 256 * 1024 * 1024
 #: Seconds between attempts while the api-server or the ledger is away.
 UNAVAILABLE_RETRY_S: Final = 1.0
 
+#: Waits after which an error of Airflow's database is handed on, because it may be the call's own fault.
+DATABASE_WAITS: Final = 60
 #: Bytes of an answer at most: what fits into a message, with room for its header.
 MAX_ANSWER_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
 
@@ -207,7 +209,7 @@ class Relay:
 
     async def _call_until_answered(self, worker: WorkerName, request: ApiRequest) -> ApiResult | None:
         minted = False
-        waiting = False
+        waits = 0
         while (job := self._held(worker, request)) is not None:
             call = ApiCall(
                 method=request.method,
@@ -217,15 +219,15 @@ class Relay:
                 body=request.body,
             )
             try:
-                result = await self._api.call(call)
+                result = await self._api.call(call, patient=waits < DATABASE_WAITS)
             except ApiUnavailable as error:
-                if not waiting:
+                if not waits:
                     log.warning(
                         "calls wait for the api-server: %s",
                         error,
                         extra={"action": "api_unavailable", "job_id": request.job_id},
                     )
-                waiting = True
+                waits += 1
                 await asyncio.sleep(UNAVAILABLE_RETRY_S)
                 continue
             if result.refreshed_token is not None:
