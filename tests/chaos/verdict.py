@@ -119,7 +119,7 @@ def judge(site: Site, stream: Stream, verdict: Verdict) -> None:
     problems += tries.problems
     verdict.retries, verdict.empty_tries = tries.retries, len(tries.empty)
     _judge_events(site, rows, verdict)
-    problems += _settled(site, lambda: differing_logs(site, evidence), "equal logs")
+    problems += _settled(site, lambda: differing_logs(site, evidence, by_try(rows)), "equal logs")
     succeeded = set(final) - {what for what in final if what.instance in record.stopped}
     _judge_logs(site, evidence, succeeded, verdict)
     problems += _settled(site, lambda: left_over(site.idle_processes, site.processes()), "no process left")

@@ -204,18 +204,35 @@ def site_in(folder: Path) -> Site:
 def test_a_log_that_is_not_the_worker_s_is_found(tmp_path: Path) -> None:
     for home, content in (("central", b"one\n"), ("edge-1", b"one\ntwo\n"), ("edge-2", b"one\n")):
         write_log(tmp_path / home, content)
-    assert len(differing_logs(site_in(tmp_path), [seen()])) == 1
+    assert len(differing_logs(site_in(tmp_path), [seen()], {})) == 1
     write_log(tmp_path / "central", b"one\ntwo\n")
-    assert differing_logs(site_in(tmp_path), [seen()]) == []
+    assert differing_logs(site_in(tmp_path), [seen()], {}) == []
 
 
 def test_the_log_of_a_deferred_task_is_that_of_both_its_workers_in_their_order(tmp_path: Path) -> None:
     for home, content in (("central", b"one\ntwo\n"), ("edge-1", b"two\n"), ("edge-2", b"one\n")):
         write_log(tmp_path / home, content)
     evidence = [seen(stage="after", at=2.0), seen(stage="before", at=1.0, worker="edge-2")]
-    assert differing_logs(site_in(tmp_path), evidence) == []
+    assert differing_logs(site_in(tmp_path), evidence, {}) == []
     write_log(tmp_path / "central", b"two\none\n")
-    assert len(differing_logs(site_in(tmp_path), evidence)) == 1
+    assert len(differing_logs(site_in(tmp_path), evidence, {})) == 1
+
+
+def test_a_line_about_a_job_that_was_taken_away_stays_on_its_worker(tmp_path: Path) -> None:
+    for home, content in (("central", b"one\ntwo\n"), ("edge-1", b"one\nit is gone\n"), ("edge-2", b"two\n")):
+        write_log(tmp_path / home, content)
+    first = ROW | {"fence": 1, "log_base": 0, "log_size": 4}
+    second = first | {"worker": "edge-2", "fence": 2, "log_base": 4}
+
+    def differing(*jobs: dict[str, Any]) -> int:
+        evidence = [seen(stage="before", at=1.0), seen(stage="after", at=2.0, worker="edge-2")]
+        return len(differing_logs(site_in(tmp_path), evidence, {FIRST: list(jobs)}))
+
+    assert differing(first, second) == 0
+    assert differing(first, second | {"fence": 1}) == 1
+    assert differing(first | {"log_size": 3}, second) == 1
+    assert differing(first, second | {"worker": "edge-1"}) == 1
+    assert differing(first | {"fence": 2}) == 1
 
 
 def test_a_log_with_a_missing_doubled_or_exchanged_line_is_found() -> None:
