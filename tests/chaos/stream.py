@@ -65,7 +65,7 @@ class Stream:
             self.look()
             while sum(dag_of(run) == LINES for run in self.unfinished) < _AT_ONCE:
                 if self._next is None:
-                    conf = {"parts": PARTS, "seconds": round(self._chance.uniform(*_SECONDS), 1)}
+                    conf: dict[str, object] = {"parts": PARTS, "seconds": round(self._chance.uniform(*_SECONDS), 1)}
                     self._next = (self.new_run(LINES), conf)
                 self._start(*self._next)
                 self._next = None

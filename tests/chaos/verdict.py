@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.quickstart.errors import WaitedTooLong
@@ -137,7 +137,7 @@ def _judge_xcoms(stream: Stream, verdict: Verdict) -> None:
             verdict.problems.append(f"{run}: its last task handed on {checked!r}, not {XCOMS}")
 
 
-def _judge_events(site: Site, rows: list[Row], verdict: Verdict) -> None:
+def _judge_events(site: Site, rows: Sequence[Row], verdict: Verdict) -> None:
     verdict.jobs = len(rows)
 
     def wrong() -> list[str]:
