@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit bench chaos outages simulate lock
+.PHONY: venv demo test lint unit bench chaos outages postgres simulate lock
 
 venv: $(VENV)/.ready
 
@@ -33,11 +33,17 @@ bench: venv
 outages: venv
 	$(BIN)/python -m pytest tests/outages
 
-# The pure cores over a simulated network and clock: make simulate SEEDS=1000
+# The pure cores over a simulated network and clock, for half a minute, and what the simulation catches when it is
+# broken on purpose. As many seeds as you like: make simulate SEEDS=10000
 simulate: venv
-	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),200)
+	$(BIN)/python -m $(if $(SEEDS),tests.simulation.run --seeds $(SEEDS),pytest tests/simulation)
+
+# The bridge's ledger in a real PostgreSQL (Debian: postgresql).
+postgres: venv
+	$(BIN)/python -m pytest tests/postgres
 
 # Kills and cuts at random while a real system works, on PostgreSQL (Debian: postgresql): make chaos MINUTES=10 SEED=7
+# With an odd seed the bridge's ledger is in PostgreSQL too.
 chaos: venv
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
 

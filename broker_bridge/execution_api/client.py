@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -18,6 +19,9 @@ CALL_TIMEOUT_S: Final = 60.0
 UNAVAILABLE: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 )
+#: What Airflow answers with status 500 to any call while its database is away (SQLAlchemyErrorHandler in its
+#: api_fastapi/common/exceptions.py), but also to the rare call that its database will never take.
+DATABASE_ERROR: Final = re.compile(rb'"reason":\s*"Database error"')
 #: The header by which Airflow hands out a newer token (JWTReissueMiddleware in airflow's execution_api/app.py).
 REFRESHED_TOKEN_HEADER: Final = "refreshed-api-token"  # noqa: S105  a header's name
 #: Request headers that come from the edge; the token is added here.
@@ -80,9 +84,10 @@ class ExecutionApiClient:
             trust_env=False,
         )
 
-    async def call(self, call: ApiCall) -> ApiResult:
+    async def call(self, call: ApiCall, *, patient: bool = True) -> ApiResult:
         """Make one call.
 
+        :param patient: take an error of Airflow's database for one that passes, and do not hand it on.
         :raises InvalidCall: it can never be made.
         :raises ApiUnavailable: the api-server is away or not ready.
         """
@@ -97,6 +102,8 @@ class ExecutionApiClient:
             raise ApiUnavailable(f"{type(error).__name__} at {self._base_url}: {error}") from error
         if response.status_code in UNAVAILABLE:
             raise ApiUnavailable(f"{self._base_url} answered {response.status_code}")
+        if patient and response.is_server_error and DATABASE_ERROR.search(response.content):
+            raise ApiUnavailable(f"the api-server at {self._base_url} cannot use its database")
         return ApiResult(
             status=response.status_code,
             headers={name: value for name, value in response.headers.items() if name not in NOT_RELAYED},

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 #: Seconds between attempts while the api-server or the ledger is away.
 UNAVAILABLE_RETRY_S: Final = 1.0
 
+#: Waits after which an error of Airflow's database is handed on, because it may be the call's own fault.
+DATABASE_WAITS: Final = 60
 #: Airflow's answers that mean "this task should not be running" (its execution_api routes).
 NOT_WANTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE})
 #: Bytes of a message that are left for an answer's header.
@@ -222,7 +224,7 @@ class Relay:
 
     async def _call_until_answered(self, worker: WorkerName, request: ApiRequest) -> ApiResult | None:
         in_doubt = request.repeated
-        waiting = False
+        waits = 0
         minted = False
         while (job := self._held(worker, request)) is not None and not self._jobs.is_superseded(job.id):
             call = ApiCall(
@@ -233,16 +235,17 @@ class Relay:
                 body=request.body,
             )
             try:
-                result = await self._api.call(call)
+                result = await self._api.call(call, patient=waits < DATABASE_WAITS)
             except ApiUnavailable as error:
-                if not waiting:
+                if not waits:
                     log.warning(
                         "calls wait for the api-server: %s",
                         error,
                         extra={"action": "api_unavailable", "job_id": request.job_id},
                     )
                 # It may have been carried out for all that.
-                in_doubt = waiting = True
+                in_doubt = True
+                waits += 1
                 await asyncio.sleep(UNAVAILABLE_RETRY_S)
                 continue
             if result.refreshed_token is not None:

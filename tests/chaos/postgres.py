@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -14,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
 from deploy.quickstart.errors import StackError
 from deploy.quickstart.ports import HOST
 
@@ -25,6 +28,8 @@ _DRIVERS = {"psycopg2": "psycopg2-binary", "asyncpg": "asyncpg"}
 #: Seconds in which the server must accept connections, and end when asked.
 _STARTUP_S = 60.0
 _STOP_S = 20.0
+#: Seconds that one question by psql may take.
+_QUERY_S = 30.0
 
 
 class PostgresMissing(StackError):
@@ -66,7 +71,11 @@ class Postgres:
     @property
     def url(self) -> str:
         """The database, as Airflow's ``sql_alchemy_conn``."""
-        return f"postgresql+psycopg2://{_USER}:{self._password}@{HOST}:{self.port}/postgres"
+        return self.url_of("postgres")
+
+    def url_of(self, database: str) -> str:
+        """Return the address of a database of its, as SQLAlchemy wants it."""
+        return f"postgresql+psycopg2://{_USER}:{self._password}@{HOST}:{self.port}/{database}"
 
     @property
     def output(self) -> Path:
@@ -86,9 +95,9 @@ class Postgres:
                 os.chown(path, identity["user"], identity["group"])
         try:
             self._create(identity)
-            self._start(identity)
+            self.start()
         except BaseException:
-            self._stop()
+            self.stop()
             raise
         return self
 
@@ -96,7 +105,36 @@ class Postgres:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop it."""
-        self._stop()
+        self.stop()
+
+    def create_database(self, name: str) -> None:
+        """Make one more database.
+
+        :raises PostgresFailed: it cannot be made.
+        """
+        command = [str(self._programs / "psql"), "-q", "-h", HOST, "-p", str(self.port), "-U", _USER, "postgres"]
+        environment = {"PATH": os.defpath, "PGPASSWORD": self._password}
+        made = subprocess.run(
+            [*command, "-c", f'CREATE DATABASE "{name}"'],
+            cwd="/",
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_QUERY_S,
+        )
+        if made.returncode:
+            raise PostgresFailed(f"no database {name}: {made.stderr.strip()}")
+
+    def kill(self) -> None:
+        """Kill the server and every process of its: no connection is closed in order, no file is."""
+        if self._process is None:
+            return
+        server = psutil.Process(self._process.pid)
+        for process in (server, *server.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(_STOP_S)
 
     def _create(self, identity: dict[str, Any]) -> None:
         made = subprocess.run(
@@ -115,12 +153,17 @@ class Postgres:
         if made.returncode:
             raise PostgresFailed(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}")
 
-    def _start(self, identity: dict[str, Any]) -> None:
+    def start(self) -> None:
+        """Start the server and return when it accepts connections; for the first time, or after :meth:`kill`.
+
+        :raises PostgresFailed: it does not come up.
+        """
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [
                     *(str(self._programs / "postgres"), "-D", str(self._directory / "data")),
-                    # No unix socket: its folder is the system's. No fsync: this server is never killed.
+                    # No unix socket: its folder is the system's. No fsync: what a killed server has written, the
+                    # system still has.
                     *("-h", HOST, "-p", str(self.port), "-k", "", "-c", "fsync=off"),
                 ],
                 cwd="/",
@@ -129,7 +172,7 @@ class Postgres:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                **identity,
+                **_identity(),
             )
         deadline = time.monotonic() + _STARTUP_S
         while not self._accepts():
@@ -142,7 +185,8 @@ class Postgres:
         probe = [str(self._programs / "pg_isready"), "-q", "-h", HOST, "-p", str(self.port)]
         return subprocess.run(probe, check=False).returncode == 0
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Stop the server in order: connections are closed, files too. Safe to repeat."""
         if self._process is None or self._process.poll() is not None:
             return
         # SIGINT is the server's "fast shutdown": clients are disconnected, not waited for.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from deploy.quickstart.errors import WaitedTooLong
 from tests.chaos.faults import Fault, plan_faults
+from tests.chaos.harm import Harm
 from tests.chaos.postgres import programs
+from tests.chaos.record import Record
 from tests.chaos.site import Site
 from tests.chaos.stream import Stream
 from tests.chaos.verdict import Verdict, judge
@@ -28,6 +31,7 @@ _END_S = 420.0
 def run_chaos(*, seconds: float, seed: int, keep: bool, say: Callable[[str], None]) -> Verdict:
     """Make chaos for ``seconds`` and return what came of it.
 
+    :param seed: draws the faults and the stream; with an odd one the bridge's ledger is in PostgreSQL.
     :param keep: leave the folder there even when all is well; it always stays when something is not.
     :param say: is given one line at a time.
     :raises PostgresMissing: PostgreSQL or a driver for it is not installed.
@@ -36,10 +40,12 @@ def run_chaos(*, seconds: float, seed: int, keep: bool, say: Callable[[str], Non
     programs()
     # Not below a long path: a unix socket's may have 107 bytes.
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
+    ledger_in_postgres = bool(seed % 2)
     good = False
     try:
-        say(f"seed {seed}, {seconds:.0f} s of faults, in {directory}")
-        with Site(directory, say) as site:
+        where = "PostgreSQL" if ledger_in_postgres else "SQLite"
+        say(f"seed {seed}, {seconds:.0f} s of faults, the ledger in {where}, in {directory}")
+        with Site(directory, ledger_in_postgres=ledger_in_postgres) as site:
             say("everything is up")
             verdict = _make_chaos(site, seconds, seed, say)
         verdict.after_the_end(site)
@@ -55,25 +61,29 @@ def run_chaos(*, seconds: float, seed: int, keep: bool, say: Callable[[str], Non
 def _make_chaos(site: Site, seconds: float, seed: int, say: Callable[[str], None]) -> Verdict:
     began = time.monotonic()
     stream = Stream(site.stack, seed)
-    faults = plan_faults(seed, seconds)
-    _disturb(site, stream, faults, seconds, say)
-    say("all faults are over; waiting for every run to end")
-    calm_at = time.monotonic()
-    verdict = Verdict(faults=Counter(fault.sort for fault in faults))
-    try:
-        site.stack.wait_until(
-            lambda: stream.look() and not stream.unfinished, "every run to end", timeout_s=_END_S, poll_s=1.0
-        )
-    except WaitedTooLong as error:
-        verdict.problems.append(f"{error}: {stream.unfinished} go on")
+    record = Record()
+    verdict = Verdict(record=record)
+    with contextlib.closing(Harm(site, stream, record, say)) as harm:
+        _disturb(harm, stream, plan_faults(seed, seconds), seconds, say)
+        say("no fault begins any more; waiting for every run to end")
+        calm_at = time.monotonic()
+
+        def ended() -> bool:
+            harm.tend()
+            return harm.finished() and stream.look() and not stream.unfinished
+
+        try:
+            site.stack.wait_until(ended, "every run to end", timeout_s=_END_S, poll_s=1.0)
+        except WaitedTooLong as error:
+            record.problems.append(f"{error}: {stream.unfinished} go on")
     verdict.seconds_to_end = time.monotonic() - calm_at
-    site.check_alive()
+    site.stack.check_alive()
     judge(site, stream, verdict)
     verdict.seconds = time.monotonic() - began
     return verdict
 
 
-def _disturb(site: Site, stream: Stream, faults: list[Fault], seconds: float, say: Callable[[str], None]) -> None:
+def _disturb(harm: Harm, stream: Stream, faults: list[Fault], seconds: float, say: Callable[[str], None]) -> None:
     """Let every fault begin in time and last its time, and keep the stream going meanwhile."""
     began = time.monotonic()
     waiting = deque(faults)
@@ -90,14 +100,15 @@ def _disturb(site: Site, stream: Stream, faults: list[Fault], seconds: float, sa
             now = time.monotonic() - began
             for over in [each for each in going_on if each[0] <= now]:
                 going_on.remove(over)
-                site.end(over[1])
+                harm.end(over[1])
                 tell(f"over: {over[1]}")
             while waiting and waiting[0].at_s <= now:
                 fault = waiting.popleft()
                 tell(str(fault))
-                site.begin(fault)
+                harm.begin(fault)
                 if fault.lasts_s:
                     going_on.append((now + fault.lasts_s, fault))
+            harm.tend()
             if feeding.done() and now - fed_at >= _FEED_S:
                 feeding.result()
                 feeding, fed_at = thread.submit(stream.feed), now

@@ -9,38 +9,40 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
-import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import psutil
+import sqlalchemy as sa
 
-from deploy.quickstart.parts import SCRIPTS, STARTUP_S, STOP_S, WORKER_PREFIX, WorkerSpec
+from deploy.quickstart.parts import SCRIPTS, STARTUP_S, STOP_S, WorkerSpec
 from deploy.quickstart.ports import Ports
 from deploy.quickstart.process import Part
 from deploy.quickstart.stack import Stack
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
-from tests.chaos.faults import EXECUTORS_LINK, SCHEDULERS, WORKERS, Fault, Kind
+from tests.chaos.evidence import Evidence, read_evidence
+from tests.chaos.faults import EXECUTORS_LINK, SCHEDULERS, WORKERS
 from tests.chaos.postgres import Postgres
-from tests.chaos.stream import DAG
+from tests.chaos.stream import BRIEF_QUEUE, DAGS
 from tests.e2e.link import BadLink
 
-DAGS = Path(__file__).parent / "dags"
-#: Seconds that every byte takes over a delayed link, each way.
-DELAY_S = 1.5
+_DAGS_FOLDER = Path(__file__).parent / "dags"
 #: Seconds that a task survives without contact: many times the longest fault.
 OFFLINE_GRACE_S = 180
+#: The same for tasks of the queue ``brief``.
+BRIEF_GRACE_S = 10
+PRESENCE_INTERVAL_S = 5
+KILL_GRACE_S = 5
 #: Seconds between MQTT pings: a black hole is noticed, and a name is free again, after one and a half times this.
 KEEP_ALIVE_S = 8
 _SCHEDULER_UP = "connected to the bridge"
+_LEDGER_DATABASE = "ledger"
 
 _CONFIG = {
     "scheduler": {
@@ -50,44 +52,29 @@ _CONFIG = {
         "scheduler_health_check_threshold": "12",
         "orphaned_tasks_check_interval": "5",
     },
-    "edge_mqtt": {"offline_grace": str(OFFLINE_GRACE_S), "presence_interval": "5"},
+    "edge_mqtt": {
+        "offline_grace": str(OFFLINE_GRACE_S),
+        "queue_offline_grace": f"{BRIEF_QUEUE}={BRIEF_GRACE_S}",
+        "presence_interval": str(PRESENCE_INTERVAL_S),
+        "kill_grace": str(KILL_GRACE_S),
+    },
 }
 _ENVIRONMENT = {"AIRFLOW__EDGE_MQTT__KEEP_ALIVE": str(KEEP_ALIVE_S)}
-
-
-@dataclass(frozen=True, kw_only=True, order=True, slots=True)
-class Try:
-    """One try of one task instance, as its own line on the edge names it."""
-
-    run: str
-    task: str
-    map: int
-    number: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evidence:
-    """One line that a task's code left on the edge."""
-
-    what: Try
-    worker: str
-    pid: int
 
 
 class Site:
     """Runs while the block does."""
 
-    def __init__(self, directory: Path, say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, *, ledger_in_postgres: bool) -> None:
         """Describe it.
 
         :param directory: an empty folder with a short path.
+        :param ledger_in_postgres: the bridge's ledger is no file of its own, but a database beside Airflow's.
         :raises PostgresMissing: a program or driver is not installed.
         """
         self.directory = directory
-        #: Tries whose process was killed: only these may fail.
-        self.killed: set[Try] = set()
-        self._say = say
-        self._postgres = Postgres(directory / "pg")
+        self.postgres = Postgres(directory / "pg")
+        self._ledger_in_postgres = ledger_in_postgres
         self._ports = Ports.free()
         self._held = contextlib.ExitStack()
 
@@ -96,13 +83,17 @@ class Site:
         with contextlib.ExitStack() as held:
             # The server's user must be able to pass through.
             self.directory.chmod(0o711)
-            held.enter_context(self._postgres)
+            held.enter_context(self.postgres)
+            if self._ledger_in_postgres:
+                self.postgres.create_database(_LEDGER_DATABASE)
             self.links = {
                 name: held.enter_context(BadLink(self._ports.bridge)) for name in (*WORKERS, EXECUTORS_LINK)
             }
             self.stack = held.enter_context(self._describe())
+            (self.stack.directory / "locks").mkdir()
             self._start_second_scheduler()
-            self.stack.wait_for_dag(DAG, timeout_s=120)
+            for dag_id in DAGS:
+                self.stack.wait_for_dag(dag_id, timeout_s=120)
             self._held = held.pop_all()
         #: The processes that there are when no task runs, by name.
         self.idle_processes = self.processes()
@@ -114,75 +105,10 @@ class Site:
         """Stop everything."""
         self._held.close()
 
-    # ---------------------------------------------------------------- faults
-
-    def begin(self, fault: Fault) -> None:
-        """Let a fault happen."""
-        match fault.kind:
-            case Kind.KILL:
-                self._kill(self._part_name(fault.target))
-            case Kind.KILL_TASK:
-                self._kill_task()
-            case Kind.CUT:
-                self.links[fault.target].cut()
-            case Kind.BLACKHOLE:
-                self.links[fault.target].blackhole()
-            case Kind.DELAY:
-                self.links[fault.target].delay_s = DELAY_S
-
-    def end(self, fault: Fault) -> None:
-        """Undo a fault that lasts."""
-        match fault.kind:
-            case Kind.KILL:
-                self.stack.restart(self._part_name(fault.target), wait=False)
-            case Kind.CUT | Kind.BLACKHOLE:
-                self.links[fault.target].restore()
-            case Kind.DELAY:
-                self.links[fault.target].delay_s = 0.0
-
-    def _kill(self, name: str) -> None:
-        part = self.stack.parts[name]
-        if not part.alive:
-            # It ended by itself: that is a finding, and check_alive says which part it was.
-            self.check_alive()
-        self.stack.kill(name, signal.SIGKILL)
-        part.wait(10.0)
-
-    def _kill_task(self) -> None:
-        """Kill the task that began last, if one runs; not one that is already in its second try."""
-        ours = {process.pid: process for process in self.stack.left_over()}
-        for line in reversed(self.evidence()):
-            if line.pid in ours and line.what.number == 1:
-                # Noted before: that it failed must never be seen without the reason.
-                self.killed.add(line.what)
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    ours[line.pid].kill()
-                self._say(f"         that was {line.what} on {line.worker}")
-                return
-        self._say("         no task ran")
-
-    def _part_name(self, target: str) -> str:
-        return WORKER_PREFIX + target if target in WORKERS else target
-
-    # ---------------------------------------------------------------- what is there
-
-    def check_alive(self) -> None:
-        """Raise when a part has died or does not come up.
-
-        :raises PartFailed: it has.
-        """
-        self.stack.check_alive()
-
     def evidence(self) -> list[Evidence]:
         """Return every line that a task's code has left on the edge, a worker's in their order."""
-        found = []
-        for worker in WORKERS:
-            file = self.stack.worker_home(worker) / "evidence.jsonl"
-            for text in file.read_text().splitlines() if file.exists() else ():
-                line = json.loads(text)
-                what = Try(run=line["run"], task=line["task"], map=line["map"], number=line["try"])
-                found.append(Evidence(what=what, worker=worker, pid=line["pid"]))
-        return found
+        files = {worker: self.stack.worker_home(worker) / "evidence.jsonl" for worker in WORKERS}
+        return [line for worker, file in files.items() for line in read_evidence(worker, file)]
 
     def processes(self) -> Counter[str]:
         """Return how many processes there are, by what they are called."""
@@ -192,20 +118,37 @@ class Site:
         """Return how many jobs a scheduler has taken over from another."""
         return sum(self.stack.log_of(name).count("job adopted") for name in SCHEDULERS)
 
-    @property
-    def ledger(self) -> Path:
-        """The bridge's ledger."""
-        return self.stack.central_home / "edge-mqtt" / "ledger.db"
+    def ledger_rows(self) -> list[dict[str, Any]]:
+        """Return every job in the bridge's ledger, in order of arrival."""
+        engine = sa.create_engine(self._ledger_url())
+        try:
+            with engine.connect() as connection:
+                rows = connection.execute(sa.text("SELECT * FROM jobs ORDER BY sequence")).mappings()
+                return [dict(row) for row in rows]
+        finally:
+            engine.dispose()
 
     # ---------------------------------------------------------------- inside
 
+    def _ledger_url(self) -> str:
+        if self._ledger_in_postgres:
+            return self.postgres.url_of(_LEDGER_DATABASE)
+        return f"sqlite:///{self.directory / 'stack' / 'central' / 'edge-mqtt' / 'ledger.db'}"
+
     def _describe(self) -> Stack:
-        workers = [WorkerSpec(name=name, concurrency=4, via=self.links[name].port) for name in WORKERS]
+        workers = [
+            WorkerSpec(name=name, queues=("default", BRIEF_QUEUE), concurrency=6, via=self.links[name].port)
+            for name in WORKERS
+        ]
+        databases = {
+            "database": {"sql_alchemy_conn": self.postgres.url},
+            "edge_mqtt": _CONFIG["edge_mqtt"] | {"ledger_url": self._ledger_url()},
+        }
         return Stack(
             self.directory / "stack",
-            dags=DAGS,
+            dags=_DAGS_FOLDER,
             workers=workers,
-            config={**_CONFIG, "database": {"sql_alchemy_conn": self._postgres.url}},
+            config=_CONFIG | databases,
             ports=self._ports,
             executor_via=self.links[EXECUTORS_LINK].port,
             environment=_ENVIRONMENT,

@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
-import re
-import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from deploy.quickstart.errors import WaitedTooLong
-from tests.chaos.site import Evidence, Site, Try
-from tests.chaos.stream import DAG, PARTS, TASKS, Stream
-from tests.e2e.checks import log_path
+from deploy.quickstart.parts import BRIDGE
+from tests.chaos.evidence import Evidence, Try
+from tests.chaos.faults import SCHEDULERS, WORKERS
+from tests.chaos.judge_logs import (
+    both_logs,
+    differing_logs,
+    handled_events,
+    missing_lines,
+    places,
+    tokens_in,
+    two_ends,
+)
+from tests.chaos.judge_tries import (
+    SUCCESS,
+    Row,
+    by_try,
+    duplicates,
+    event_problems,
+    final_tries,
+    judge_ends,
+    judge_tries,
+    try_of,
+    why,
+)
+from tests.chaos.record import Record
+from tests.chaos.site import Site
+from tests.chaos.stream import LINES, XCOMS, Stream, dag_of
 
 #: Seconds in which the last log byte, acknowledgement and process must be where they belong.
 SETTLE_S = 90.0
-_NUMBERED = re.compile(rb"line (\d+) of (\d+) by ")
 
 
 @dataclass(kw_only=True)
 class Verdict:
     """What was found."""
 
-    faults: Counter[str]
+    record: Record
     problems: list[str] = field(default_factory=list)
     #: What is remarkable but allowed.
     remarks: list[str] = field(default_factory=list)
     runs: int = 0
     tasks: int = 0
     tries_begun: int = 0
-    #: Tries whose task process was killed by us, and those of them that were tried again.
-    killed: int = 0
+    #: Tries that were followed by another because of a fault.
     retries: int = 0
     #: Jobs that one scheduler took over from another.
     adopted: int = 0
@@ -42,24 +61,27 @@ class Verdict:
     logs: int = 0
     log_bytes: int = 0
     jobs: int = 0
+    events: int = 0
     seconds: float = 0.0
-    #: Of these, from the end of the last fault to the end of the last run.
+    #: Of these, from the end of the last planned fault to the end of the last run.
     seconds_to_end: float = 0.0
 
     def after_the_end(self, site: Site) -> None:
         """Add what is only known once everything is stopped."""
         self.problems += [f"left over after the stop: {process}" for process in site.stack.left_over()]
+        folders = {worker: site.stack.worker_home(worker) for worker in WORKERS}
+        self.problems += tokens_in(folders | {"output": site.stack.directory / "output"})
 
     def figures(self) -> list[tuple[str, str]]:
         """Return what is shown in the table."""
         return [
+            *((f"  {sort}", str(number)) for sort, number in sorted(self.record.faults.items())),
+            ("faults", str(self.record.faults.total())),
+            ("services that fell with the database", str(self.record.fell.total())),
             ("Dag runs", str(self.runs)),
             ("task instances", str(self.tasks)),
             ("tries begun", str(self.tries_begun)),
-            *((f"  {sort}", str(number)) for sort, number in sorted(self.faults.items())),
-            ("faults", str(self.faults.total())),
-            ("tasks killed", str(self.killed)),
-            ("retries of killed tasks", str(self.retries)),
+            ("tries that a fault ended", str(self.retries)),
             ("tries handed back before any code ran", str(self.empty_tries)),
             ("jobs adopted by a scheduler", str(self.adopted)),
             ("duplicates", str(self.duplicates)),
@@ -67,6 +89,7 @@ class Verdict:
             ("logs compared", str(self.logs)),
             ("log bytes compared", f"{self.log_bytes:,}"),
             ("jobs in the ledger", str(self.jobs)),
+            ("final events that Airflow handled", str(self.events)),
             ("seconds", f"{self.seconds:.0f}"),
             ("  of these after the last fault, until every run had ended", f"{self.seconds_to_end:.0f}"),
             ("problems", str(len(self.problems))),
@@ -75,198 +98,87 @@ class Verdict:
 
 def judge(site: Site, stream: Stream, verdict: Verdict) -> None:
     """Check everything; called when nothing is disturbed any more and the system still runs."""
+    record, problems = verdict.record, verdict.problems
+    problems += record.problems
     evidence = site.evidence()
-    instances = {run: stream.task_instances(run) for run in stream.states}
-    verdict.runs = len(stream.states)
-    verdict.tasks = sum(map(len, instances.values()))
+    states = stream.states
+    instances = {run: stream.task_instances(run) for run in states}
+    verdict.runs, verdict.tasks = len(states), sum(map(len, instances.values()))
     verdict.tries_begun = len({line.what for line in evidence})
     verdict.adopted = site.adopted()
-    _judge_runs(stream.states, instances, verdict)
+    problems += judge_ends(states, instances, record)
     _judge_xcoms(stream, verdict)
     again = duplicates(evidence)
     verdict.duplicates = len(again)
-    verdict.problems += again
+    problems += again
+    # The last message of the last job may still be on its way.
+    problems += _settled(site, lambda: ledger_problems(site.ledger_rows(), record), "a quiet ledger")
+    rows = site.ledger_rows()
     final = final_tries(instances)
-    tries = judge_tries(
-        final,
-        {line.what for line in evidence},
-        site.killed,
-        scheduler_died=any("scheduler" in sort for sort in verdict.faults),
-    )
-    verdict.problems += tries.problems
-    verdict.killed, verdict.retries, verdict.empty_tries = len(site.killed), tries.retries, len(tries.empty)
-    verdict.remarks += [f"no code ran in {what}" for what in tries.empty]
-    verdict.problems += _settled(site, lambda: differing_logs(site, evidence), "equal logs")
-    _judge_logs(site, evidence, final, verdict)
-    verdict.problems += _settled(site, lambda: ledger_problems(ledger_rows(site), site.killed), "a quiet ledger")
-    rows = ledger_rows(site)
-    verdict.jobs = len(rows)
-    verdict.remarks += [
-        f"job of {what_of(row)}: {row['outcome']} ({row['detail']})" for row in rows if not _fine(row)
-    ]
-    verdict.remarks += [
-        f"{count} tracebacks in what {name} wrote"
-        for name in site.stack.parts
-        if (count := site.stack.log_of(name).count("Traceback (most recent call last)"))
-    ]
-    verdict.problems += _settled(site, lambda: left_over(site.idle_processes, site.processes()), "no process left")
-
-
-# -------------------------------------------------------------------- runs, tries, XComs
-
-
-@dataclass(kw_only=True)
-class Tries:
-    """What was found about tries."""
-
-    problems: list[str] = field(default_factory=list)
-    #: Those that ended before any code ran.
-    empty: list[Try] = field(default_factory=list)
-    #: How many were tried again because their task was killed.
-    retries: int = 0
-
-
-def duplicates(evidence: Iterable[Evidence]) -> list[str]:
-    """Return a line for every try whose code began more than once."""
-    places: dict[Try, list[str]] = defaultdict(list)
-    for line in evidence:
-        places[line.what].append(f"pid {line.pid} on {line.worker}")
-    return [f"{what} ran {len(where)} times: {', '.join(where)}" for what, where in places.items() if len(where) > 1]
-
-
-def final_tries(instances: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Try]:
-    """Return the last try of every task instance."""
-    return [
-        Try(run=run, task=each["task_id"], map=each["map_index"], number=each["try_number"])
-        for run, some in instances.items()
-        for each in some
-    ]
-
-
-def judge_tries(
-    final: Iterable[Try], begun: Collection[Try], killed: Collection[Try], *, scheduler_died: bool
-) -> Tries:
-    """Find tasks that were tried again though nothing was allowed to fail them, or that ended without having run.
-
-    A try that ends before its code began is allowed when a scheduler died: Airflow counts one more for each task
-    that the dead one had queued and whose job had not reached the bridge.
-    """
-    found = Tries()
-    for last in final:
-        if last not in begun:
-            found.problems.append(f"{last} is over, but its code never began")
-        for number in range(1, last.number):
-            earlier = Try(run=last.run, task=last.task, map=last.map, number=number)
-            if earlier in killed:
-                found.retries += 1
-            elif earlier in begun:
-                found.problems.append(f"{earlier} failed though no fault was allowed to fail it")
-            else:
-                found.empty.append(earlier)
-                if not scheduler_died:
-                    found.problems.append(f"{earlier} ended before its code began, and no scheduler had died")
-    return found
-
-
-def _judge_runs(
-    states: Mapping[str, str], instances: Mapping[str, Sequence[Mapping[str, Any]]], verdict: Verdict
-) -> None:
-    for run, state in states.items():
-        if state != "success":
-            open_ones = [f"{i['task_id']}[{i['map_index']}] {i['state']}" for i in instances[run]]
-            verdict.problems.append(f"{run} is {state}: {', '.join(open_ones)}")
-        elif len(instances[run]) != TASKS:
-            verdict.problems.append(f"{run} has {len(instances[run])} task instances, not {TASKS}")
+    tries = judge_tries(final, {line.what for line in evidence}, rows, record)
+    problems += tries.problems
+    verdict.retries, verdict.empty_tries = tries.retries, len(tries.empty)
+    _judge_events(site, rows, verdict)
+    problems += _settled(site, lambda: differing_logs(site, evidence, by_try(rows)), "equal logs")
+    succeeded = set(final) - {what for what in final if what.instance in record.stopped}
+    _judge_logs(site, evidence, succeeded, verdict)
+    problems += _settled(site, lambda: left_over(site.idle_processes, site.processes()), "no process left")
+    verdict.remarks += _remarks(site, rows, tries.empty, record)
 
 
 def _judge_xcoms(stream: Stream, verdict: Verdict) -> None:
     for run in stream.states:
-        checked = stream.checked_parts(run)
-        if checked == PARTS:
-            verdict.xcoms += PARTS
+        if dag_of(run) != LINES:
+            continue
+        checked = stream.checked_xcoms(run)
+        if checked == XCOMS:
+            verdict.xcoms += XCOMS
         else:
-            verdict.problems.append(f"{run}: its last task handed on {checked!r}, not {PARTS}")
+            verdict.problems.append(f"{run}: its last task handed on {checked!r}, not {XCOMS}")
 
 
-# -------------------------------------------------------------------- logs
+def _judge_events(site: Site, rows: Sequence[Row], verdict: Verdict) -> None:
+    verdict.jobs = len(rows)
+
+    def wrong() -> list[str]:
+        handled = handled_events(map(site.stack.log_of, SCHEDULERS))
+        verdict.events = handled.total()
+        return event_problems(handled, rows, verdict.record)
+
+    verdict.problems += _settled(site, wrong, "final events")
+    verdict.problems += two_ends(site.stack.log_of(BRIDGE))
 
 
-def differing_logs(site: Site, evidence: Iterable[Evidence]) -> list[str]:
-    """Return a line for every log that is not the same at the centre and on the worker that ran the task."""
-    wrong = []
+def _judge_logs(site: Site, evidence: Iterable[Evidence], succeeded: set[Try], verdict: Verdict) -> None:
+    stages: dict[Try, set[str]] = defaultdict(set)
     for line in evidence:
-        centre, edge = _both_logs(site, line)
-        if centre != edge:
-            same = next((i for i, (a, b) in enumerate(zip(centre, edge, strict=False)) if a != b), None)
-            where = "one is the other's beginning" if same is None else f"they differ from byte {same} on"
-            wrong.append(f"log of {line.what}: {len(centre)} bytes at the centre, {len(edge)} on the edge; {where}")
-    return wrong
-
-
-def missing_lines(log: bytes) -> str | None:
-    """Return what is wrong with the numbered lines of the log of a task that succeeded; None: nothing."""
-    found = [(int(number), int(of)) for number, of in _NUMBERED.findall(log)]
-    expected = [(number, found[0][1]) for number in range(found[0][1])] if found else None
-    return None if found == expected else f"numbered lines {[number for number, _ in found]}"
-
-
-def _both_logs(site: Site, line: Evidence) -> tuple[bytes, bytes]:
-    what = line.what
-    instance = {"dag_id": DAG, "dag_run_id": what.run, "task_id": what.task, "map_index": what.map}
-    path = log_path(instance, what.number)
-    files = [home / "logs" / path for home in (site.stack.central_home, site.stack.worker_home(line.worker))]
-    centre, edge = (file.read_bytes() if file.exists() else b"" for file in files)
-    return centre, edge
-
-
-def _judge_logs(site: Site, evidence: Iterable[Evidence], final: Collection[Try], verdict: Verdict) -> None:
-    succeeded = set(final)
-    for line in evidence:
-        centre, _ = _both_logs(site, line)
+        stages[line.what].add(line.stage)
+    for what, workers in places(evidence).items():
+        centre, _ = both_logs(site, what, workers)
         verdict.logs += 1
         verdict.log_bytes += len(centre)
-        wrong = missing_lines(centre) if line.what in succeeded else None
+        wrong = missing_lines(centre, stages[what]) if what in succeeded else None
         if wrong is not None:
-            verdict.problems.append(f"log of {line.what}: {wrong}")
+            verdict.problems.append(f"log of {what}: {wrong}")
 
 
-# -------------------------------------------------------------------- ledger, processes
-
-
-def ledger_rows(site: Site) -> list[dict[str, Any]]:
-    """Return every job in the bridge's ledger."""
-    connection = sqlite3.connect(f"file:{site.ledger}?mode=ro", uri=True, timeout=5.0)
-    try:
-        connection.row_factory = sqlite3.Row
-        return [dict(row) for row in connection.execute("SELECT * FROM jobs ORDER BY sequence")]
-    finally:
-        connection.close()
-
-
-def ledger_problems(rows: Iterable[Mapping[str, Any]], killed: Collection[Try]) -> list[str]:
+def ledger_problems(rows: Iterable[Row], record: Record) -> list[str]:
     """Return a line for everything in the ledger that is not as it must be once every run has ended."""
     wrong = []
-    for row in rows:
-        what = f"job {row['job_id']} of {what_of(row)}"
-        if row["state"] != "finished":
-            wrong.append(f"{what} is {row['state']}")
-            continue
-        if not row["event_acked"] or row["live"]:
-            wrong.append(f"{what}: its final event is not acknowledged")
-        if row["token"] is not None:
-            wrong.append(f"{what} is finished and has a token")
-        if row["starter"] is not None and not _fine(row) and what_of(row) not in killed:
-            wrong.append(f"{what} ran and ended as {row['outcome']} ({row['detail']})")
+    jobs = by_try(rows)
+    for what, some in jobs.items():
+        for row in some:
+            name = f"job {row['job_id']} of {what}"
+            if row["state"] != "finished":
+                wrong.append(f"{name} is {row['state']}")
+                continue
+            if not row["event_acked"] or row["live"]:
+                wrong.append(f"{name}: its final event is not acknowledged")
+            if row["token"] is not None:
+                wrong.append(f"{name} is finished and has a token")
+            if row["starter"] is not None and row["outcome"] != SUCCESS and why(what, some, record) is None:
+                wrong.append(f"{name} ran and ended as {row['outcome']} ({row['detail']})")
     return wrong
-
-
-def what_of(row: Mapping[str, Any]) -> Try:
-    """Return the try that a job in the ledger was."""
-    return Try(run=row["run_id"], task=row["task_id"], map=row["map_index"], number=row["try_number"])
-
-
-def _fine(row: Mapping[str, Any]) -> bool:
-    return bool(row["outcome"] == "success")
 
 
 def left_over(idle: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
@@ -278,10 +190,24 @@ def left_over(idle: Mapping[str, int], now: Mapping[str, int]) -> list[str]:
     ]
 
 
+def _remarks(site: Site, rows: Iterable[Row], empty: Iterable[Try], record: Record) -> list[str]:
+    found = [f"no code ran in {what}" for what in empty]
+    jobs = by_try(rows)
+    for row in rows:
+        if row["outcome"] != SUCCESS:
+            what = try_of(row)
+            reason = why(what, jobs[what], record) or "it had not begun"
+            found.append(f"job of {what}: {row['outcome']} ({row['detail']}); {reason}")
+    tracebacks = {
+        name: site.stack.log_of(name).count("Traceback (most recent call last)") for name in site.stack.parts
+    }
+    return found + [f"{count} tracebacks in what {name} wrote" for name, count in tracebacks.items() if count]
+
+
 def _settled(site: Site, problems: Callable[[], list[str]], what: str) -> list[str]:
     """Give ``problems`` the time to go away; return those that did not."""
     try:
-        site.stack.wait_until(lambda: not problems(), what, timeout_s=SETTLE_S, poll_s=1.0)
+        site.stack.wait_until(lambda: not problems(), what, timeout_s=SETTLE_S, poll_s=0.5)
     except WaitedTooLong:
         return problems()
     return []

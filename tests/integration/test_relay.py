@@ -198,6 +198,44 @@ async def test_a_call_waits_while_the_api_server_is_not_ready() -> None:
         assert len(server.seen) == 3
 
 
+DATABASE_ERROR = (500, [], b'{"detail": {"reason": "Database error", "statement": "hidden"}}')
+
+
+@scenario
+async def test_a_call_waits_while_airflow_s_database_is_away() -> None:
+    async with api(Held(job())) as (relay, server):
+        server.answers += [DATABASE_ERROR, DATABASE_ERROR]
+        response = await relay.answer(WORKER, call())
+        assert response is not None
+        assert response.status == 200
+        assert len(server.seen) == 3
+
+
+def test_a_call_that_the_database_never_takes_is_answered_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_module, "DATABASE_WAITS", 2)
+
+    @scenario
+    async def test() -> None:
+        async with api(Held(job())) as (relay, server):
+            server.answers += [DATABASE_ERROR] * 9
+            response = await relay.answer(WORKER, call())
+            assert response is not None
+            assert response.status == 500
+            assert len(server.seen) == 3
+
+    test()
+
+
+@scenario
+async def test_another_error_of_the_api_server_is_handed_on_at_once() -> None:
+    async with api(Held(job())) as (relay, server):
+        server.answers.append((500, [], b"Internal Server Error"))
+        response = await relay.answer(WORKER, call())
+        assert response is not None
+        assert response.status == 500
+        assert len(server.seen) == 1
+
+
 @scenario
 async def test_a_waiting_call_ends_when_the_job_is_taken_away() -> None:
     held = Held(job())

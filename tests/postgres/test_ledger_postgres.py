@@ -215,7 +215,7 @@ def test_our_own_former_session_is_waited_for(sql: SqlLedger, admin: sa.Engine) 
 
 def test_a_server_that_restarts_is_waited_for_and_nothing_committed_is_lost(sql: SqlLedger, server: Postgres) -> None:
     sql.commit([make_job(1)])
-    server._stop()
+    server.stop()
     with pytest.raises(LedgerUnavailable) as refused:
         sql.commit([make_job(2)])
     assert refused.value.retryable
