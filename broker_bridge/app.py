@@ -190,7 +190,7 @@ class Bridge:
         channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
         store = self._store
         relay = Relay(self._api, service, self._mint, max_answer_bytes=settings.max_message_size)
-        patience = Patience(service.is_connected, clock=time.monotonic)
+        patience = Patience(service.is_reachable, clock=time.monotonic)
         intake = LogIntake(
             store,
             Places(store, service, patience, now=lambda: datetime.now(UTC)),

@@ -62,6 +62,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # What version 1 granted every job by default: offline_grace, presence_interval, kill_grace and the margin.
         "ALTER TABLE jobs ADD COLUMN lease_s DOUBLE PRECISION NOT NULL DEFAULT 935",
         "ALTER TABLE jobs ADD COLUMN ships_log BOOLEAN NOT NULL DEFAULT TRUE",
+        "ALTER TABLE jobs ADD COLUMN home TEXT NOT NULL DEFAULT ''",
         "CREATE TABLE holder (bridge TEXT NOT NULL)",
     ),
 )

@@ -35,6 +35,8 @@ JOBS: Final = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("worker", sa.Text),
+    # That worker's state folder.
+    sa.Column("home", sa.Text, nullable=False),
     sa.Column("accepted", sa.Boolean, nullable=False),
     sa.Column("starter", sa.Text),
     sa.Column("outcome", sa.Text),

@@ -198,9 +198,9 @@ class DispatchService:
         """Tell whether Airflow has queued the task of an unfinished job again since."""
         return self._dispatcher.is_superseded(job_id)
 
-    def is_connected(self, worker: WorkerName) -> bool:
-        """Tell whether ``worker`` can be reached, as far as we know."""
-        return self._dispatcher.is_connected(worker)
+    def is_reachable(self, job: Job) -> bool:
+        """Tell whether the machine that has, or had, ``job`` can be reached, as far as we know."""
+        return self._dispatcher.is_reachable(job)
 
     def task_ended(self, job_id: JobId, reason: str) -> None:
         """Stop a job that Airflow does not want to run any more."""

@@ -40,8 +40,8 @@ class Jobs(Protocol):
     def is_superseded(self, job_id: JobId) -> bool:
         """Tell whether Airflow has queued the job's task again since."""
 
-    def is_connected(self, worker: WorkerName) -> bool:
-        """Tell whether the worker can be reached."""
+    def is_reachable(self, job: Job) -> bool:
+        """Tell whether the machine that has the job can be reached."""
 
     def task_ended(self, job_id: JobId, reason: str) -> None:
         """Stop a job that Airflow does not want to run any more."""
@@ -99,7 +99,7 @@ class Heartbeats:
 
         An absent worker brings it when it is back: a task that has told its end must not be killed for it.
         """
-        if job.worker is None or not self._jobs.is_connected(job.worker):
+        if not self._jobs.is_reachable(job):
             self._doubted.pop(job.id, None)
             return True
         since = self._doubted.setdefault(job.id, self._clock())

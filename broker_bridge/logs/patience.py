@@ -51,8 +51,8 @@ class Patience:
     :param clock: monotonic seconds.
     """
 
-    def __init__(self, is_connected: Callable[[WorkerName], bool], *, clock: Callable[[], float]) -> None:
-        self._is_connected = is_connected
+    def __init__(self, is_reachable: Callable[[Job], bool], *, clock: Callable[[], float]) -> None:
+        self._is_reachable = is_reachable
         self._clock = clock
         self._watches: dict[JobId, Watch] = {}
         #: Nothing can be stored: that nothing comes is not the workers' fault.
@@ -61,8 +61,8 @@ class Patience:
     def is_over(self, job: Job, stored: int) -> bool:
         """Tell whether the rest of an ended job's log is given up, now that ``stored`` bytes of it are here."""
         known = self._watches.pop(job.id, None)
-        connected = job.worker is not None and self._is_connected(job.worker)
-        watch = look(None if self.paused else known, stored=stored, connected=connected, now=self._clock())
+        reachable = self._is_reachable(job)
+        watch = look(None if self.paused else known, stored=stored, connected=reachable, now=self._clock())
         # The one that was looked at longest ago comes first.
         self._watches[job.id] = watch
         if len(self._watches) > MAX_WATCHED:

@@ -24,7 +24,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger_migrations import MIGRATIONS, migra
 from edge_mqtt.broker_bridge.dispatch.ledger_schema import JOBS, METADATA
 from edge_mqtt.broker_bridge.dispatch.ledger_sql import SqlLedger, open_ledger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
-from tests.chaos.postgres import Postgres, _identity
+from tests.chaos.postgres import Postgres
 
 
 @pytest.fixture
@@ -220,7 +220,7 @@ def test_a_server_that_restarts_is_waited_for_and_nothing_committed_is_lost(sql:
         sql.commit([make_job(2)])
     assert refused.value.retryable
     assert "\n" not in str(refused.value)
-    server._start(_identity())
+    server.start()
     sql.commit([make_job(2)])
     assert ids(sql.load_live()) == ["job-1", "job-2"]
 

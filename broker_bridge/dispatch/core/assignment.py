@@ -101,7 +101,8 @@ def _keep_a_worker(board: Board, job: Job) -> None:
 
 
 def _assign(board: Board, job: Job, worker: WorkerName) -> None:
-    assigned = replace(job, state=JobState.ASSIGNED, worker=worker, accepted=False)
-    board.put_worker(replace(board.view(worker), last_assigned=board.next_assignment()))
+    view = board.view(worker)
+    assigned = replace(job, state=JobState.ASSIGNED, worker=worker, home=view.home, accepted=False)
+    board.put_worker(replace(view, last_assigned=board.next_assignment()))
     board.put_job(assigned)
     send(board, assigned, worker, 1)

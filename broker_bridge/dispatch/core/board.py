@@ -20,7 +20,7 @@ from edge_mqtt.broker_bridge.protocol.messages import Outcome
 #: Jobs that are remembered as denied: far more than can be on their way at once.
 MAX_DENIED: Final = 10_000
 
-DeadlineKind = Literal["handout", "lease", "pause"]
+DeadlineKind = Literal["handout", "lease", "pause", "stranded"]
 #: What is due, and for which job or worker.
 DeadlineKey = tuple[DeadlineKind, str]
 
@@ -60,6 +60,8 @@ class Board:
         self.denied: JournaledDict[JobId, Outcome] = JournaledDict()
         #: Unfinished jobs whose task instance Airflow has queued again since.
         self.superseded: JournaledDict[JobId, None] = JournaledDict()
+        #: Running jobs of a machine whose name another one has, and from when their lease counts. They take no slots.
+        self.stranded: JournaledDict[JobId, float] = JournaledDict()
         self._journals: tuple[JournaledDict[Any, Any], ...] = (
             self.jobs,
             self.workers,
@@ -67,6 +69,7 @@ class Board:
             self.pauses,
             self.denied,
             self.superseded,
+            self.stranded,
         )
         self._assignments = 0
         self._changed: dict[JobId, Job] = {}
@@ -97,6 +100,10 @@ class Board:
         """Return the jobs that ``worker`` holds, in the order they came to it."""
         return [self.jobs[job_id] for job_id in self._held.get(worker, ())]
 
+    def left_behind(self, worker: WorkerName) -> list[Job]:
+        """Return the running jobs of other machines that had the name of ``worker``."""
+        return [job for job_id, _ in self.stranded.items() if (job := self.jobs[job_id]).worker == worker]
+
     def current(self, worker: WorkerName, job_id: JobId, fence: int) -> Job | None:
         """Return the job when ``worker`` holds it under ``fence``; None when its word is out of date."""
         job = self.jobs.get(job_id)
@@ -111,6 +118,13 @@ class Board:
     def view(self, worker: WorkerName) -> WorkerView:
         """Return a worker; one that nothing is known of is offline."""
         return self.workers.get(worker) or WorkerView(name=worker)
+
+    def reaches(self, job: Job) -> bool:
+        """Tell whether a message to the machine that has, or had, ``job`` can arrive now, as far as we know."""
+        if job.worker is None:
+            return False
+        view = self.view(job.worker)
+        return view.connected and view.home == job.home
 
     # ------------------------------------------------------------ changing
 
@@ -168,6 +182,21 @@ class Board:
     def heard(self, worker: WorkerName) -> None:
         """Renew the lease of everything that ``worker`` holds."""
         self.put_worker(replace(self.view(worker), last_contact=self.now, lease_from=self.now))
+
+    def strand(self, job: Job, contact: float) -> None:
+        """Leave a running job to its lease: another machine has taken its worker's name.
+
+        :param contact: when its own machine was last heard.
+        """
+        self._unindex(job)
+        self.stranded.put(job.id, contact)
+        self._index(job)
+
+    def regain(self, job: Job) -> None:
+        """Have a job that was left to its lease held again."""
+        self._unindex(job)
+        self._end_stranding(job.id)
+        self._index(job)
 
     def hand_out(self, job_id: JobId, sendings: int) -> None:
         """Expect the confirmation of an assignment that is sent now for the ``sendings``-th time."""
@@ -260,7 +289,12 @@ class Board:
             self.running[job.id] = None
         if job.state is not JobState.FINISHED and job.task is not None:
             self._of_task.setdefault(job.task, {})[job.id] = None
-        if job.holder is not None:
+        contact = self.stranded.get(job.id)
+        if contact is not None and job.state is JobState.RUNNING:
+            self.deadlines.set(("stranded", job.id), contact + job.lease_s)
+        elif contact is not None:
+            self._end_stranding(job.id)
+        elif job.holder is not None:
             self._held.setdefault(job.holder, {})[job.id] = None
             leases = self._leases.setdefault(job.holder, {})
             leases[job.lease_s] = leases.get(job.lease_s, 0) + 1
@@ -286,7 +320,7 @@ class Board:
             del siblings[job.id]
             if not siblings:
                 del self._of_task[job.task]
-        if job.holder is not None:
+        if job.holder is not None and job.id not in self.stranded:
             del self._held[job.holder][job.id]
             leases = self._leases[job.holder]
             leases[job.lease_s] -= 1
@@ -314,6 +348,10 @@ class Board:
             self.deadlines.set(("lease", view.name), view.lease_from + min(leases))
         else:
             self.deadlines.clear(("lease", view.name))
+
+    def _end_stranding(self, job_id: JobId) -> None:
+        self.stranded.drop(job_id)
+        self.deadlines.clear(("stranded", job_id))
 
     def _put_handout(self, job_id: JobId, handout: Handout) -> None:
         self.handouts.put(job_id, handout)

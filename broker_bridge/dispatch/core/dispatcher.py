@@ -113,13 +113,13 @@ class Dispatcher:
         """Tell whether Airflow has queued the task of an unfinished job again since."""
         return job_id in self._board.superseded
 
-    def is_connected(self, worker: WorkerName) -> bool:
-        """Tell whether a message to ``worker`` can arrive now, as far as we know."""
-        return self._board.view(worker).connected
+    def is_reachable(self, job: Job) -> bool:
+        """Tell whether a message to the machine that has, or had, ``job`` can arrive now, as far as we know."""
+        return self._board.reaches(job)
 
     def jobs_of(self, worker: WorkerName) -> tuple[Job, ...]:
-        """Return the jobs that ``worker`` holds, assigned or running."""
-        return tuple(self._board.held(worker))
+        """Return the jobs that ``worker`` holds, assigned or running, and those that other machines of its name ran."""
+        return (*self._board.held(worker), *self._board.left_behind(worker))
 
     def running_jobs(self) -> tuple[Job, ...]:
         """Return every running job."""

@@ -66,7 +66,7 @@ def withdraw(board: Board, job: Job, reason: str) -> None:
 
 def tell_cancel(board: Board, job: Job) -> None:
     """Repeat to the holder of a job that it is to stop it."""
-    if job.worker is not None and board.view(job.worker).connected:
+    if job.worker is not None and board.reaches(job):
         stop(board, job.worker, job, job.fence, job.cancel_reason or "")
 
 

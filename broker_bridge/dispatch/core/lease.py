@@ -15,6 +15,8 @@ def expire(board: Board) -> None:
             _end_lease(board, WorkerName(name))
         elif kind == "handout":
             _end_handout(board, JobId(name))
+        elif kind == "stranded":
+            _end_stranded(board, JobId(name))
         else:
             board.resume(JobId(name))
 
@@ -33,6 +35,12 @@ def _end_lease(board: Board, worker: WorkerName) -> None:
             ending.lose(board, job, f"no contact with worker {worker} for {silence_s:.0f} s")
     if view.connected:
         board.forget_worker(worker)
+
+
+def _end_stranded(board: Board, job_id: JobId) -> None:
+    """End a running job whose machine is silent since before another one took its name."""
+    job = board.jobs[job_id]
+    ending.lose(board, job, f"no contact with the former machine of worker {job.worker} for {job.lease_s:.0f} s")
 
 
 def _end_handout(board: Board, job_id: JobId) -> None:

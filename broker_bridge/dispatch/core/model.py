@@ -67,6 +67,8 @@ class Job:
     fence: Fence = FIRST_FENCE
     #: Who holds the job, or held it last when it is finished.
     worker: WorkerName | None = None
+    #: That worker's state folder: another machine may have its name by now.
+    home: str = ""
     #: The worker has the assignment in its spool.
     accepted: bool = False
     #: The process that has the permission to run user code, as it named itself ("host:pid").
@@ -122,6 +124,8 @@ class WorkerView:
     name: WorkerName
     #: Empty while the worker is known only as the holder of jobs (after a restart of the bridge).
     incarnation: str = ""
+    #: The state folder that it works on.
+    home: str = ""
     connection: int = 0
     #: The newest presence of this connection.
     sequence: int = -1

@@ -30,6 +30,7 @@ def worker_seen(board: Board, event: events.WorkerSeen) -> None:
     same = view.incarnation == presence.incarnation
     if same and presence.connection < view.connection:
         return
+    contact = view.lease_from
     hello = not (same and presence.connection == view.connection)
     if not hello and not view.connected:
         # Said before the will of its connection, and overtaken by it.
@@ -43,7 +44,7 @@ def worker_seen(board: Board, event: events.WorkerSeen) -> None:
         _welcome(board, view, presence)
     _confirm_lease(board, view, presence)
     if hello:
-        _settle(board, view, presence)
+        _settle(board, view, presence, contact)
 
 
 def _gone(board: Board, view: WorkerView, presence: Presence) -> None:
@@ -67,6 +68,7 @@ def _renew(board: Board, view: WorkerView, presence: Presence) -> WorkerView:
     renewed = replace(
         view,
         incarnation=presence.incarnation,
+        home=presence.home,
         connection=presence.connection,
         sequence=presence.sequence,
         state=presence.state,
@@ -111,13 +113,20 @@ def _welcome(board: Board, view: WorkerView, presence: Presence) -> None:
     board.emit(ToWorker(worker=view.name, message=message))
 
 
-def _settle(board: Board, view: WorkerView, presence: Presence) -> None:
-    """Bring what we believe a worker holds in line with what it says."""
+def _settle(board: Board, view: WorkerView, presence: Presence, contact: float) -> None:
+    """Bring what we believe a worker holds in line with what it says.
+
+    Its state folder no longer has what ran there: then it runs no more. Of what another folder has it knows nothing.
+
+    :param contact: when whoever had the name before was last heard.
+    """
     held = {(job.job_id, job.fence): job for job in presence.jobs}
-    for job in board.held(view.name):
+    for job in (*board.held(view.name), *board.left_behind(view.name)):
         said = held.get((job.id, job.fence))
         if said is not None:
-            _still_held(board, job, said)
+            _still_held(board, view, job, said)
+        elif job.home != view.home:
+            _leave(board, job, contact)
         elif job.state is JobState.RUNNING:
             ending.lose(board, job, f"worker {view.name} came back without it")
         elif view.state is WorkerState.ONLINE and job.cancel_reason is None:
@@ -127,17 +136,29 @@ def _settle(board: Board, view: WorkerView, presence: Presence) -> None:
             ending.give_back(board, job)
 
 
+def _leave(board: Board, job: Job, contact: float) -> None:
+    if job.state is JobState.ASSIGNED:
+        ending.give_back(board, job)
+    elif job.id not in board.stranded:
+        board.strand(job, contact)
+
+
 def _remind(board: Board, view: WorkerView, presence: Presence) -> None:
     """Make good what was lost on the way since the hello: confirmations and cancellations."""
     for held in presence.jobs:
         job = board.current(view.name, held.job_id, held.fence)
         if job is not None:
-            _still_held(board, job, held)
+            _still_held(board, view, job, held)
         elif held.state is not HeldJobState.FINISHED:
             lifecycle.stop_stale(board, view.name, held.job_id, held.fence)
 
 
-def _still_held(board: Board, job: Job, held: HeldJob) -> None:
+def _still_held(board: Board, view: WorkerView, job: Job, held: HeldJob) -> None:
+    if job.id in board.stranded:
+        board.regain(job)
+    if job.home != view.home:
+        job = replace(job, home=view.home)
+        board.put_job(job)
     lifecycle.confirm(board, job)
     if job.cancel_reason is not None and held.state is not HeldJobState.FINISHED:
         ending.tell_cancel(board, job)

@@ -131,6 +131,8 @@ class Presence(Message):
     kind: Literal["presence"] = "presence"
     #: Differs for every start of the worker's program on its state folder.
     incarnation: str
+    #: The state folder, whoever works on it: another one under the same name is another machine.
+    home: str = ""
     #: Counts this incarnation's connections; a will of an earlier one is ignored.
     connection: int
     #: Counts the presences of this connection; confirmed by :class:`PresenceAck`.
