@@ -165,6 +165,8 @@ class Desk:
             case JobStarted():
                 self._intake.started(message.job_id)
                 _log_job("job started", message.job_id, worker=message.worker)
+            case JobFinished(detail=detail) if detail == TAKEN_OVER:
+                _log_job("job taken over", message.job_id)
             case JobFinished():
                 _log_job(
                     "job finished",

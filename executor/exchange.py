@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     TAKEN,
+    TAKEN_OVER,
     AdoptReply,
     AdoptRequest,
     CancelAck,
@@ -29,7 +30,6 @@ from edge_mqtt.certs.identity import Identity
 
 #: Jobs in one question whether the bridge still knows them.
 _JOBS_PER_QUESTION = 1_000
-_TAKEN_OVER = "another executor has taken the job over"
 #: Jobs whose final event is acknowledged without asking. A repeat can only come shortly after the first, at most one
 #: reconnect later; one that has dropped out of the memory is just offered again.
 _DISMISSED_MEMORY = 10_000
@@ -245,7 +245,7 @@ class Exchange:
         if unknown:
             self._news.append(UnknownJobs(unknown, forgotten=True))
         self._news.extend(
-            JobFinished(job_id=job_id, outcome=Outcome.CANCELLED, detail=_TAKEN_OVER, revoked=True)
+            JobFinished(job_id=job_id, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True)
             for job_id in taken
         )
 

@@ -16,7 +16,7 @@ import typer
 
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.certs.errors import CertificateError
+from edge_mqtt.certs.errors import CertificateError, NotYetValid
 from edge_mqtt.certs.identity import Role
 from edge_mqtt.worker.config import (
     AirflowSettings,
@@ -102,7 +102,8 @@ def run(options: Options) -> int:
         return asyncio.run(_run(options, process))
     except (WorkerError, CertificateError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
-        return EXIT_FAILURE if isinstance(error, LauncherError) else EXIT_USAGE
+        # A clock that is behind after a power cut is set some time: whoever watches us shall start us again.
+        return EXIT_FAILURE if isinstance(error, (LauncherError, NotYetValid)) else EXIT_USAGE
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

@@ -25,6 +25,8 @@ class HeldJobs:
         self._spool = spool
         # sqlite3 blocks for as long as the disk takes to sync; its commits come from one thread, in order.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker.spool")
+        #: What tells our state folder from any other.
+        self.home = spool.home()
         self._jobs: dict[JobId, HeldByUs] = {job.job_id: job for job in spool.load()}
         self._by_secret: dict[str, JobId] = {job.secret: job.job_id for job in self._jobs.values() if job.secret}
         self._lock = asyncio.Lock()

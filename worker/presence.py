@@ -172,6 +172,7 @@ class PresenceLoop:
         jobs = (job.for_presence() for job in self._held)
         presence = Presence(
             incarnation=self._link.address.incarnation,
+            home=self._held.home,
             connection=self._link.connection,
             sequence=self._sequence,
             state=state or self._state(),

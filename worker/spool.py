@@ -38,6 +38,8 @@ MIGRATIONS: Final = (
     f"""
     ALTER TABLE jobs ADD COLUMN lease_s   REAL    NOT NULL DEFAULT {FIRST_LEASE_S};
     ALTER TABLE jobs ADD COLUMN ships_log INTEGER NOT NULL DEFAULT 1;
+    CREATE TABLE home (id TEXT NOT NULL) STRICT;
+    INSERT INTO home VALUES (lower(hex(randomblob(16))));
     """,
 )
 
@@ -80,6 +82,12 @@ class Spool:
         with _translated(None):
             rows = self._connection.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY sequence").fetchall()  # noqa: S608 -- constant
             return [_job(row) for row in rows]
+
+    def home(self) -> str:
+        """Return what tells this state folder from any other; a copy of the folder has the same."""
+        with _translated(None):
+            ((home,),) = self._connection.execute("SELECT id FROM home").fetchall()
+            return str(home)
 
     def store(self, job: HeldByUs) -> None:
         """Store ``job`` in the place of what there is of it."""

@@ -14,7 +14,7 @@ from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable, ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.relay import NOT_WANTED, Relay, is_expired, parse_starter, reason_of
-from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.ids import JobId
 
 #: Seconds for which a connected worker may bring nothing of a log before it is taken to have no more of it: it has
 #: lost its disk, or its spool.

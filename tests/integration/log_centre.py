@@ -125,7 +125,7 @@ class Centre:
         self.acks: asyncio.Queue[tuple[WorkerName, LogAck]] = asyncio.Queue()
         self.changes = Changes()
         self.store = LogStore(self.folder)
-        self.patience = Patience(lambda worker: worker not in self.away, clock=lambda: self.now)
+        self.patience = Patience(lambda job: job.worker not in self.away, clock=lambda: self.now)
         self.places = Places(self.store, self.records, self.patience, now=lambda: datetime.now(UTC))
         self.intake = LogIntake(
             self.store,

@@ -61,7 +61,7 @@ class Held:
     def is_superseded(self, job_id: JobId) -> bool:
         return self.superseded
 
-    def is_connected(self, worker: WorkerName) -> bool:
+    def is_reachable(self, job: Job) -> bool:
         return self.connected
 
     def task_ended(self, job_id: JobId, reason: str) -> None:

@@ -93,7 +93,7 @@ async def running(folder: Path) -> AsyncIterator[Bridge]:
     await service.load()
     store = LogStore(folder / "logs")
     places = Places(
-        store, service, Patience(service.is_connected, clock=time.monotonic), now=lambda: datetime.now(UTC)
+        store, service, Patience(service.is_reachable, clock=time.monotonic), now=lambda: datetime.now(UTC)
     )
     intake = LogIntake(
         store,
@@ -122,10 +122,10 @@ def test_a_job_s_start_brings_one_line_however_often_it_is_told(tmp_path: Path) 
             await bridge.submit(SHIPPED, "default")
             for job_id in (KEPT, SHIPPED, KEPT):
                 assert await bridge.service.ask_start(WORKER, job_id, Fence(1), "host:7") is None
-            assert bridge.service.is_connected(WORKER)
+            assert await bridge.is_reachable(KEPT)
             assert await bridge.stored(SHIPPED) == 4
         async with running(tmp_path) as bridge:
-            assert not bridge.service.is_connected(WORKER)
+            assert not await bridge.is_reachable(KEPT)
             await bridge.hello(KEPT, SHIPPED)
             await bridge.service.commit(events.ExecutorConnected(executor=EXECUTOR))
             # Whatever a start brings is there before what comes after it is acknowledged.

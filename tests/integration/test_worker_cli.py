@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import load_party, server_context
 from edge_mqtt.worker.app import ExitCode
+from edge_mqtt.worker.cli import EXIT_FAILURE
 from edge_mqtt.worker.config import StateDir
 
 WAIT_S = 60
@@ -219,6 +220,18 @@ def test_certificate_of_another_authority_ends_with_exit_code_3(tmp_path: Path, 
     code, stderr = start(tmp_path, *options(other, "lab-1", tmp_path)).end()
     assert code == ExitCode.REFUSED
     assert "Traceback" not in stderr
+
+
+def test_clock_that_is_behind_is_named_and_is_worth_another_start(tmp_path: Path) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    site = Site(certs=tmp_path / "certs")
+    store = Store(site.certs)
+    store.create(hosts=["localhost"], force=False, now=tomorrow)
+    store.issue(Identity(Role.WORKER, "early"), force=False, now=tomorrow)
+    code, stderr = start(tmp_path, *options(site, "early", tmp_path)).end()
+    assert code == EXIT_FAILURE
+    assert "set the clock" in stderr
+    assert len(stderr.strip().splitlines()) == 1
 
 
 def test_launcher_tells_what_of_airflows_own_settings_the_worker_goes_by(tmp_path: Path) -> None:

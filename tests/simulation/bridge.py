@@ -220,7 +220,7 @@ class ApiClient:
     def __init__(self, _base_url: str) -> None:
         self._bridge = _bridge()
 
-    async def call(self, call: ApiCall) -> ApiResult:
+    async def call(self, call: ApiCall, **_: bool) -> ApiResult:
         """Make one call; the request and the answer take their time."""
         bridge, world = self._bridge, self._bridge.world
         await asyncio.sleep(world.chance.uniform(0.005, 0.3))

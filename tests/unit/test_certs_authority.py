@@ -182,6 +182,6 @@ def test_validity_is_checked_at_both_ends(authority: Authority) -> None:
     with pytest.raises(NotYetValid, match=r"it is valid only from 2030-01-02 02:04 UTC .* set the clock"):
         check_validity(certificate, what="it", remedy="renew", now=certificate.not_valid_before_utc - second)
     with pytest.raises(
-        Expired, match="it expired on 2030-01-03 03:04 UTC and this machine's clock says .* UTC: renew"
+        Expired, match=r"it expired on 2030-01-03 03:04 UTC and this machine's clock says .* UTC: renew"
     ):
         check_validity(certificate, what="it", remedy="renew", now=certificate.not_valid_after_utc + second)

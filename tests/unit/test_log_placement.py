@@ -15,9 +15,7 @@ from edge_mqtt.broker_bridge.logs.placement import Found, base_now
         pytest.param(Found(size=150, left_at=150, same=True), 100, id="as it was left"),
         pytest.param(Found(size=120, left_at=150, same=True), 100, id="bytes of the job are gone"),
         pytest.param(Found(size=99, left_at=150, same=True), None, id="bytes before the job are gone"),
-        pytest.param(
-            Found(size=99, left_at=None, same=True), None, id="bytes before the job never came"
-        ),
+        pytest.param(Found(size=99, left_at=None, same=True), None, id="bytes before the job never came"),
         pytest.param(Found(size=0, left_at=150, same=False), None, id="the file is gone"),
         pytest.param(Found(size=160, left_at=150, same=True), 110, id="somebody appends"),
         pytest.param(Found(size=150, left_at=150, same=False), 100, id="restored as it was"),

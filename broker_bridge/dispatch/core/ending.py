@@ -9,7 +9,14 @@ from edge_mqtt.broker_bridge.dispatch.core.board import Board
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import Cancel, Finished, JobFinished, JobStarted, Outcome
+from edge_mqtt.broker_bridge.protocol.messages import (
+    TAKEN_OVER,
+    Cancel,
+    Finished,
+    JobFinished,
+    JobStarted,
+    Outcome,
+)
 
 #: Why a job is stopped that an executor took back.
 REVOKED = "revoked by Airflow"
@@ -26,7 +33,9 @@ def give_back(board: Board, job: Job, *, spare: WorkerName | None = None) -> Non
         finish(board, job, Outcome.CANCELLED, job.cancel_reason)
         return
     fence = Fence(job.fence + 1)
-    board.put_job(replace(job, state=JobState.QUEUED, fence=fence, worker=None, accepted=False, log_base=None))
+    board.put_job(
+        replace(job, state=JobState.QUEUED, fence=fence, worker=None, home="", accepted=False, log_base=None)
+    )
     if spare is not None:
         board.pause(job.id, spare)
 
@@ -89,6 +98,14 @@ def tell_finished(board: Board, job: Job) -> None:
         detail=job.detail,
         worker=job.worker or "",
         revoked=job.cancel_reason == REVOKED,
+    )
+    board.emit(ToExecutor(executor=job.executor, message=message))
+
+
+def tell_taken(board: Board, job: Job) -> None:
+    """Tell the executor that had the job that another one has it now; what it missed it asks about when it reconnects."""
+    message = JobFinished(
+        job_id=job.id, type=job.spec.type, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True
     )
     board.emit(ToExecutor(executor=job.executor, message=message))
 

@@ -60,7 +60,10 @@ def adopt(board: Board, event: events.AdoptAsked) -> None:
             states[job_id] = TAKEN
     board.emit(ToAdmin(executor=event.executor, message=AdoptReply(request_id=event.request_id, states=states)))
     for job_id in (known for known, state in states.items() if state != TAKEN):
-        job = replace(board.jobs[job_id], executor=event.executor, event_acked=False)
+        before = board.jobs[job_id]
+        if before.executor != event.executor:
+            ending.tell_taken(board, before)
+        job = replace(before, executor=event.executor, event_acked=False)
         if event.take_over and job.cancel_reason == ending.REVOKED:
             job = replace(job, cancel_reason=HALF_REVOKED)
         board.put_job(job)

@@ -18,6 +18,7 @@ from edge_mqtt.broker_bridge.protocol.messages.base import (
 )
 from edge_mqtt.broker_bridge.protocol.messages.executor import (
     TAKEN,
+    TAKEN_OVER,
     AdoptReply,
     AdoptRequest,
     CancelAck,
@@ -68,6 +69,7 @@ __all__ = [
     "MESSAGE_ADAPTER",
     "PROTOCOL_VERSION",
     "TAKEN",
+    "TAKEN_OVER",
     "AdoptReply",
     "AdoptRequest",
     "AnyMessage",

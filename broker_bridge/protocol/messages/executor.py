@@ -99,6 +99,8 @@ class JobFinished(Message):
 
 #: The state, in an :class:`AdoptReply`, of a job that belongs to another executor than the asker.
 TAKEN = "taken"
+#: What the executor is told that had a job before.
+TAKEN_OVER = "another executor has taken the job over"
 
 
 class AdoptReply(Message):
