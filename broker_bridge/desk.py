@@ -18,6 +18,7 @@ from edge_mqtt.broker_bridge.logs.tail import TailService
 from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge, ProtocolError
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
+    TAKEN_OVER,
     ApiRequest,
     JobAccepted,
     JobFinished,

@@ -245,8 +245,7 @@ class Exchange:
         if unknown:
             self._news.append(UnknownJobs(unknown, forgotten=True))
         self._news.extend(
-            JobFinished(job_id=job_id, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True)
-            for job_id in taken
+            JobFinished(job_id=job_id, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True) for job_id in taken
         )
 
     def is_answered(self, request_id: str) -> bool:

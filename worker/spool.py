@@ -40,7 +40,7 @@ MIGRATIONS: Final = (
     ALTER TABLE jobs ADD COLUMN ships_log INTEGER NOT NULL DEFAULT 1;
     CREATE TABLE home (id TEXT NOT NULL) STRICT;
     INSERT INTO home VALUES (lower(hex(randomblob(16))));
-    """,
+    """,  # noqa: S608 -- the number is a constant
 )
 
 _COLUMNS: Final = "job_id, fence, state, spec, secret, log_base, result, result_acked, lease_s, ships_log"

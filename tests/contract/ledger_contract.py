@@ -76,6 +76,7 @@ class LedgerContract:
             state=JobState.RUNNING,
             fence=Fence(3),
             worker=WorkerName("lab-3"),
+            home="1f0e",
             accepted=True,
             starter="lab-3:4711",
             cancel_reason="revoked by Airflow",

@@ -73,6 +73,10 @@ class Bridge:
         )
         await self.service.commit(events.WorkerSeen(worker=WORKER, presence=presence))
 
+    async def is_reachable(self, job_id: JobId) -> bool:
+        job = await self.service.record(job_id)
+        return job is not None and self.service.is_reachable(job)
+
     async def submit(self, job_id: JobId, queue: str) -> None:
         spec = JobSpec(job_id=job_id, type=WorkloadType.TASK, queue=queue, log_path=f"{job_id}.log")
         await self.service.commit(events.Submitted(executor=EXECUTOR, job=spec, token=""))

@@ -51,12 +51,16 @@ class Entry:
 class Worker(Party):
     """Spools before it acts, reports until it is acknowledged, and ends leases before the centre does."""
 
-    def __init__(self, world: World, name: str, queues: tuple[str, ...], concurrency: int) -> None:
+    def __init__(
+        self, world: World, name: str, queues: tuple[str, ...], concurrency: int, *, machine: str = ""
+    ) -> None:
         super().__init__(world, name)
+        #: Differs for the machines of one name.
+        self.machine = self.home = machine or name
         self.queues = queues
         self.concurrency = concurrency
         self.spool: dict[JobId, Entry] = {}
-        self.incarnation = "0"
+        self.incarnation = self.machine
         self.connection = 0
         self.sequence = 0
         self.sent_at: dict[int, float] = {}
@@ -70,6 +74,11 @@ class Worker(Party):
         return WorkerName(self.name)
 
     # ------------------------------------------------------------ presence
+
+    def connect(self) -> None:
+        """Connect, unless a machine with the name is connected."""
+        if not any(worker.link.connected for worker in self.world.workers if worker.name == self.name):
+            super().connect()
 
     def hello(self) -> None:
         """Say what is held, and repeat what is unanswered."""
@@ -95,6 +104,7 @@ class Worker(Party):
     def _presence(self, state: WorkerState) -> Presence:
         return Presence(
             incarnation=self.incarnation,
+            home=self.home,
             connection=self.connection,
             sequence=self.sequence,
             state=state,
@@ -116,7 +126,9 @@ class Worker(Party):
     def processes(self) -> list[Process]:
         """Return the processes that run here."""
         return [
-            process for process in self.world.processes if process.alive and process.pid.startswith(f"{self.name}:")
+            process
+            for process in self.world.processes
+            if process.alive and process.pid.startswith(f"{self.machine}:")
         ]
 
     def waiting(self) -> list[JobId]:
@@ -126,7 +138,7 @@ class Worker(Party):
     def launch(self, job_id: JobId) -> Process:
         """Start the process of a job."""
         entry = self.spool[job_id]
-        entry.process = Process(f"{self.name}:{self.world.count()}", job_id, entry.fence)
+        entry.process = Process(f"{self.machine}:{self.world.count()}", job_id, entry.fence)
         self.world.processes.append(entry.process)
         return entry.process
 

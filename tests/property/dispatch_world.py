@@ -55,7 +55,11 @@ class World:
         self.careless: set[JobId] = set()
         self.wiped: set[JobId] = set()
         self.executors = [Executor(self, "east"), Executor(self, "west")]
-        self.workers = [Worker(self, "v", ("q",), 2), Worker(self, "w", ("q", "r"), 3)]
+        self.workers = [
+            Worker(self, "v", ("q",), 2),
+            Worker(self, "w", ("q", "r"), 3),
+            Worker(self, "w", ("q", "r"), 3, machine="another w"),
+        ]
         self.parties: list[Party] = [*self.executors, *self.workers]
         self.boot()
 
@@ -117,16 +121,12 @@ class World:
                 self.crash_bridge()
 
     def _perform(self, to_do: list[Effect]) -> None:
-        by_name = {party.name: party for party in self.parties}
+        by_name: dict[str, Party] = {party.name: party for party in self.parties if party.link.connected}
         for effect in to_do:
-            if isinstance(effect, effects.StartDecided):
-                receiver, message = by_name[effect.worker], effect
-            elif isinstance(effect, effects.ToExecutor | effects.ToAdmin):
-                receiver, message = by_name[effect.executor], effect.message
-            else:
-                receiver, message = by_name[effect.worker], effect.message
-            if receiver.link.connected:
-                receiver.link.down.append(message)
+            to_executor = isinstance(effect, effects.ToExecutor | effects.ToAdmin)
+            receiver = by_name.get(effect.executor if to_executor else effect.worker)
+            if receiver is not None:
+                receiver.link.down.append(effect if isinstance(effect, effects.StartDecided) else effect.message)
 
     def _receive_all(self) -> None:
         for party in self.parties:
@@ -215,19 +215,26 @@ class World:
                 worker.restart()
         for executor in self.executors:
             executor.alive = True
-        for _ in range(12):
+        for number in range(12):
             for party in self.parties:
                 party.disconnect()
             self.flow()
-            for party in self.parties:
+            # The machines of one name have it in turns.
+            for party in self.parties[:: (-1) ** number]:
                 party.connect()
             self.flow()
             for worker in self.workers:
-                self._let_work(worker)
-            self.advance(6.0)
+                if worker.link.connected:
+                    self._let_work(worker)
+            # Together longer than a lease: some machines do not come back.
+            self.advance(10.0)
             self.flow()
-            if not self.ledger.load_live() and all(record.state != "open" for record in self.airflow.values()):
+            if self._is_quiet():
                 return
+
+    def _is_quiet(self) -> bool:
+        open_in_airflow = any(record.state == "open" for record in self.airflow.values())
+        return not (open_in_airflow or self.ledger.load_live() or any(worker.spool for worker in self.workers))
 
     def _let_work(self, worker: Worker) -> None:
         """Let a worker do all that it has."""

@@ -20,10 +20,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from edge_mqtt.broker_bridge.dispatch.core import events, lifecycle
+from edge_mqtt.broker_bridge.dispatch.core import ending, events, lifecycle, reconcile
 from edge_mqtt.broker_bridge.dispatch.core.board import Board
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
-from edge_mqtt.broker_bridge.dispatch.core.model import Job
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 
 T = TypeVar("T")
@@ -166,7 +166,8 @@ class Promises(RuleBasedStateMachine):
         elif kind == "take over":
             self._take_over(self._executor(pick), self._executor(pick + 1))
         elif kind == "worker":
-            self._crash_worker(self._worker(pick), chance.choice(["kill", "reboot", "forget", "wipe"]))
+            how = chance.choice(["kill", "reboot", "forget", "wipe", "new disk"])
+            self._crash_worker(self._worker(pick), how)
         elif kind == "batch":
             self._batch(pick, chance.choice(BAD_BATCHES))
         elif not self.tidy:
@@ -181,7 +182,9 @@ class Promises(RuleBasedStateMachine):
 
     def _crash_worker(self, worker: Worker, how: str) -> None:
         if worker.alive:
-            worker.crash(reboot=how == "reboot", forget=how == "forget", wipe=how == "wipe")
+            worker.crash(reboot=how == "reboot", forget=how == "forget", wipe=how in ("wipe", "new disk"))
+            if how == "new disk":
+                worker.home = f"disk {self.world.count()}"
 
     def _lose(self, chance: random.Random) -> None:
         for party in self.world.parties:
@@ -190,7 +193,7 @@ class Promises(RuleBasedStateMachine):
                 messages.pop(chance.randrange(len(messages)))
 
     @precondition(lambda self: self.world.health() < len(self.world.parties))
-    @rule(who=st.sampled_from([None, 0, 1, 2, 3]))
+    @rule(who=st.sampled_from([None, 0, 1, 2, 3, 4]))
     def mend(self, who: int | None) -> None:
         """Everybody or somebody is back."""
         for number, party in enumerate(self.world.parties):
@@ -233,7 +236,7 @@ def walk(machine: type[Promises], seed: int) -> str | None:
             elif kind == "wait":
                 state.wait(seconds=chance.choice(PAUSES_S))
             else:
-                state.mend(who=chance.choice([None, None, 0, 1, 2, 3]))
+                state.mend(who=chance.choice([None, None, 0, 1, 2, 3, 4]))
         state.teardown()
     except AssertionError as failure:
         return str(failure)
@@ -268,6 +271,14 @@ def nothing_heard(_board: Board, _worker: WorkerName) -> None:
     """Let no message but a presence renew a lease."""
 
 
+def lose_at_once(board: Board, job: Job, _contact: float) -> None:
+    """Believe that what another machine of the name ran does not run any more."""
+    if job.state is JobState.ASSIGNED:
+        ending.give_back(board, job)
+    else:
+        ending.lose(board, job, "another machine has the name")
+
+
 class SpeaksFirst(World):
     """A bridge that speaks before it commits."""
 
@@ -287,10 +298,19 @@ class SpeaksFirstPromises(Promises):
         (PromisesInDisorder, (lifecycle, "_refusal"), any_starter, "runs twice"),
         (PromisesInDisorder, (Dispatcher, "missing"), no_memory, "was accepted, and is unknown"),
         (Promises, (Board, "heard"), nothing_heard, "the lease of .* ended while its worker lets"),
+        (Promises, (reconcile, "_leave"), lose_at_once, "is said to be lost: another machine has the name"),
         (SpeaksFirstPromises, None, None, "was accepted, and is unknown"),
         (SpeaksFirstPromises, None, None, "runs twice"),
     ],
-    ids=["no fence", "any starter", "no memory", "nothing heard", "speaks first: lost", "speaks first: twice"],
+    ids=[
+        "no fence",
+        "any starter",
+        "no memory",
+        "nothing heard",
+        "lose at once",
+        "speaks first: lost",
+        "speaks first: twice",
+    ],
 )
 def test_a_broken_rule_is_noticed(
     monkeypatch: pytest.MonkeyPatch,

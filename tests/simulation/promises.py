@@ -198,7 +198,8 @@ class Promises:
         if ours != stored and not written.startswith(ours):
             # What is given up may end in the middle of a line, which is ended before the bridge's own begins.
             ours = ours.removesuffix(b"\n")
-        given_up = job.id in self.lost_logs or (ours != stored and bool(self.excuses[job.id]))
+        # What the supervisor of a job says that never began is nobody's: it may have come too late to be in order.
+        given_up = job.starter is None or job.id in self.lost_logs or (ours != stored and bool(self.excuses[job.id]))
         whole = job.outcome is not Outcome.LOST and job.log_size is not None and not given_up
         if ours == written or (not whole and written.startswith(ours)):
             return

@@ -74,12 +74,14 @@ class Scene:
         queues: tuple[str, ...] = ("q",),
         concurrency: int = 8,
         incarnation: str = "first",
+        home: str = "",
         state: WorkerState = WorkerState.ONLINE,
     ) -> Scene:
         """Let a worker connect."""
         self._connections[worker] = self._connections.get(worker, 0) + 1
         presence = Presence(
             incarnation=incarnation,
+            home=home,
             connection=self._connections[worker],
             state=state,
             queues=queues,

@@ -29,6 +29,7 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, Any]:
         "pauses": dict(inside.pauses.items()),
         "denied": dict(inside.denied.items()),
         "superseded": dict(inside.superseded.items()),
+        "stranded": dict(inside.stranded.items()),
         "of_task": {task: set(jobs) for task, jobs in inside._of_task.items()},
         "leases": {name: dict(leases) for name, leases in inside._leases.items() if leases},
         "held": held_by,
@@ -66,7 +67,9 @@ def some_event(scene: Scene, chance: random.Random) -> Callable[[], Scene]:
                 task_id=chance.choice(["", "t", "u"]),
                 try_number=chance.randrange(2),
             ),
-            lambda: scene.hello(worker, *claimed, queues=("q", "r"), concurrency=chance.randrange(1, 5)),
+            lambda: scene.hello(
+                worker, *claimed, queues=("q", "r"), concurrency=chance.randrange(1, 5), home=chance.choice("ab")
+            ),
             lambda: scene.presence(worker, *claims, concurrency=3) if connected else scene.tick(),
             lambda: scene.will(worker) if connected else scene.tick(),
             lambda: scene.accept(holder, job, fence),
@@ -293,8 +296,8 @@ def test_what_is_due_waits_for_the_commit() -> None:
     assert scene.tick().state()[0] is JobState.FINISHED
 
 
-def test_whether_a_worker_is_connected_is_known() -> None:
-    scene = Scene().hello("w")
-    assert scene.dispatcher.is_connected(WorkerName("w"))
-    assert not scene.will("w").dispatcher.is_connected(WorkerName("w"))
-    assert not scene.dispatcher.is_connected(WorkerName("never seen"))
+def test_whether_the_machine_of_a_job_can_be_reached_is_known() -> None:
+    scene = Scene().submit("j")
+    assert not scene.dispatcher.is_reachable(scene.job())
+    assert scene.hello("w", home="a").dispatcher.is_reachable(scene.job())
+    assert not scene.will("w").dispatcher.is_reachable(scene.job())

@@ -9,6 +9,7 @@ from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     TAKEN,
+    TAKEN_OVER,
     JobAccepted,
     JobFinished,
     Outcome,
@@ -44,6 +45,18 @@ def test_asking_does_not_take_a_job_from_the_executor_that_took_it_over() -> Non
     assert scene.job().executor == BOB
     scene.result("w", "j")
     assert [event.job_id for event in scene.to_executor(JobFinished, BOB)] == ["j"]
+
+
+def test_an_executor_that_a_job_is_taken_from_is_told_once_and_keeps_its_own() -> None:
+    scene = Scene().running().adopt("j", executor=BOB)
+    (told,) = scene.to_executor(JobFinished, ALICE)
+    assert (told.outcome, told.detail, told.revoked) == (Outcome.CANCELLED, TAKEN_OVER, True)
+    assert scene.to_executor(JobFinished, BOB) == []
+    # The question may be asked again, and the one that had the job may acknowledge what it was told.
+    assert scene.adopt("j", executor=BOB).to_executor(JobFinished, BOB) == []
+    assert scene.to_executor(JobFinished, ALICE) == []
+    scene.ack("j", ALICE).result("w", "j").ack("j", ALICE)
+    assert not scene.job().event_acked
 
 
 def test_the_end_of_a_job_that_its_executor_believes_to_be_unfinished_is_told_again() -> None:

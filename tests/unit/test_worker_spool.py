@@ -79,11 +79,23 @@ def test_spool_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> Non
     raw.close()
     spool = Spool.open(path)
     assert spool.load() == [replace(old, lease_s=FIRST_LEASE_S, ships_log=True)]
+    assert spool.home()
     spool.store(job("b"))
     spool.close()
     again = Spool.open(path)
     assert [kept.lease_s for kept in again.load()] == [FIRST_LEASE_S, 60.0]
     again.close()
+
+
+def test_a_state_folder_has_a_name_that_no_other_has_and_keeps_it(tmp_path: Path) -> None:
+    homes = []
+    for name in ("a.db", "a.db", "b.db"):
+        spool = Spool.open(tmp_path / name)
+        homes.append(spool.home())
+        spool.close()
+    first, again, other = homes
+    assert first == again != other
+    assert len(first) == 32
 
 
 def test_damaged_spool_is_said_to_be_damaged(tmp_path: Path) -> None:

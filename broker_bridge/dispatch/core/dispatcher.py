@@ -118,7 +118,7 @@ class Dispatcher:
         return self._board.reaches(job)
 
     def jobs_of(self, worker: WorkerName) -> tuple[Job, ...]:
-        """Return the jobs that ``worker`` holds, assigned or running, and those that other machines of its name ran."""
+        """Return the jobs that ``worker`` holds, assigned or running; also on former machines of its name."""
         return (*self._board.held(worker), *self._board.left_behind(worker))
 
     def running_jobs(self) -> tuple[Job, ...]:

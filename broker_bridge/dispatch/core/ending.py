@@ -103,7 +103,7 @@ def tell_finished(board: Board, job: Job) -> None:
 
 
 def tell_taken(board: Board, job: Job) -> None:
-    """Tell the executor that had the job that another one has it now; what it missed it asks about when it reconnects."""
+    """Tell the executor of a job that another one takes it. Not repeated: it asks when it reconnects."""
     message = JobFinished(
         job_id=job.id, type=job.spec.type, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True
     )
