@@ -211,21 +211,25 @@ class Runs:
 
     async def find_again(self) -> None:
         """Take over the supervisors of the worker that ran before this one."""
-        given_back = []
+        ended = []
         for job in self._held.with_process():
             if create_exclusively(self.plan.files(job).process, b""):
                 # Stored as launched, but nothing ever came to run it; and now nothing can any more.
-                given_back.append(self._give_back(job, "the worker was restarted before the job had started"))
+                ended.append(self._give_back(job, "the worker was restarted before the job had started"))
             else:
-                self._adopt(job)
-        if given_back:
-            await asyncio.wait(given_back, timeout=STORE_RETRY_S)
+                watch = self._adopt(job)
+                if not self._runs[job.job_id].identity.alive():
+                    ended.append(watch)
+        # So that our first word to the centre does not call running what has ended: it would have it dropped, and
+        # with it the end of its log, when it has given the job up meanwhile.
+        if ended:
+            await asyncio.wait(ended, timeout=STORE_RETRY_S)
 
     def _give_back(self, job: HeldByUs, reason: str) -> asyncio.Task[None]:
         # Aside: it may have to wait for the disk, for which running jobs and what comes over the link must not.
         return self._spawn(self._events.unstarted(job, reason), f"worker.unstarted[{job.job_id}]")
 
-    def _adopt(self, job: HeldByUs) -> None:
+    def _adopt(self, job: HeldByUs) -> asyncio.Task[None]:
         self._events.launched(job)
         text = self.plan.files(job).process.read_text(encoding="ascii", errors="replace")
         identity = ProcessIdentity.parse(text) or ProcessIdentity(pid=0, start=0, boot="")
@@ -236,16 +240,17 @@ class Runs:
                 identity.pid,
                 extra={"action": "job_adopted", "job_id": job.job_id, "pid": identity.pid},
             )
-        self._watch(job, identity, ours=False)
+        watch = self._watch(job, identity, ours=False)
         if job.state is JobState.DROPPED:
             self.stop(job, "no longer this worker's")
+        return watch
 
     # ------------------------------------------------------------ end
 
-    def _watch(self, job: HeldByUs, identity: ProcessIdentity, *, ours: bool) -> None:
+    def _watch(self, job: HeldByUs, identity: ProcessIdentity, *, ours: bool) -> asyncio.Task[None]:
         run = self._runs[job.job_id] = _Run(identity=identity, ours=ours)
         name = f"worker.run[{job.job_id}]"
-        self._spawn(self._until_exit(job, run), name)
+        return self._spawn(self._until_exit(job, run), name)
 
     async def _until_exit(self, job: HeldByUs, run: _Run) -> None:
         await process_exit(run.identity)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from deploy.quickstart.errors import WaitedTooLong
 from deploy.quickstart.stack import Stack
 
 
@@ -42,10 +46,29 @@ def assert_logs_equal(stack: Stack, dag_id: str, run_id: str) -> int:
                 )
         return wrong
 
-    stack.wait_until(lambda: not differing(), f"equal logs of {dag_id}", timeout_s=30)
+    with contextlib.suppress(WaitedTooLong):
+        stack.wait_until(lambda: not differing(), f"equal logs of {dag_id}", timeout_s=30)
+    assert differing() == []
     logs = edge_logs(stack, dag_id, run_id)
     assert all(content for copies in logs.values() for content in copies.values())
     return len(logs)
+
+
+def final_events(stack: Stack, run_id: str, task_id: str) -> Counter[tuple[int, int]]:
+    """Return how many final events Airflow has had of each try of a task: (map index, try number) -> events."""
+    key = rf"task_id='{task_id}', run_id='{re.escape(run_id)}', try_number=(\d+), map_index=(-?\d+)"
+    found = re.findall(rf"Received executor event with state (?:success|failed) .*{key}", stack.log_of("scheduler"))
+    return Counter((int(map_index), int(try_number)) for try_number, map_index in found)
+
+
+def assert_one_final_event(stack: Stack, run_id: str, task_id: str, tries: set[tuple[int, int]]) -> None:
+    """Assert that Airflow has had one final event of each of these (map index, try number), and of no other.
+
+    An event may come after the end of its run, which the task itself has told.
+    """
+    with contextlib.suppress(WaitedTooLong):
+        stack.wait_until(lambda: set(final_events(stack, run_id, task_id)) >= tries, "the final events", timeout_s=60)
+    assert final_events(stack, run_id, task_id) == dict.fromkeys(tries, 1)
 
 
 def assert_ran_once(folder: Path, tasks: int) -> None:

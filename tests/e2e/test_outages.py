@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal, assert_ran_once
+from tests.e2e.checks import assert_logs_equal, assert_one_final_event, assert_ran_once
 from tests.e2e.link import BadLink
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(400)]
 
 TASKS = 20
 DAG = "e2e_lines"
-
-
-def final_events(stack: Stack, run_id: str) -> Counter[int]:
-    """Return how many final events Airflow has had of each mapped task."""
-    key = rf"task_id='trace', run_id='{re.escape(run_id)}'.*map_index=(\d+)"
-    found = re.findall(rf"Received executor event with state success .*{key}", stack.log_of("scheduler"))
-    return Counter(int(index) for index in found)
 
 
 def run_disturbed(stack: Stack, folder: Path, *, seconds: int, disturb: Callable[[], None]) -> None:
@@ -38,7 +29,7 @@ def run_disturbed(stack: Stack, folder: Path, *, seconds: int, disturb: Callable
     assert {instance["state"] for instance in instances} == {"success"}
     assert {instance["try_number"] for instance in instances} == {1}
     assert_ran_once(folder, TASKS)
-    assert final_events(stack, run_id) == dict.fromkeys(range(TASKS), 1)
+    assert_one_final_event(stack, run_id, "trace", {(index, 1) for index in range(TASKS)})
     assert assert_logs_equal(stack, DAG, run_id) == TASKS + 1
     stack.check_alive()
 

@@ -1,4 +1,4 @@
-"""One run of the Dag ``e2e_hold``, seen from the test that holds it."""
+"""One run of a Dag whose only task holds, seen from the test that holds it."""
 
 from __future__ import annotations
 
@@ -10,40 +10,50 @@ import psutil
 
 from deploy.quickstart.rest import run_path
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import log_path
+from tests.e2e.checks import assert_one_final_event, log_path
 
-DAGS = Path(__file__).parent / "dags_outages"
-DAG = "e2e_hold"
+#: One for each queue.
+DAG, NOWHERE_DAG, BRIEF_DAG, KEPT_DAG = "e2e_hold", "e2e_hold_nowhere", "e2e_hold_brief", "e2e_hold_kept"
 TASK = "hold"
-#: The queue of the Dags' tasks.
-QUEUE = "far"
+#: What the task does when it is asked to push (``STEPS`` in its Dag).
+STEPS = 4
 
 
 class HeldTask:
     """Its task runs until :meth:`release`."""
 
-    def __init__(self, stack: Stack, folder: Path, **options: bool) -> None:
+    def __init__(
+        self, stack: Stack, folder: Path, *, dag_id: str = DAG, begins: bool = True, **options: bool
+    ) -> None:
         """Start the run and wait until the task's code runs.
 
         :param folder: where the task leaves its traces.
+        :param begins: False when the task cannot begin yet; :meth:`await_begun` waits for it then.
         :param options: ``stubborn``: it ignores SIGTERM and has a child; ``quiet``: it writes no log meanwhile.
         """
         folder.mkdir(exist_ok=True)
         self._stack = stack
         self._folder = folder
-        self.run_id = stack.trigger(DAG, {"folder": str(folder), **options})
-        self.await_trace("pids", timeout_s=90)
+        self.dag_id = dag_id
+        self.run_id = stack.trigger(dag_id, {"folder": str(folder), **options})
         #: The task's process and its supervisor's.
-        self.pid, self.supervisor_pid = map(int, self.trace("pids")[0].split())
+        self.pid = self.supervisor_pid = 0
+        if begins:
+            self.await_begun()
+
+    def await_begun(self) -> None:
+        """Wait until the task's code runs."""
+        (line,) = self.await_trace("pids", timeout_s=90)
+        self.pid, self.supervisor_pid = map(int, line.split())
 
     @property
     def path(self) -> str:
         """The run's path in the REST API."""
-        return run_path(DAG, self.run_id)
+        return run_path(self.dag_id, self.run_id)
 
     def instance(self) -> dict[str, Any]:
         """Return the task instance."""
-        (found,) = self._stack.task_instances(DAG, self.run_id)
+        (found,) = self._stack.task_instances(self.dag_id, self.run_id)
         return found
 
     def trace(self, name: str, *, try_number: int = 1) -> list[str]:
@@ -63,9 +73,23 @@ class HeldTask:
         self._stack.wait_until(lambda: len(self.trace("beats")) >= wanted, f"{count} more beats")
 
     def push(self) -> None:
-        """Have it push its XCom, and return as soon as it has begun to."""
+        """Have it write XComs and a Variable, and return as soon as it has begun to."""
         (self._folder / "push").touch()
         self.await_trace("pushing")
+
+    def pushed(self) -> list[str]:
+        """Return the XComs that it wrote, as Airflow has them, in the order in which they came."""
+        entries = self._stack.rest("GET", f"{self.path}/taskInstances/{TASK}/xcomEntries")["xcom_entries"]
+        return [key for _, key in sorted((entry["timestamp"], entry["key"]) for entry in entries)]
+
+    def assert_pushed_in_order(self) -> None:
+        """Assert that everything that it wrote is in Airflow, in the order in which it was written."""
+        assert self.pushed() == [f"step_{step}" for step in range(STEPS)]
+        assert self._stack.rest("GET", f"/variables/step_in_{self._folder.name}")["value"] == str(STEPS - 1)
+
+    def defer(self) -> None:
+        """Have it defer itself; it goes on a second later, as another job of the same try."""
+        (self._folder / "defer").touch()
 
     def release(self) -> None:
         """Let it go."""
@@ -91,10 +115,16 @@ class HeldTask:
     def assert_undisturbed(self, timeout_s: float = 60.0) -> None:
         """Release it, and assert that it was one process and one try from its beginning to its success."""
         self.release()
-        assert self._stack.wait_run(DAG, self.run_id, timeout_s=timeout_s) == "success"
+        assert self._stack.wait_run(self.dag_id, self.run_id, timeout_s=timeout_s) == "success"
         assert self.instance()["try_number"] == 1
+        self.assert_one_final_event()
         assert self.trace("pids") == [f"{self.pid} {self.supervisor_pid}"]
         assert self.trace("pids", try_number=2) == []
+
+    def assert_one_final_event(self) -> None:
+        """Assert that the scheduler has had one final event for each try, neither none nor two."""
+        tries = {(-1, number) for number in range(1, self.instance()["try_number"] + 1)}
+        assert_one_final_event(self._stack, self.run_id, TASK, tries)
 
     def assert_tries_did_not_overlap(self) -> None:
         """Assert that the first try's code did nothing any more when that of the second began."""

@@ -10,28 +10,41 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, BaseOperator
+from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
+from airflow.sdk import DAG, BaseOperator, Variable
+
+#: How many XComs and values of a Variable the task writes when it is asked to.
+STEPS = 4
 
 
 class Hold(BaseOperator):
     """Runs until there is ``release`` in ``conf["folder"]``; its second try ends at once.
 
+    Other files there ask it to ``push`` XComs and a Variable, or to ``defer`` itself for a second.
     Its traces there begin with the number of the try: ``pids`` (its own and its supervisor's), ``beats`` (the time
-    of every round), ``pushing`` and ``pushed`` (around the XCom that the file ``push`` asks for), ``on_kill`` and
-    ``child``.
+    of every round), ``pushing`` and ``pushed`` (around the calls), ``resumed``, ``on_kill`` and ``child``.
     """
 
     killed = False
 
     def execute(self, context: Any) -> None:
         """Hold."""
-        instance, conf = context["ti"], context["dag_run"].conf
-        folder = Path(conf["folder"])
-        if conf.get("stubborn"):
+        if context["dag_run"].conf.get("stubborn"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             child = subprocess.Popen(["sleep", "600"])
             self._trace(context, "child", str(child.pid))
         self._trace(context, "pids", f"{os.getpid()} {os.getppid()}")
+        self._hold(context)
+
+    def resume(self, context: Any, event: Any) -> None:
+        """Hold on, after having been deferred."""
+        print(f"resumed at {event}")
+        self._trace(context, "resumed", f"{os.getpid()} {os.getppid()}")
+        self._hold(context)
+
+    def _hold(self, context: Any) -> None:
+        instance, conf = context["ti"], context["dag_run"].conf
+        folder = Path(conf["folder"])
         beat = 0
         while instance.try_number == 1 and not (folder / "release").exists():
             self._trace(context, "beats", str(time.time()))
@@ -41,8 +54,11 @@ class Hold(BaseOperator):
             if (folder / "push").exists():
                 (folder / "push").unlink()
                 self._trace(context, "pushing", str(time.time()))
-                instance.xcom_push(key="word", value=f"of try {instance.try_number}")
+                self._push(context)
                 self._trace(context, "pushed", str(time.time()))
+            if (folder / "defer").exists():
+                (folder / "defer").unlink()
+                self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=1)), method_name="resume")
             if self.killed:
                 raise RuntimeError("ended by on_kill")
             time.sleep(0.2)
@@ -55,6 +71,16 @@ class Hold(BaseOperator):
             self.killed = True
             self._trace(self._context, "on_kill", str(time.time()))
 
+    def _push(self, context: Any) -> None:
+        """Write XComs and a Variable in turn, and read each value back."""
+        variable = f"step_in_{Path(context['dag_run'].conf['folder']).name}"
+        for step in range(STEPS):
+            context["ti"].xcom_push(key=f"step_{step}", value=f"{step} of try {context['ti'].try_number}")
+            Variable.set(variable, str(step))
+            read = Variable.get(variable)
+            if read != str(step):
+                raise RuntimeError(f"{variable} is {read} after it was set to {step}")
+
     def _trace(self, context: Any, name: str, text: str) -> None:
         self._context = context
         path = Path(context["dag_run"].conf["folder"]) / f"{context['ti'].try_number}.{name}"
@@ -62,5 +88,6 @@ class Hold(BaseOperator):
             file.write(text + "\n")
 
 
-with DAG("e2e_hold", schedule=None):
-    Hold(task_id="hold", queue="far", retries=1, retry_delay=timedelta(seconds=1))
+for name in ("far", "nowhere", "brief", "kept"):
+    with DAG("e2e_hold" if name == "far" else f"e2e_hold_{name}", schedule=None, max_active_runs=32):
+        Hold(task_id="hold", queue=name, retries=1, retry_delay=timedelta(seconds=1))

@@ -1,0 +1,41 @@
+"""The data centre dies while tasks run on the edge, in part or altogether, and comes back."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from deploy.quickstart.stack import Stack
+from tests.e2e.checks import assert_logs_equal
+from tests.outages.held_tasks import DAG, HeldTask
+from tests.outages.systems import ordinary
+
+pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300), ordinary]
+
+
+@pytest.mark.parametrize(
+    "dead", [("api-server",), ("scheduler", "api-server", "bridge")], ids=["api-server", "everything"]
+)
+def test_tasks_go_on_while_the_centre_is_dead_and_their_calls_and_results_arrive_when_it_is_back(
+    stack: Stack, tmp_path: Path, dead: tuple[str, ...]
+) -> None:
+    calling, ended, busy = (HeldTask(stack, tmp_path / name) for name in ("calling", "ended", "busy"))
+    for name in dead:
+        stack.kill(name, signal.SIGKILL)
+    for name in dead:
+        assert stack.parts[name].wait(10)
+    calling.push()
+    ended.release()
+    busy.await_beats(5)
+    assert calling.trace("pushed") == []
+    for name in dead:
+        stack.restart(name, wait=False)
+    for name in dead:
+        stack.wait_until(stack.parts[name].check, f"the {name} to be back", timeout_s=150)
+    calling.await_trace("pushed", timeout_s=90)
+    for task in (calling, ended, busy):
+        task.assert_undisturbed()
+        assert_logs_equal(stack, DAG, task.run_id)
+    calling.assert_pushed_in_order()
