@@ -8,7 +8,9 @@ Airflow's rules that shape it (``airflow.jobs.scheduler_job_runner``, ``airflow.
   has handled it takes out of the very dict that ``get_event_buffer`` returned, so what is left in there at the next
   ``sync`` was passed over and is offered again; what is gone was committed, for otherwise the scheduler had died.
   Only then is the bridge told to forget the event.
-- The info of a running event is written to ``external_executor_id``: it must be the job's id.
+- The info of a task's queued or running event is written to ``external_executor_id``, which that of a later job may
+  stand in already: a deferred task keeps its key, and another scheduler may have queued it since. So there is no
+  running event of a task, which tells Airflow itself that it runs.
 - What the scheduler drops from ``running`` by itself (no heartbeat, connection test overdue) it has given up.
 """
 
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.exceptions import AirflowConfigException
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.executor_utils import ExecutorName as AirflowExecutorName
+from airflow.models.callback import CallbackKey
 from airflow.utils.state import TaskInstanceState
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
@@ -257,10 +260,8 @@ class EdgeMqttExecutor(BaseExecutor):
 
     def _on_started(self, event: JobStarted) -> None:
         key = self._book.key_of(event.job_id)
-        # A key that is queued again belongs to a later job, whose id this event would overwrite.
-        if key is None or key in self.queued_tasks or self._book.start(event.job_id) is None:
-            return
-        self.running_state(key, info=event.job_id)
+        if isinstance(key, CallbackKey) and self._book.start(event.job_id):
+            self.running_state(key)
 
     def _on_finished(self, event: JobFinished) -> None:
         if self._book.is_offered(event.job_id):

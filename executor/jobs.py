@@ -87,13 +87,13 @@ class JobBook(Generic[K]):
         """Return the keys that have a current job."""
         return frozenset(self._job_of)
 
-    def start(self, job_id: JobId) -> K | None:
-        """Note that a current job started; return its key the first time, else None."""
+    def start(self, job_id: JobId) -> bool:
+        """Note that a current job started; tell whether that is news."""
         current = self._current.get(job_id)
         if current is None or current.started:
-            return None
+            return False
         current.started = True
-        return current.key
+        return True
 
     def offer(self, offer: Offer[K]) -> None:
         """Keep a final event that was put into Airflow's event buffer."""

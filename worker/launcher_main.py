@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from edge_mqtt.worker.config import AIRFLOW_OPTIONS
-from edge_mqtt.worker.core.lease import Contact
+from edge_mqtt.worker.core.lease import Contact, Due, due
 from edge_mqtt.worker.order import RunOrder, contact_file
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
@@ -172,10 +172,10 @@ class Launcher:
         if self._runs_dir is not None:
             self._contact = Contact.from_json(_read(contact_file(self._runs_dir)), now=now) or self._contact
         for child in list(self._children.values()):
-            lease = None if self._contact is None else self._contact.lease(child.lease_s)
-            if lease is None or now >= lease.kill_at:
+            todo = due(self._contact, lease_s=child.lease_s, now=now)
+            if todo is Due.KILL:
                 kill_tree(child.identity)
-            elif now >= lease.stop_at and not child.asked_to_stop:
+            elif todo is Due.STOP and not child.asked_to_stop:
                 child.asked_to_stop = True
                 signal_process(child.identity, signal.SIGTERM)
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import signal
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -19,6 +21,10 @@ from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 OUT_OF_MEMORY: Final = "out of memory: the kernel's OOM killer was at work meanwhile"
 #: Letters of a job id that its file names keep, so that people find them.
 _READABLE = 40
+#: Names of runs' files, half-written ones too; the stem tells the run.
+_RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+(\.[0-9a-f]+)?)\.(pid|exit|out)(\.\d+)?")
+#: Written where the process stands, by a worker that makes sure that nobody will run this.
+NOBODY: Final = b"nobody"
 
 
 def contact_file(runs_dir: Path) -> Path:
@@ -28,7 +34,7 @@ def contact_file(runs_dir: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFiles:
-    """The files of one assignment's run, in the state folder."""
+    """The files of one launch, in the state folder."""
 
     #: Who runs it: pid, start and boot. Whoever creates it owns the run; it is created once.
     process: Path
@@ -38,11 +44,15 @@ class RunFiles:
     output: Path
 
     @classmethod
-    def of(cls, folder: Path, job_id: JobId, fence: Fence) -> Self:
-        """Return the paths; a job id may hold anything, so the names are made from its digest."""
+    def of(cls, folder: Path, job_id: JobId, fence: Fence, launch: str) -> Self:
+        """Return the paths; a job id may hold anything, so the names are made from its digest.
+
+        :param launch: tells this launch from any other of the same assignment, whose supervisor may come too late;
+            empty for those of the first versions.
+        """
         readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in job_id)[:_READABLE]
         digest = hashlib.sha256(job_id.encode()).hexdigest()[:12]
-        stem = f"{readable}.{digest}.{fence}"
+        stem = f"{readable}.{digest}.{fence}{'.' if launch else ''}{launch}"
         return cls(process=folder / f"{stem}.pid", outcome=folder / f"{stem}.exit", output=folder / f"{stem}.out")
 
     def remove(self) -> None:
@@ -51,12 +61,27 @@ class RunFiles:
             path.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, kept: Iterable[RunFiles]) -> int:
+    """Delete the files of all runs but ``kept``; return how many there were.
+
+    :raises OSError: they cannot be deleted.
+    """
+    stems = {files.process.stem for files in kept}
+    found = ((path, _RUN_FILE.fullmatch(path.name)) for path in folder.iterdir())
+    orphans = [path for path, run in found if run is not None and run["stem"] not in stems]
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return len(orphans)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOrder:
     """One job to run."""
 
     job_id: JobId
     fence: Fence
+    #: Tells this launch's files from those of any other.
+    launch: str
     #: Airflow's name of the workload's type.
     type: str
     workload: dict[str, Any] = field(repr=False)
@@ -80,7 +105,7 @@ class RunOrder:
     @property
     def files(self) -> RunFiles:
         """The run's files."""
-        return RunFiles.of(Path(self.runs_dir), self.job_id, self.fence)
+        return RunFiles.of(Path(self.runs_dir), self.job_id, self.fence, self.launch)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,12 +20,13 @@ from edge_mqtt.worker.errors import LauncherError, SpoolError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.launcher import Launcher
 from edge_mqtt.worker.log_file import note
-from edge_mqtt.worker.order import RunFiles, RunOrder, RunOutcome
+from edge_mqtt.worker.order import NOBODY, RunFiles, RunOrder, RunOutcome, sweep
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
     boot_id,
     create_exclusively,
     has_child,
+    kill_below,
     kill_orphans,
     kill_tree,
     oom_kills,
@@ -37,9 +38,15 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the launcher gets to say how a supervisor died that wrote nothing.
 EXIT_CODE_WAIT_S: Final = 2.0
-#: Seconds that Airflow's supervisor gives a task between SIGTERM and SIGKILL when a heartbeat is refused (``kill`` in
-#: airflow.sdk execution_time/supervisor.py), and those until its next heartbeat.
-AIRFLOW_ESCALATION_S: Final = 6.5
+#: Seconds before the SIGKILL from which on a task's heartbeats are refused. Airflow's supervisor, which makes one a
+#: second, then repeats the SIGTERM and waits 5 s for the task's end (``kill`` in airflow.sdk
+#: execution_time/supervisor.py): no later than needed for it to be waiting when our SIGKILL comes, and no earlier,
+#: or its own would come before ours.
+REFUSED_BEFORE_S: Final = 1.5
+#: Seconds that a supervisor gets to end by itself when its task is killed.
+SUPERVISOR_END_S: Final = 3.0
+#: Seconds after which a supervisor that was given up, and came too late, has come and gone.
+LATECOMER_S: Final = 60.0
 #: Seconds between attempts while the disk is full.
 STORE_RETRY_S: Final = 5.0
 GONE: Final = "the supervisor process is gone (reboot or kill)"
@@ -69,7 +76,7 @@ class RunPlan:
 
     def files(self, job: HeldByUs) -> RunFiles:
         """Return the run's files."""
-        return RunFiles.of(self.runs_dir, job.job_id, job.fence)
+        return RunFiles.of(self.runs_dir, job.job_id, job.fence, job.launch)
 
     def order(self, job: HeldByUs) -> RunOrder:
         """Return what the launcher is told."""
@@ -78,6 +85,7 @@ class RunPlan:
         return RunOrder(
             job_id=job.job_id,
             fence=job.fence,
+            launch=job.launch,
             type=spec.type.value,
             workload=spec.workload,
             log_path=spec.log_path,
@@ -156,7 +164,12 @@ class Runs:
 
     def prepared(self, job: HeldByUs) -> HeldByUs:
         """Return ``job`` as launched, to be stored before :meth:`start` is called."""
-        return job.to(JobState.LAUNCHED, secret=secrets.token_urlsafe(32), log_base=self.plan.log_file_size(job))
+        return job.to(
+            JobState.LAUNCHED,
+            secret=secrets.token_urlsafe(32),
+            launch=secrets.token_hex(4),
+            log_base=self.plan.log_file_size(job),
+        )
 
     async def launch_ready(self) -> None:
         """Launch every accepted job that has room."""
@@ -188,12 +201,11 @@ class Runs:
 
     async def start(self, job: HeldByUs) -> None:
         """Start the supervisor of a job that the spool has as launched."""
-        files = self.plan.files(job)
         self._events.launched(job)
         try:
             pid = await self.launcher.launch(self.plan.order(job))
         except LauncherError as error:
-            if create_exclusively(files.process, b""):
+            if self._never_runs(job):
                 self._give_back(job, str(error))
             else:
                 self._adopt(job)
@@ -211,10 +223,10 @@ class Runs:
 
     async def find_again(self) -> None:
         """Take over the supervisors of the worker that ran before this one."""
+        self._spawn(self._sweep(), "worker.sweep")
         ended = []
         for job in self._held.with_process():
-            if create_exclusively(self.plan.files(job).process, b""):
-                # Stored as launched, but nothing ever came to run it; and now nothing can any more.
+            if self._never_runs(job):
                 ended.append(self._give_back(job, "the worker was restarted before the job had started"))
             else:
                 watch = self._adopt(job)
@@ -225,9 +237,34 @@ class Runs:
         if ended:
             await asyncio.wait(ended, timeout=STORE_RETRY_S)
 
+    def _never_runs(self, job: HeldByUs) -> bool:
+        """Tell whether nothing has come to run a job that is stored as launched; from now on nothing can."""
+        process = self.plan.files(job).process
+        # Or a worker has made sure of that before, and died before it could store that the job is given back.
+        return create_exclusively(process, NOBODY) or process.read_bytes() == NOBODY
+
     def _give_back(self, job: HeldByUs, reason: str) -> asyncio.Task[None]:
         # Aside: it may have to wait for the disk, for which running jobs and what comes over the link must not.
-        return self._spawn(self._events.unstarted(job, reason), f"worker.unstarted[{job.job_id}]")
+        return self._spawn(self._unstarted(job, reason), f"worker.unstarted[{job.job_id}]")
+
+    async def _unstarted(self, job: HeldByUs, reason: str) -> None:
+        await self._events.unstarted(job, reason)
+        self._spawn(self._sweep(), "worker.sweep")
+
+    async def _sweep(self) -> None:
+        """Delete, some time later, what runs have left that are not held any more.
+
+        Their supervisor came when its job was given back already and was refused, or the worker before us died before
+        it could delete them.
+        """
+        await asyncio.sleep(LATECOMER_S)
+        try:
+            count = sweep(self.plan.runs_dir, (self.plan.files(job) for job in self._held))
+        except OSError as error:
+            log.warning("old runs' files stay: %s", error, extra={"action": "sweep_failed"})
+        else:
+            if count:
+                log.info("deleted %d files of old runs", count, extra={"action": "runs_swept"})
 
     def _adopt(self, job: HeldByUs) -> asyncio.Task[None]:
         self._events.launched(job)
@@ -283,7 +320,7 @@ class Runs:
         return replace(outcome, error=run.stop_reason) if run.stop_reason else outcome
 
     def stop(self, job: HeldByUs, reason: str, *, grace_s: float | None = None) -> None:
-        """Stop a job's supervisor: SIGTERM, then SIGKILL for everything that it started. Once asked, asked.
+        """Stop a job: SIGTERM for its task, then SIGKILL for everything that its supervisor started. Once is enough.
 
         :param grace_s: seconds between the two; None: what the centre wants.
         """
@@ -298,17 +335,19 @@ class Runs:
 
     async def _stop(self, run: _Run, grace_s: float) -> None:
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        kill_at = loop.time() + grace_s
         # Airflow's supervisor passes it on to the task, whose operator cleans up (on_kill) and may end by itself.
         signal_process(run.identity, signal.SIGTERM)
-        if await _within(run.exited, grace_s - AIRFLOW_ESCALATION_S):
+        if await _within(run.exited, grace_s - REFUSED_BEFORE_S):
             return
-        # Most tasks do not end on SIGTERM. Told that it must not go on, Airflow's supervisor kills its task within
-        # 5 s, writes so into the task's log and ends in good order.
+        # Most tasks do not end on SIGTERM. Told that its task must not go on, Airflow's supervisor takes its end for
+        # what was wanted: it writes so into the task's log, asks the centre nothing and ends in good order.
         run.refused = True
-        if await _within(run.exited, grace_s - (loop.time() - began)):
+        if await _within(run.exited, kill_at - loop.time()):
             return
-        kill_tree(run.identity)
+        kill_below(run.identity)
+        if not await _within(run.exited, SUPERVISOR_END_S):
+            kill_tree(run.identity)
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

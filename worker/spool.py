@@ -41,15 +41,18 @@ MIGRATIONS: Final = (
     CREATE TABLE home (id TEXT NOT NULL) STRICT;
     INSERT INTO home VALUES (lower(hex(randomblob(16))));
     """,  # noqa: S608 -- the number is a constant
+    """
+    ALTER TABLE jobs ADD COLUMN launch TEXT NOT NULL DEFAULT '';
+    """,
 )
 
-_COLUMNS: Final = "job_id, fence, state, spec, secret, log_base, result, result_acked, lease_s, ships_log"
+_COLUMNS: Final = "job_id, fence, state, spec, secret, log_base, result, result_acked, lease_s, ships_log, launch"
 _UPSERT: Final = f"""
-    INSERT INTO jobs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO jobs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (job_id) DO UPDATE SET
         fence = excluded.fence, state = excluded.state, spec = excluded.spec, secret = excluded.secret,
         log_base = excluded.log_base, result = excluded.result, result_acked = excluded.result_acked,
-        lease_s = excluded.lease_s, ships_log = excluded.ships_log
+        lease_s = excluded.lease_s, ships_log = excluded.ships_log, launch = excluded.launch
 """  # noqa: S608 -- the columns are a constant above
 
 
@@ -126,11 +129,12 @@ def _row(job: HeldByUs) -> tuple[object, ...]:
         int(job.result_acked),
         job.lease_s,
         int(job.ships_log),
+        job.launch,
     )
 
 
-def _job(row: tuple[str, int, str, str, str, int, str | None, int, float, int]) -> HeldByUs:
-    _, fence, state, spec, secret, log_base, result, result_acked, lease_s, ships_log = row
+def _job(row: tuple[str, int, str, str, str, int, str | None, int, float, int, str]) -> HeldByUs:
+    _, fence, state, spec, secret, log_base, result, result_acked, lease_s, ships_log, launch = row
     return HeldByUs(
         spec=JobSpec.model_validate_json(spec),
         fence=Fence(fence),
@@ -141,6 +145,7 @@ def _job(row: tuple[str, int, str, str, str, int, str | None, int, float, int]) 
         result_acked=bool(result_acked),
         lease_s=lease_s,
         ships_log=bool(ships_log),
+        launch=launch,
     )
 
 

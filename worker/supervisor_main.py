@@ -69,7 +69,7 @@ def run(order: RunOrder) -> int:
         with contextlib.suppress(OSError):
             traceback.print_exc()
         # Nobody watches over the task's process any more; it must not run beside the next try.
-        kill_below()
+        kill_below(ProcessIdentity.of_this())
         outcome = RunOutcome(exit_code=1, error=describe(error), started_at=started_at, ended_at=time.time())
     _store(files.outcome, outcome)
     return 0

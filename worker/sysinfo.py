@@ -101,16 +101,13 @@ def kill_tree(identity: ProcessIdentity) -> None:
     """Kill a supervisor, its task and everything that they started."""
     below = descendants(identity.pid) if identity.alive() else []
     signal_process(identity, signal.SIGKILL)
-    for process in below:
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            process.kill()
+    _kill(below)
 
 
-def kill_below() -> None:
-    """Kill what this process and those below it have started."""
-    for process in descendants(os.getpid()):
-        with contextlib.suppress(psutil.Error):
-            process.kill()
+def kill_below(identity: ProcessIdentity) -> None:
+    """Kill everything that a supervisor and its task started, and not the supervisor."""
+    if identity.alive():
+        _kill(descendants(identity.pid))
 
 
 def kill_orphans(identity: ProcessIdentity) -> int:
@@ -121,10 +118,14 @@ def kill_orphans(identity: ProcessIdentity) -> int:
     if identity.boot != boot_id() or start_time(identity.pid) is not None:
         return 0
     orphans = _session(identity.pid)
-    for process in orphans:
+    _kill(orphans)
+    return len(orphans)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    return len(orphans)
 
 
 def has_child(pid: int) -> bool:

@@ -230,6 +230,7 @@ def downgrade(spool: Path) -> None:
     raw = sqlite3.connect(spool)
     rows = raw.execute(f"SELECT {FIRST_COLUMNS} FROM jobs").fetchall()  # noqa: S608 -- a constant
     raw.execute("DROP TABLE jobs")
+    raw.execute("DROP TABLE home")
     raw.executescript(MIGRATIONS[0])
     raw.executemany(f"INSERT INTO jobs ({FIRST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608 -- as above
     raw.execute("PRAGMA user_version = 1")

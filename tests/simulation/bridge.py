@@ -136,7 +136,7 @@ class Bridge(Program):
         ]
         sizes = [] if job.log_size is None else [job.log_base + job.log_size]
         end = min([*later, *sizes, self.store.size(job.spec.log_path)])
-        return self.store.read(job.spec.log_path, job.log_base, end - job.log_base)
+        return self.store.read(job.spec.log_path, job.log_base, max(0, end - job.log_base))
 
 
 def _bridge() -> Bridge:

@@ -16,7 +16,7 @@ from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER
 from edge_mqtt.worker.core.jobs import HeldByUs
-from edge_mqtt.worker.core.lease import Contact
+from edge_mqtt.worker.core.lease import Contact, Due, due
 from edge_mqtt.worker.order import RunOrder, RunOutcome, contact_file
 from edge_mqtt.worker.supervisor_main import START_TARGET
 from edge_mqtt.worker.sysinfo import ProcessIdentity, create_exclusively
@@ -131,10 +131,10 @@ class Machine:
         now = self.computer.boottime()
         contact = Contact.from_json(self._contact(), now=now)
         for process in orphans:
-            lease = None if contact is None else contact.lease(process.order.lease_s)
-            if lease is None or now >= lease.kill_at:
+            todo = due(contact, lease_s=process.order.lease_s, now=now)
+            if todo is Due.KILL:
                 process.kill("its lease ended without a worker")
-            elif now >= lease.stop_at and not process.told_to_end:
+            elif todo is Due.STOP and not process.told_to_end:
                 process.terminate("its lease ends without a worker")
 
     def _contact(self) -> bytes:

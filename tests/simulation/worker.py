@@ -152,6 +152,10 @@ class RecordedSpool(Spool):
     machine: Machine
     jobs: dict[JobId, HeldByUs]
 
+    def home(self) -> str:
+        """Return what tells this disk from every other: not a random word, for a seed to replay exactly."""
+        return f"{self.machine.name}.{self.machine.state.parent.name}"
+
     def store(self, job: HeldByUs) -> None:
         """Store."""
         self._need_room()

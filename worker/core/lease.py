@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from enum import Enum, auto
 from typing import Final, Self
 
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
@@ -71,3 +72,26 @@ class Contact:
         except (ValueError, KeyError, TypeError):
             return None
         return contact if contact.confirmed_at <= now else None
+
+
+class Due(Enum):
+    """What a running job has coming to it."""
+
+    NOTHING = auto()
+    #: SIGTERM, once.
+    STOP = auto()
+    #: SIGKILL, for everything that it started.
+    KILL = auto()
+
+
+def due(contact: Contact | None, *, lease_s: float, now: float) -> Due:
+    """Return what is due to a job that has no worker to look after it.
+
+    :param contact: the last one; without any the centre has permitted nothing to run.
+    :param lease_s: the job's, in seconds.
+    :param now: seconds since boot.
+    """
+    lease = None if contact is None else contact.lease(lease_s)
+    if lease is None or now >= lease.kill_at:
+        return Due.KILL
+    return Due.STOP if now >= lease.stop_at else Due.NOTHING

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from edge_mqtt.broker_bridge.dispatch.core.deadlines import Deadlines
-from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect
+from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect, Moved
 from edge_mqtt.broker_bridge.dispatch.core.journal import JournaledDict
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState, TaskKey, WorkerView, check_move
 from edge_mqtt.broker_bridge.dispatch.core.pool import WorkerPool
@@ -152,6 +152,8 @@ class Board:
             self._supersede(job)
             return
         check_move(job.id, before.state, job.state)
+        if job.state is not before.state and job.state in (JobState.RUNNING, JobState.FINISHED):
+            self.emit(Moved(job=job))
         if job.state is not JobState.QUEUED:
             self._end_pause(job.id)
         if job.state is not JobState.ASSIGNED or job.accepted:

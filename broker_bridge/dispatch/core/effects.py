@@ -54,7 +54,14 @@ class StartDecided:
     reason: str = ""
 
 
-Effect = ToWorker | Assigned | ToExecutor | ToAdmin | StartDecided
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moved:
+    """Take note that a job has begun to run, or has ended: told once of each, whoever hears of it how often."""
+
+    job: Job
+
+
+Effect = ToWorker | Assigned | ToExecutor | ToAdmin | StartDecided | Moved
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
