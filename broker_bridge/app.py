@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -36,6 +36,7 @@ from edge_mqtt.broker_bridge.logs.patience import Patience
 from edge_mqtt.broker_bridge.logs.places import Places
 from edge_mqtt.broker_bridge.logs.store import LogStore
 from edge_mqtt.broker_bridge.logs.tail import TailService
+from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.retention import Retention, SteadyClock
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
@@ -140,11 +141,12 @@ class Bridge:
             loop.add_signal_handler(number, self._asked_to_stop)
         try:
             live = await self._service.load()
+            unsaid = await self._service.unsaid()
         except LedgerError as error:
             raise StartupError(str(error)) from error
         health = await serve_health(settings.health_host, settings.health_port, self.problem)
         await self._listen()
-        desk = self._begin_work()
+        desk = self._begin_work(unsaid)
         log.info(
             "bridge is ready: wss://%s:%s/mqtt, %s live jobs",
             settings.bridge_host,
@@ -184,8 +186,11 @@ class Bridge:
                 "or --host and --port"
             ) from error
 
-    def _begin_work(self) -> Desk:
-        """Put the parts together and start their loops; nothing has been received before."""
+    def _begin_work(self, unsaid: Iterable[JobId]) -> Desk:
+        """Put the parts together and start their loops; nothing has been received before.
+
+        :param unsaid: jobs of whose logs the bridge before this one did not live to say where they are.
+        """
         settings, service, topics = self._settings, self._service, self._topics
         channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
         store = self._store
@@ -198,6 +203,8 @@ class Bridge:
             changes=self._changes,
         )
         self._intake = intake
+        for job_id in unsaid:
+            intake.started(job_id)
         runs = Runs(self._api, self._mint, api_version=API_VERSION)
         tail = TailService(store, service, runs, self._changes, patience, clock=time.monotonic)
         heartbeats = Heartbeats(

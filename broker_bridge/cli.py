@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -64,14 +65,14 @@ def run(
     from edge_mqtt.broker_bridge.log_lines import log_to_stderr
 
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    # Only Airflow's settings are wanted: neither its database nor its logging, which take half of the bridge's start.
+    # Read by airflow/__init__.py.
+    os.environ["_AIRFLOW__AS_LIBRARY"] = "1"
     try:
         from edge_mqtt.broker_bridge.config import load_settings
 
         settings = load_settings(given)
         from edge_mqtt.broker_bridge.app import Bridge
-
-        # Airflow configures logging when it is imported.
-        log_to_stderr(logging.DEBUG if verbose else logging.INFO)
 
         async def start() -> int:
             return await Bridge(settings).run()

@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.errors import ConfigurationError
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+
+if TYPE_CHECKING:
+    from airflow.configuration import AirflowConfigParser
 
 SECTION = "edge_mqtt"
 #: The shortest durations that make sense, in seconds.
@@ -119,14 +122,13 @@ def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
     """
     from airflow.configuration import AIRFLOW_HOME, conf
     from airflow.exceptions import AirflowConfigException
-    from airflow.executors.base_executor import get_execution_api_server_url
 
     given = {name: value for name, value in overrides.items() if value is not None}
     values: dict[str, Any] = dict(given)
     defaults = {
         "ledger_url": f"sqlite:///{AIRFLOW_HOME}/edge-mqtt/ledger.db",
         "log_folder": conf.get("logging", "base_log_folder"),
-        "execution_api_url": get_execution_api_server_url(),
+        "execution_api_url": _execution_api_url(conf),
         "queue_offline_grace": "",
         "queues_keeping_logs": "",
     }
@@ -144,6 +146,14 @@ def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
             )
         values[field.name] = value
     return _converted(values)
+
+
+def _execution_api_url(conf: AirflowConfigParser) -> str:
+    """Return the Execution API's URL as ``airflow.executors.base_executor`` does, whose import brings all models."""
+    base_url = conf.get("api", "base_url", fallback="") or "/"
+    if base_url.startswith("/"):
+        base_url = f"http://localhost:8080{base_url}"
+    return str(conf.get("core", "execution_api_server_url", fallback=f"{base_url.rstrip('/')}/execution/"))
 
 
 def _converted(values: dict[str, Any]) -> BridgeSettings:

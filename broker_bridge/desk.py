@@ -7,7 +7,8 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToAdmin, ToExecutor, ToWorker
+from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, Moved, ToAdmin, ToExecutor, ToWorker
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.dispatch.inbound import event_for
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
@@ -22,10 +23,10 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
     JobAccepted,
     JobFinished,
-    JobStarted,
     LogChunk,
     LogPosition,
     Message,
+    Outcome,
     StartRequest,
     TailRequest,
     Welcome,
@@ -156,6 +157,8 @@ class Desk:
             case ToExecutor():
                 self._send(self._topics.events(effect.executor), effect.message)
                 self._log_event(effect.message)
+            case Moved():
+                self._moved(effect.job)
             case ToAdmin():
                 self._send(self._topics.admin_response(Identity(Role.EXECUTOR, effect.executor)), effect.message)
 
@@ -163,19 +166,19 @@ class Desk:
         match message:
             case JobAccepted():
                 self._accepted(message.job_id)
-            case JobStarted():
-                self._intake.started(message.job_id)
-                _log_job("job started", message.job_id, worker=message.worker)
             case JobFinished(detail=detail) if detail == TAKEN_OVER:
                 _log_job("job taken over", message.job_id)
-            case JobFinished():
-                _log_job(
-                    "job finished",
-                    message.job_id,
-                    worker=message.worker,
-                    outcome=message.outcome,
-                    detail=message.detail or None,
-                )
+            case JobFinished() if self._service.job(message.job_id) is None:
+                _log_job("job denied", message.job_id, detail=message.detail)
+
+    def _moved(self, job: Job) -> None:
+        if job.state is JobState.RUNNING:
+            if not job.ships_log:
+                self._intake.started(job.id)
+            _log_job("job started", job.id, worker=job.worker)
+            return
+        what = "job cancelled" if job.outcome is Outcome.CANCELLED else "job finished"
+        _log_job(what, job.id, worker=job.worker or "", outcome=job.outcome, detail=job.detail or None)
 
     def _accepted(self, job_id: JobId) -> None:
         job = self._service.job(job_id)

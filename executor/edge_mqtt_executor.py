@@ -154,7 +154,13 @@ class EdgeMqttExecutor(BaseExecutor):
                 self._refuse(order, size)
                 continue
             link.submit(order.job, order.token)
-            log.info("job %s submitted to queue %r: %s", job_id, order.job.queue, order.key)
+            log.info(
+                "job %s submitted to queue %r: %s",
+                job_id,
+                order.job.queue,
+                order.key,
+                extra={"action": "job_submitted", "job_id": job_id},
+            )
             if not order.id_is_known:
                 # Written to the database by this event; an adoption before that resets the task.
                 self.change_state(order.key, TaskInstanceState.QUEUED, job_id, remove_running=False)
@@ -202,9 +208,10 @@ class EdgeMqttExecutor(BaseExecutor):
         """Take over the tasks of a scheduler that died; return those that the bridge does not know.
 
         A task that is given back is reset by Airflow, which costs it a try. So one that is still queued is submitted
-        again first, under its id: the bridge takes no job twice, and one that never arrived there arrives now. And
-        when the bridge can't be asked everything is adopted; jobs that turn out to be unknown later are reported as
-        failed, which Airflow retries.
+        again first, under its id: the bridge takes no job twice, and one that never arrived there arrives now. It is
+        taken over when the bridge has answered that, for a job that it was asked about in vain it would take no more.
+        And when the bridge can't be asked everything is adopted; jobs that turn out to be unknown later are reported
+        as failed, which Airflow retries.
         """
         link, settings = self._started()
         jobs = {JobId(ti.external_executor_id): ti for ti in tis if ti.external_executor_id}
@@ -212,16 +219,19 @@ class EdgeMqttExecutor(BaseExecutor):
             return tis
         for ti in jobs.values():
             order = order_again(ti, generator=self.jwt_generator, default_queue=settings.default_queue)
-            if order is not None:
+            # One that is too large fails when it is queued again, with the reason.
+            if order is not None and order.size() <= settings.max_message_bytes:
                 link.submit(order.job, order.token)
-        known = link.adopt(tuple(jobs), timeout_s=ADOPT_TIMEOUT_S)
-        if known is None:
+        adoption = link.adopt(tuple(jobs), timeout_s=ADOPT_TIMEOUT_S)
+        if adoption.unanswered:
             log.warning(
                 "the bridge can't be asked about %d tasks of a scheduler that died: adopting them",
-                len(jobs),
-                extra={"action": "adopted_unasked", "jobs": len(jobs)},
+                len(adoption.unanswered),
+                extra={"action": "adopted_unasked", "jobs": len(adoption.unanswered)},
             )
-        adopted = {job_id: ti for job_id, ti in jobs.items() if known is None or job_id in known}
+        for job_id in adoption.unknown:
+            link.dismiss(job_id)
+        adopted = {job_id: ti for job_id, ti in jobs.items() if job_id not in adoption.unknown}
         for job_id, ti in adopted.items():
             self._adopt(ti.key, job_id)
         return [ti for ti in tis if JobId(ti.external_executor_id or "") not in adopted]
@@ -260,7 +270,7 @@ class EdgeMqttExecutor(BaseExecutor):
 
     def _on_started(self, event: JobStarted) -> None:
         key = self._book.key_of(event.job_id)
-        if isinstance(key, CallbackKey) and self._book.start(event.job_id):
+        if isinstance(key, CallbackKey):
             self.running_state(key)
 
     def _on_finished(self, event: JobFinished) -> None:
@@ -298,9 +308,10 @@ class EdgeMqttExecutor(BaseExecutor):
     def _on_unknown(self, event: UnknownJobs) -> None:
         detail = FORGOTTEN if event.forgotten else NEVER_ARRIVED
         for job_id in event.job_ids:
+            if self._book.key_of(job_id) is None:
+                continue
             log.warning("job %s has failed: %s", job_id, detail, extra={"action": "job_unknown", "job_id": job_id})
-            if self._book.key_of(job_id) is not None:
-                self._on_finished(JobFinished(job_id=job_id, outcome=Outcome.LOST, detail=detail))
+            self._on_finished(JobFinished(job_id=job_id, outcome=Outcome.LOST, detail=detail))
 
     def _follow_up_offers(self) -> None:
         """Settle the final events that Airflow has handled and offer those again that it passed over."""

@@ -5,8 +5,9 @@ Everything that goes out stays here until the bridge has answered it; what is an
 
 from __future__ import annotations
 
+import uuid
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
@@ -46,6 +47,16 @@ class UnknownJobs:
 
 News = JobStarted | JobFinished | UnknownJobs
 
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """What the bridge has said so far about jobs that are to be taken over; it knows all others."""
+
+    unknown: frozenset[JobId]
+    #: Of these it has said nothing yet.
+    unanswered: frozenset[JobId]
+
+
 #: Topic and message, in the order of sending.
 Post = list[tuple[str, Message]]
 #: What something unanswered is about: its kind and the job's or request's id.
@@ -80,10 +91,12 @@ class Exchange:
         self._acks: dict[JobId, None] = {}
         #: Jobs that the bridge has and that are not over.
         self._held: dict[JobId, None] = {}
-        self._questions = 0
+        #: Questions about jobs whose submission is not answered yet.
+        self._postponed: list[Unanswered] = []
         self._dismissed: OrderedDict[JobId, None] = OrderedDict()
         self._news: deque[News] = deque()
-        self._asking: set[str] = set()
+        #: The questions of which somebody waits for the answer, and the unknown jobs of those that are answered.
+        self._asking: dict[str, tuple[JobId, ...]] = {}
         self._answers: dict[str, frozenset[JobId]] = {}
 
     # ------------------------------------------------------------ outgoing
@@ -104,23 +117,44 @@ class Exchange:
             return [(self._topics.admin_request(me), CancelJob(job_id=job_id))]
 
         self.dismiss(job_id)
-        self._unanswered.pop(("submit", job_id), None)
         return self._owe(("cancel", job_id), post, (job_id,), now)
 
-    def adopt(self, request: AdoptRequest, now: float) -> Unanswered:
-        """Owe the bridge the question whether it knows these jobs."""
+    def adopt(self, job_ids: Sequence[JobId]) -> tuple[str, ...]:
+        """Owe the bridge the question whether it knows these jobs; return by what its answers are told apart.
 
-        for job_id in request.job_ids:
+        What is being submitted is asked about when that is answered: a bridge takes no job any more that it was asked
+        about and did not know.
+        """
+        for job_id in job_ids:
             # Its final event may have been acknowledged here before anybody wanted it; the bridge tells it again.
             self._dismissed.pop(job_id, None)
-        self._asking.add(request.request_id)
-        return self._ask("adopt", request, now)
+        submitted = tuple(job_id for job_id in job_ids if self._is_submitted(job_id))
+        others = tuple(job_id for job_id in job_ids if not self._is_submitted(job_id))
+        asked: dict[str, tuple[JobId, ...]] = {}
+        if others:
+            asked[self._ask("adopt", others)] = others
+        if submitted:
+            question = self._question("adopt", submitted)
+            self._postponed.append(question)
+            asked[question.subject[1]] = submitted
+        self._asking.update(asked)
+        return tuple(asked)
 
-    def _ask(self, kind: str, request: AdoptRequest, now: float) -> Unanswered:
+    def _ask(self, kind: str, job_ids: tuple[JobId, ...], *, take_over: bool = True) -> str:
+        """Owe the bridge a question from now on; return by what its answer is told apart."""
+        question = self._question(kind, job_ids, take_over=take_over)
+        self._unanswered[question.subject] = question
+        return question.subject[1]
+
+    def _question(self, kind: str, job_ids: tuple[JobId, ...], *, take_over: bool = True) -> Unanswered:
+        """Return the question whether the bridge knows these jobs, to be sent at once."""
+        request = AdoptRequest(request_id=uuid.uuid4().hex, job_ids=job_ids, take_over=take_over)
+
         def post(me: Identity) -> Post:
             return [(self._topics.admin_request(me), request)]
 
-        return self._owe((kind, request.request_id), post, request.job_ids, now)
+        subject = (kind, request.request_id)
+        return Unanswered(subject=subject, post=post, jobs=job_ids, due_at=0.0, delay_s=self._resend_s)
 
     def _owe(
         self, subject: _Subject, post: Callable[[Identity], Post], jobs: tuple[JobId, ...], now: float
@@ -135,7 +169,8 @@ class Exchange:
         self._acks[job_id] = None
 
     def dismiss(self, job_id: JobId) -> None:
-        """Acknowledge the job's final event whenever it comes, without handing it out."""
+        """Acknowledge the job's final event whenever it comes, without handing it out; submit it no more."""
+        self._close(("submit", job_id))
         self._held.pop(job_id, None)
         self._dismissed[job_id] = None
         self._dismissed.move_to_end(job_id)
@@ -144,7 +179,7 @@ class Exchange:
 
     def give_up(self, item: Unanswered, why: str) -> None:
         """Owe ``item`` no longer: it can never be sent; its jobs have failed."""
-        self._unanswered.pop(item.subject, None)
+        self._close(item.subject)
         self._news.extend(JobFinished(job_id=job_id, outcome=Outcome.FAILED, detail=why) for job_id in item.jobs)
 
     def restart(self) -> None:
@@ -155,13 +190,29 @@ class Exchange:
         """
         for subject in [subject for subject in self._unanswered if subject[0] == "held"]:
             del self._unanswered[subject]
-        held = list(self._held)
+        # What is being taken over is still another executor's, for all that is known.
+        adopting = {job_id for item in self._open_questions() for job_id in item.jobs}
+        held = [job_id for job_id in self._held if job_id not in adopting]
         for start in range(0, len(held), _JOBS_PER_QUESTION):
-            self._questions += 1
-            some = tuple(held[start : start + _JOBS_PER_QUESTION])
-            self._ask("held", AdoptRequest(request_id=f"held-{self._questions}", job_ids=some, take_over=False), 0.0)
+            self._ask("held", tuple(held[start : start + _JOBS_PER_QUESTION]), take_over=False)
         for item in self._unanswered.values():
             item.due_at, item.delay_s = 0.0, self._resend_s
+
+    def _close(self, subject: _Subject) -> Unanswered | None:
+        """Owe something no longer, and return it; a question that only waited for it is due."""
+        closed = self._unanswered.pop(subject, None)
+        if closed is not None and subject[0] == "submit":
+            for question in [one for one in self._postponed if not any(map(self._is_submitted, one.jobs))]:
+                self._postponed.remove(question)
+                self._unanswered[question.subject] = question
+        return closed
+
+    def _is_submitted(self, job_id: JobId) -> bool:
+        return ("submit", job_id) in self._unanswered
+
+    def _open_questions(self) -> list[Unanswered]:
+        """Return the questions about jobs that are to be taken over."""
+        return [*self._postponed, *(item for item in self._unanswered.values() if item.subject[0] == "adopt")]
 
     def due(self, now: float) -> list[Unanswered]:
         """Return what is to be sent now, oldest first, and plan when it is to be sent again."""
@@ -188,7 +239,12 @@ class Exchange:
     @property
     def unanswered(self) -> int:
         """How much the bridge has not answered."""
-        return len(self._unanswered)
+        return len(self._unanswered) + self.postponed
+
+    @property
+    def postponed(self) -> int:
+        """How many questions wait for the answer to a submission."""
+        return len(self._postponed)
 
     @property
     def is_clear(self) -> bool:
@@ -202,7 +258,7 @@ class Exchange:
         if isinstance(message, JobAccepted | JobStarted | JobFinished):
             self._take_job_news(message)
         elif isinstance(message, CancelAck):
-            self._unanswered.pop(("cancel", message.job_id), None)
+            self._close(("cancel", message.job_id))
         elif isinstance(message, AdoptReply):
             self._take_adopt_reply(message)
         else:
@@ -210,9 +266,9 @@ class Exchange:
         return True
 
     def _take_job_news(self, message: JobAccepted | JobStarted | JobFinished) -> None:
-        submitted = self._unanswered.pop(("submit", message.job_id), None)
+        submitted = self._close(("submit", message.job_id))
         if isinstance(message, JobFinished):
-            self._unanswered.pop(("cancel", message.job_id), None)
+            self._close(("cancel", message.job_id))
             self._held.pop(message.job_id, None)
         elif submitted is not None:
             self._held[message.job_id] = None
@@ -220,19 +276,18 @@ class Exchange:
             self._news.append(message)
 
     def _take_adopt_reply(self, reply: AdoptReply) -> None:
-        held = self._unanswered.pop(("held", reply.request_id), None)
+        held = self._close(("held", reply.request_id))
         if held is not None:
             self._check_held(reply, held.jobs)
             return
-        asked = self._unanswered.pop(("adopt", reply.request_id), None)
+        asked = self._close(("adopt", reply.request_id))
         if asked is None:
             return
         self._held.update(dict.fromkeys(job_id for job_id in reply.states if job_id not in self._dismissed))
-        if reply.request_id in self._asking:
-            self._answers[reply.request_id] = frozenset(reply.states)
-            return
         unknown = tuple(job_id for job_id in asked.jobs if job_id not in reply.states)
-        if unknown:
+        if reply.request_id in self._asking:
+            self._answers[reply.request_id] = frozenset(unknown)
+        elif unknown:
             self._news.append(UnknownJobs(unknown))
 
     def _check_held(self, reply: AdoptReply, asked: Iterable[JobId]) -> None:
@@ -248,14 +303,22 @@ class Exchange:
             JobFinished(job_id=job_id, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True) for job_id in taken
         )
 
-    def is_answered(self, request_id: str) -> bool:
-        """Tell whether the bridge has said which of those jobs it knows."""
-        return request_id in self._answers
+    def is_answered(self, asked: Iterable[str]) -> bool:
+        """Tell whether the bridge has said of all of those jobs whether it knows them."""
+        return all(request_id in self._answers for request_id in asked)
 
-    def answer(self, request_id: str) -> frozenset[JobId] | None:
-        """Return the jobs that the bridge knows; None, and wait no longer, when it has not answered."""
-        self._asking.discard(request_id)
-        return self._answers.pop(request_id, None)
+    def answer(self, asked: Iterable[str]) -> Adoption:
+        """Return what the bridge has said, and wait no longer: later answers are news."""
+        unknown: set[JobId] = set()
+        unanswered: set[JobId] = set()
+        for request_id in asked:
+            jobs = self._asking.pop(request_id)
+            answer = self._answers.pop(request_id, None)
+            if answer is None:
+                unanswered.update(jobs)
+            else:
+                unknown.update(answer)
+        return Adoption(unknown=frozenset(unknown), unanswered=frozenset(unanswered))
 
     def read(self) -> list[News]:
         """Return what has come in since the last call, oldest first."""

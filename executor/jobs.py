@@ -46,54 +46,39 @@ class Offer(Generic[K]):
         return True
 
 
-@dataclass(slots=True)
-class _Current(Generic[K]):
-    key: K
-    started: bool = False
-
-
 class JobBook(Generic[K]):
     """Keeps the current job of each key, offers that are open, and final events of jobs that nobody here began."""
 
     def __init__(self) -> None:
         self._job_of: dict[K, JobId] = {}
-        self._current: dict[JobId, _Current[K]] = {}
+        self._key_of: dict[JobId, K] = {}
         self._offers: dict[JobId, Offer[K]] = {}
         self._unclaimed: dict[JobId, tuple[JobFinished, float]] = {}
 
     def __len__(self) -> int:
-        return len(self._current)
+        return len(self._key_of)
 
     def begin(self, key: K, job_id: JobId) -> JobId | None:
         """Make ``job_id`` the current job of ``key``; return the unfinished one that it takes the place of."""
         earlier = self.forget(key)
         self._job_of[key] = job_id
-        self._current[job_id] = _Current(key)
+        self._key_of[job_id] = key
         return None if earlier == job_id else earlier
 
     def forget(self, key: K) -> JobId | None:
         """Drop the current job of ``key``; return it."""
         job_id = self._job_of.pop(key, None)
         if job_id is not None:
-            del self._current[job_id]
+            del self._key_of[job_id]
         return job_id
 
     def key_of(self, job_id: JobId) -> K | None:
         """Return the key whose current job this is."""
-        current = self._current.get(job_id)
-        return None if current is None else current.key
+        return self._key_of.get(job_id)
 
     def keys(self) -> frozenset[K]:
         """Return the keys that have a current job."""
         return frozenset(self._job_of)
-
-    def start(self, job_id: JobId) -> bool:
-        """Note that a current job started; tell whether that is news."""
-        current = self._current.get(job_id)
-        if current is None or current.started:
-            return False
-        current.started = True
-        return True
 
     def offer(self, offer: Offer[K]) -> None:
         """Keep a final event that was put into Airflow's event buffer."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
-    AdoptRequest,
     ErrorReply,
     EventAck,
     ExecutorHello,
@@ -28,7 +26,7 @@ from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal, Transport
 from edge_mqtt.certs.identity import Identity
 from edge_mqtt.executor.errors import CannotDial
-from edge_mqtt.executor.exchange import Exchange, News, Unanswered
+from edge_mqtt.executor.exchange import Adoption, Exchange, News, Unanswered
 
 log = logging.getLogger(__name__)
 
@@ -136,22 +134,20 @@ class Link:
         self._send_acks()
 
     def dismiss(self, job_id: JobId) -> None:
-        """Acknowledge the job's final event whenever it comes, without handing it out."""
+        """Acknowledge the job's final event whenever it comes, without handing it out; submit it no more."""
         with self._changed:
             self._exchange.dismiss(job_id)
+        self._wake.set()
 
-    def adopt(self, job_ids: Sequence[JobId], *, timeout_s: float) -> frozenset[JobId] | None:
-        """Take over jobs of another executor; return those that the bridge knows.
+    def adopt(self, job_ids: Sequence[JobId], *, timeout_s: float) -> Adoption:
+        """Take over jobs of another executor; tell which of them the bridge does not know.
 
-        :param timeout_s: seconds to wait for the answer.
-        :return: None when there was no answer in time; it is asked again, and jobs that turn out to be unknown
-            come as :class:`UnknownJobs`.
+        :param timeout_s: seconds to wait for the answer. What is not answered in time is asked again, and jobs that
+            turn out to be unknown come as :class:`UnknownJobs`.
         """
-        request = AdoptRequest(request_id=uuid.uuid4().hex, job_ids=tuple(job_ids))
-        asked = request.request_id
         with self._changed:
-            item = self._exchange.adopt(request, time.monotonic())
-        self._send_first(item)
+            asked = self._exchange.adopt(job_ids)
+        self._wake.set()
         with self._changed:
             self._changed.wait_for(lambda: self._exchange.is_answered(asked) or self._stopping, timeout_s)
             return self._exchange.answer(asked)
@@ -233,10 +229,11 @@ class Link:
     def received(self, topic: str, message: Message) -> None:
         """Take one message."""
         with self._changed:
+            postponed = self._exchange.postponed
             understood = self._exchange.take(message)
-            acks_to_send = self._exchange.acks > 0
+            has_to_send = self._exchange.acks > 0 or self._exchange.postponed < postponed
             self._changed.notify_all()
-        if acks_to_send:
+        if has_to_send:
             self._wake.set()
         if isinstance(message, ErrorReply):
             log.warning("the bridge refused a message: %s", message.error, extra={"action": "bridge_error"})

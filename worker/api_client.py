@@ -56,6 +56,8 @@ class WorkerTransport(httpx.BaseTransport):
                     response = self._inner.handle_request(attempt)
                     content = response.read()
                     return httpx.Response(response.status_code, headers=response.headers, content=content)
+                except httpx.ConnectError:
+                    pass
                 except httpx.TransportError:
                     request.headers[REPEATED_HEADER] = "1"
             self._sleep(wait_s)

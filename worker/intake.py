@@ -146,7 +146,7 @@ class Intake:
         if job.state is JobState.ACCEPTED:
             await self._reporter.cancelled(job, cancel.reason)
         elif job.state is JobState.LAUNCHED:
-            if not self._runs.is_stopping(job.job_id):
+            if self._runs.goes_on(job.job_id):
                 note(self._runs.plan.log_file(job), f"Stopped by the edge worker: {cancel.reason}")
             self._runs.stop(job, cancel.reason)
 

@@ -23,8 +23,8 @@ OUT_OF_MEMORY: Final = "out of memory: the kernel's OOM killer was at work meanw
 _READABLE = 40
 #: Names of runs' files, half-written ones too; the stem tells the run.
 _RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+(\.[0-9a-f]+)?)\.(pid|exit|out)(\.\d+)?")
-#: Written where the process stands, by a worker that makes sure that nobody will run this.
-NOBODY: Final = b"nobody"
+#: Where the link leads that stands in the place of a process when nobody is to run a job any more.
+NOBODY: Final = "nobody"
 
 
 def contact_file(runs_dir: Path) -> Path:
@@ -54,6 +54,16 @@ class RunFiles:
         digest = hashlib.sha256(job_id.encode()).hexdigest()[:12]
         stem = f"{readable}.{digest}.{fence}{'.' if launch else ''}{launch}"
         return cls(process=folder / f"{stem}.pid", outcome=folder / f"{stem}.exit", output=folder / f"{stem}.out")
+
+    def claim_for_nobody(self) -> bool:
+        """Make sure that nobody runs this who has not begun; False when somebody has."""
+        # A link is there whole or not at all, and is in the way of whoever wants to create the file.
+        try:
+            self.process.symlink_to(NOBODY)
+        except FileExistsError:
+            # Perhaps a worker that died before it could store that the job is given back.
+            return self.process.is_symlink()
+        return True
 
     def remove(self) -> None:
         """Delete them."""

@@ -146,7 +146,7 @@ class PresenceLoop:
         return wait_s
 
     def _stop(self, job: HeldByUs, lease: Lease) -> None:
-        if self._runs.is_stopping(job.job_id):
+        if not self._runs.goes_on(job.job_id):
             return
         note(self._runs.plan.log_file(job), f"Stopped by the edge worker: {OUT_OF_REACH}")
         self._runs.stop(job, OUT_OF_REACH, grace_s=max(0.0, lease.kill_at - boottime()))

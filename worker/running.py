@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import secrets
 import signal
 from collections.abc import Coroutine
@@ -20,16 +19,16 @@ from edge_mqtt.worker.errors import LauncherError, SpoolError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.launcher import Launcher
 from edge_mqtt.worker.log_file import note
-from edge_mqtt.worker.order import NOBODY, RunFiles, RunOrder, RunOutcome, sweep
+from edge_mqtt.worker.order import RunFiles, RunOrder, RunOutcome, sweep
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
     boot_id,
-    create_exclusively,
     has_child,
     kill_below,
     kill_orphans,
     kill_tree,
     oom_kills,
+    process_exit,
     signal_process,
     start_time,
 )
@@ -150,10 +149,10 @@ class Runs:
         run = self._runs.get(job_id)
         return run.stop_reason if run is not None and run.refused else None
 
-    def is_stopping(self, job_id: JobId) -> bool:
-        """Tell whether the job is being stopped."""
+    def goes_on(self, job_id: JobId) -> bool:
+        """Tell whether the job's supervisor runs, as far as we know, and is not being stopped."""
         run = self._runs.get(job_id)
-        return run is not None and run.stopping is not None
+        return run is not None and run.stopping is None
 
     def has_child(self, job_id: JobId) -> bool:
         """Tell whether the job's supervisor has a child: the task's process, which it has not seen end."""
@@ -205,7 +204,7 @@ class Runs:
         try:
             pid = await self.launcher.launch(self.plan.order(job))
         except LauncherError as error:
-            if self._never_runs(job):
+            if self.plan.files(job).claim_for_nobody():
                 self._give_back(job, str(error))
             else:
                 self._adopt(job)
@@ -226,7 +225,8 @@ class Runs:
         self._spawn(self._sweep(), "worker.sweep")
         ended = []
         for job in self._held.with_process():
-            if self._never_runs(job):
+            if self.plan.files(job).claim_for_nobody():
+                # Stored as launched, but nothing ever came to run it; and now nothing can any more.
                 ended.append(self._give_back(job, "the worker was restarted before the job had started"))
             else:
                 watch = self._adopt(job)
@@ -236,12 +236,6 @@ class Runs:
         # with it the end of its log, when it has given the job up meanwhile.
         if ended:
             await asyncio.wait(ended, timeout=STORE_RETRY_S)
-
-    def _never_runs(self, job: HeldByUs) -> bool:
-        """Tell whether nothing has come to run a job that is stored as launched; from now on nothing can."""
-        process = self.plan.files(job).process
-        # Or a worker has made sure of that before, and died before it could store that the job is given back.
-        return create_exclusively(process, NOBODY) or process.read_bytes() == NOBODY
 
     def _give_back(self, job: HeldByUs, reason: str) -> asyncio.Task[None]:
         # Aside: it may have to wait for the disk, for which running jobs and what comes over the link must not.
@@ -320,7 +314,7 @@ class Runs:
         return replace(outcome, error=run.stop_reason) if run.stop_reason else outcome
 
     def stop(self, job: HeldByUs, reason: str, *, grace_s: float | None = None) -> None:
-        """Stop a job: SIGTERM for its task, then SIGKILL for everything that its supervisor started. Once is enough.
+        """Stop a job: SIGTERM for its task, SIGKILL for everything that its supervisor started. Once asked, asked.
 
         :param grace_s: seconds between the two; None: what the centre wants.
         """
@@ -379,26 +373,6 @@ async def _within(event: asyncio.Event, timeout_s: float) -> bool:
         async with asyncio.timeout(max(0.0, timeout_s)):
             await event.wait()
     return event.is_set()
-
-
-async def process_exit(identity: ProcessIdentity) -> None:
-    """Wait until that very process has ended; it need not be a child of ours."""
-    try:
-        descriptor = os.pidfd_open(identity.pid) if identity.alive() else -1
-    except OSError:
-        descriptor = -1
-    if descriptor < 0:
-        return
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    try:
-        if not identity.alive():
-            return
-        loop.add_reader(descriptor, ended.set)
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
 
 
 def describe(job: HeldByUs) -> str:

@@ -45,12 +45,12 @@ class SupervisorWatch:
             watched = {job.job_id: job for job in self._held.with_process() if self._is_watched(job)}
             for job_id in self._silence.look(watched, waiting=api.waiting()):
                 # Without its task's process it may be busy for long, uploading a log, and makes no heartbeats.
-                if await asyncio.to_thread(self._runs.has_child, job_id):
+                if await asyncio.to_thread(self._runs.has_child, job_id) and self._is_watched(watched[job_id]):
                     self._end(watched[job_id])
 
     def _is_watched(self, job: HeldByUs) -> bool:
         is_task = job.spec.type is WorkloadType.TASK and job.state is JobState.LAUNCHED
-        return is_task and not self._runs.is_stopping(job.job_id)
+        return is_task and self._runs.goes_on(job.job_id)
 
     def _end(self, job: HeldByUs) -> None:
         reason = HUNG.format(self._hung_after_s)

@@ -33,6 +33,10 @@ class AsyncLedger:
         """Store ``changes`` in one transaction."""
         await self._run(lambda: self._ledger.commit(changes))
 
+    async def probe(self) -> None:
+        """Write, and change nothing."""
+        await self._run(self._ledger.probe)
+
     async def get(self, job_ids: Collection[JobId]) -> list[Job]:
         """Return those of ``job_ids`` that are known, finished or not."""
         return await self._run(lambda: self._ledger.get(job_ids))
@@ -52,6 +56,10 @@ class AsyncLedger:
     async def same_log(self, log_path: str) -> list[Job]:
         """Return the jobs that write ``log_path``, oldest first."""
         return await self._run(lambda: self._ledger.same_log(log_path))
+
+    async def unsaid(self) -> list[JobId]:
+        """Return jobs whose log stays on its worker without a line that says so."""
+        return await self._run(self._ledger.unsaid)
 
     async def unacknowledged(self, finished_before: float) -> list[JobId]:
         """Return jobs that finished before a Unix time in seconds and whose end nobody acknowledged."""

@@ -58,7 +58,7 @@ class LedgerTooNew(LedgerError):
 
 class Ledger(Protocol):
     """What the dispatcher needs of a database. Every method may raise :class:`LedgerError`; calls may come
-    from any thread, ``commit`` and ``purge`` from one at a time.
+    from any thread, ``commit``, ``probe`` and ``purge`` from one at a time.
     """
 
     def load_live(self) -> list[Job]:
@@ -66,6 +66,9 @@ class Ledger(Protocol):
 
     def commit(self, changes: Sequence[Job]) -> None:
         """Store ``changes`` in one transaction that survives a power cut; of a job named twice the later wins."""
+
+    def probe(self) -> None:
+        """Write as ``commit`` does, and change nothing: it fails as long as nothing could be stored."""
 
     def get(self, job_ids: Iterable[JobId]) -> list[Job]:
         """Return those of ``job_ids`` that are known, in any order."""
@@ -78,6 +81,11 @@ class Ledger(Protocol):
 
     def same_log(self, log_path: str) -> list[Job]:
         """Return the jobs that write to one log file, in order of arrival."""
+
+    def unsaid(self) -> list[JobId]:
+        """Return the jobs that have begun with a log that stays on its worker, of which no line is noted
+        (``log_base``) that says so; in order of arrival.
+        """
 
     def unacknowledged(self, finished_before: float) -> list[JobId]:
         """Return the jobs that ended before ``finished_before`` (Unix seconds) and whose end nobody acknowledged."""

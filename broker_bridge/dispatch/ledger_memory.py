@@ -33,6 +33,9 @@ class MemoryLedger:
                 if job.state is JobState.FINISHED:
                     self._finished_at.setdefault(job.id, self._clock())
 
+    def probe(self) -> None:
+        """Do nothing: memory takes whatever comes."""
+
     def get(self, job_ids: Iterable[JobId]) -> list[Job]:
         """Return those of ``job_ids`` that are known."""
         with self._lock:
@@ -54,6 +57,12 @@ class MemoryLedger:
         with self._lock:
             found = [job for job in self._jobs.values() if job.spec.log_path == log_path]
         return sorted(found, key=_sequence)
+
+    def unsaid(self) -> list[JobId]:
+        """Return the jobs whose log stays on its worker without a line that says so."""
+        with self._lock:
+            found = [job for job in self._jobs.values() if job.stays_unsaid]
+        return [job.id for job in sorted(found, key=_sequence)]
 
     def unacknowledged(self, finished_before: float) -> list[JobId]:
         """Return the jobs that ended before ``finished_before`` and whose end nobody acknowledged."""

@@ -65,6 +65,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE jobs ADD COLUMN home TEXT NOT NULL DEFAULT ''",
         "CREATE TABLE holder (bridge TEXT NOT NULL)",
     ),
+    (
+        # Looked at when the bridge starts, which must not take longer for all the finished jobs that are kept.
+        "CREATE INDEX jobs_unsaid ON jobs (sequence) WHERE NOT ships_log AND log_base IS NULL",
+    ),
 )
 
 

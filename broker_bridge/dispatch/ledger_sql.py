@@ -27,6 +27,10 @@ from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, Outc
 #: Ids in one query: below SQLite's limit on variables, however it was built.
 IDS_PER_QUERY: Final = 500
 
+#: Conditions of partial indexes, word for word as in ``ledger_migrations``: only then does SQLite use the indexes.
+_LIVE: Final = sa.text("live")
+_KEPT_UNSAID: Final = sa.text("NOT ships_log AND log_base IS NULL")
+
 _INSERTS: Final[Mapping[str, Callable[[sa.Table], Any]]] = {
     "sqlite": sqlite.insert,
     "postgresql": postgresql.insert,
@@ -55,8 +59,7 @@ class SqlLedger:
         try:
             with self._transaction(self._writer) as connection:
                 migrate(connection)
-                connection.execute(sa.delete(HOLDER))
-                connection.execute(sa.insert(HOLDER).values(bridge=self._bridge))
+                self._hold(connection)
         except LedgerError:
             self.close()
             raise
@@ -64,7 +67,7 @@ class SqlLedger:
 
     def load_live(self) -> list[Job]:
         """Return the jobs that are not over, in order of arrival."""
-        return self._jobs(sa.select(JOBS).where(JOBS.c.live).order_by(JOBS.c.sequence))
+        return self._jobs(sa.select(JOBS).where(_LIVE).order_by(JOBS.c.sequence))
 
     def commit(self, changes: Sequence[Job]) -> None:
         """Store ``changes`` in one transaction."""
@@ -75,6 +78,11 @@ class SqlLedger:
         rows = [_row(job, now) for job in newest.values()]
         with self._writing() as connection:
             connection.execute(self._upsert, rows)
+
+    def probe(self) -> None:
+        """Write, and change nothing."""
+        with self._writing() as connection:
+            self._hold(connection)
 
     def get(self, job_ids: Iterable[JobId]) -> list[Job]:
         """Return those of ``job_ids`` that are known."""
@@ -103,6 +111,13 @@ class SqlLedger:
         """Return the jobs that write to one log file, in order of arrival."""
         return self._jobs(sa.select(JOBS).where(JOBS.c.log_path == log_path).order_by(JOBS.c.sequence))
 
+    def unsaid(self) -> list[JobId]:
+        """Return the jobs whose log stays on its worker without a line that says so."""
+        begun = sa.and_(JOBS.c.starter.is_not(None), JOBS.c.log_path.is_not(None))
+        query = sa.select(JOBS.c.job_id).where(_KEPT_UNSAID, begun).order_by(JOBS.c.sequence)
+        with self._transaction() as connection:
+            return [JobId(job_id) for job_id in connection.execute(query).scalars()]
+
     def unacknowledged(self, finished_before: float) -> list[JobId]:
         """Return the jobs that ended before ``finished_before`` and whose end nobody acknowledged."""
         query = sa.select(JOBS.c.job_id).where(JOBS.c.live, JOBS.c.finished_at < finished_before)
@@ -125,6 +140,11 @@ class SqlLedger:
         self._engine.dispose()
         if self._file is not None:
             self._file.release()
+
+    def _hold(self, connection: sa.Connection) -> None:
+        # Not an update: SQLite writes nothing when the row stays as it is.
+        connection.execute(sa.delete(HOLDER))
+        connection.execute(sa.insert(HOLDER).values(bridge=self._bridge))
 
     def _jobs(self, query: sa.Select[Any]) -> list[Job]:
         with self._transaction() as connection:

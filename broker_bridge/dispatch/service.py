@@ -95,18 +95,20 @@ class DispatchService:
             batch = [self._events.popleft() for _ in range(min(len(self._events), BATCH_EVENTS))]
             batch = batch or [_Waiting(events.Tick(), None)]
             await self._decide(batch, perform, ended)
+            if self.ledger_problem is not None:
+                await self._probe()
 
     async def _wait(self) -> None:
         if self._events:
             return
         self._arrived.clear()
         deadline = self._dispatcher.next_deadline()
-        if deadline is None:
-            await self._arrived.wait()
-            return
+        wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if self.ledger_problem is not None:
+            wait_s = LEDGER_RETRY_S if wait_s is None else min(wait_s, LEDGER_RETRY_S)
         # Not wait_for: in Python 3.11 it forgets to be cancelled when the event comes in the same moment.
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+            async with asyncio.timeout(wait_s):
                 await self._arrived.wait()
 
     async def _decide(
@@ -153,6 +155,20 @@ class DispatchService:
             changed.update((job.id, job) for job in decision.changed)
             effects.extend(decision.effects)
         return changed, effects
+
+    async def _probe(self) -> None:
+        """Find out whether the ledger takes entries again though nothing is to be stored: somebody watches for that.
+
+        :raises LedgerTaken: somebody else has it now.
+        """
+        try:
+            await self._ledger.probe()
+        except LedgerTaken:
+            raise
+        except LedgerError as error:
+            self.ledger_problem = str(error)
+        else:
+            self._recovered()
 
     def _recovered(self) -> None:
         if self.ledger_problem is not None:
@@ -252,6 +268,10 @@ class DispatchService:
         if live is not None:
             return live
         return next(iter(await self._ledger.get([job_id])), None)
+
+    async def unsaid(self) -> list[JobId]:
+        """Return the jobs that have begun, whose log stays on its worker, and of which the log does not say so."""
+        return await self._ledger.unsaid()
 
     async def same_log(self, log_path: str) -> list[Job]:
         """Return the jobs that write one log."""

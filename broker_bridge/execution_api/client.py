@@ -10,8 +10,10 @@ from urllib.parse import unquote
 
 import httpx
 
-#: Connections to the api-server at most.
-MAX_CONNECTIONS: Final = 32
+#: Connections to the api-server at most: fewer than its database connections (``[database] sql_alchemy_pool_size`` and
+#: ``sql_alchemy_max_overflow``, 15 in all). With more calls than that under way its threads wait for connections that
+#: only its threads can give back, and it stands still until the pool's timeout of 30 s.
+MAX_CONNECTIONS: Final = 14
 #: Seconds for one call. Airflow's own calls take milliseconds; a large XCom on a busy database takes longer.
 CALL_TIMEOUT_S: Final = 60.0
 #: Answers of proxies and of a server that is starting, stopping or overloaded: ask again. After a gateway timeout the

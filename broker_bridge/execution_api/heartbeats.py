@@ -20,7 +20,7 @@ from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
 log = logging.getLogger(__name__)
 
 #: Heartbeats under way at once, so that calls of tasks always find a connection.
-CONCURRENT_HEARTBEATS: Final = 8
+CONCURRENT_HEARTBEATS: Final = 4
 #: Seconds after such an answer before Airflow is asked once more: it may cross the task's own final call.
 DOUBT_S: Final = 0.5
 #: Seconds for which such answers are not believed about a job that was running when this bridge started: its ``run``

@@ -51,9 +51,9 @@ class _Batch:
         return self.last[place.log_path].job.id == place.job.id
 
     def writes(self, place: Place) -> list[Write]:
-        """Return what is to be written at a place."""
-        key = _key(place)
-        return [place.write_lead(), *(place.write(chunk.offset, chunk.body) for chunk in self.chunks.get(key, ()))]
+        """Return what is to be written at a place; where a line comes first that is to be noted, nothing else."""
+        chunks = () if place.job.stays_unsaid else self.chunks.get(_key(place), ())
+        return [place.write_lead(), *(place.write(chunk.offset, chunk.body) for chunk in chunks)]
 
 
 class LogIntake:
@@ -95,7 +95,7 @@ class LogIntake:
         self._arrived.set()
 
     def started(self, job_id: JobId) -> None:
-        """Say in a running job's log where it is, when it stays on its worker. Repeated, it changes nothing."""
+        """Say in the log of a job that has begun where it is, when it stays on its worker. Said once, it is said."""
         self._kept[job_id] = None
         self._arrived.set()
 
@@ -133,7 +133,7 @@ class LogIntake:
             self._troubles.failed(log_path, reason)
         for place in batch.last.values():
             if place.job.id in appended.stored:
-                self._stored(batch, place, appended.stored[place.job.id])
+                await self._stored(batch, place, appended.stored[place.job.id])
         if appended.stored:
             self._changes.notify()
 
@@ -187,8 +187,12 @@ class LogIntake:
         writes = [write for place in places for write in batch.writes(place)]
         return await asyncio.to_thread(self._store.append, writes)
 
-    def _stored(self, batch: _Batch, place: Place, offset: int) -> None:
-        self._places.written(place)
+    async def _stored(self, batch: _Batch, place: Place, offset: int) -> None:
+        try:
+            await self._places.written(place.job.id)
+        except LedgerError as error:
+            self._troubles.failed(place.job.id, str(error))
+            return
         self._kept.pop(place.job.id, None)
         self._troubles.over(place.log_path)
         self._troubles.over(place.job.id)

@@ -37,5 +37,6 @@ def of_kept(job: Job, now: datetime) -> bytes:
 
 
 def of_loss(now: datetime) -> bytes:
-    """Return a line for a file that others have cut, moved away or replaced."""
-    return line("the file of this log was cut, moved or replaced: what stood before this line is not all here", now)
+    """Return a line for a file that others have cut, moved away or replaced, or that a crash left unfinished."""
+    text = "the file of this log was cut, moved or replaced, or not all of it was written: something is missing here"
+    return line(text, now)

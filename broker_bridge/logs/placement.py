@@ -55,11 +55,13 @@ def stored(job: Job, of_file: Iterable[Job], size: int) -> int:
 def lacks(of_file: Sequence[Job], size: int) -> tuple[Lack, ...]:
     """Return what is not here of the jobs that have ended, in order, from the last one on that has begun.
 
-    What jobs before that one lack will never be here.
+    What jobs before that one lack will never be here, and a line before it says so. One that is to begin behind the
+    file's end has not begun: the line is not there.
 
     :param of_file: the file's jobs in the order in which they were queued.
     """
-    begun = [number for number, job in enumerate(of_file) if job.log_base is not None]
+    not_there = unwritten(of_file, size)
+    begun = [number for number, job in enumerate(of_file) if job.log_base is not None and job not in not_there]
     recent = of_file[begun[-1] if begun else 0 :]
     found = (_lack(job, stored(job, of_file, size)) for job in recent if job.state is JobState.FINISHED)
     return tuple(lack for lack in found if lack is not None)
@@ -72,6 +74,11 @@ def _lack(job: Job, here: int) -> Lack | None:
     return Lack(job=job, here=here, missing=job.log_size - here) if job.log_size > here else None
 
 
+def unwritten(of_file: Iterable[Job], size: int) -> list[Job]:
+    """Return the jobs that are to begin behind the file's end, which may be in the middle of a line of ours."""
+    return [job for job in of_file if job.log_base is not None and job.log_base > size]
+
+
 def final_lacks(
     of_file: Sequence[Job], size: int, is_given_up: Callable[[Job, int], bool]
 ) -> tuple[Lack, ...] | None:
@@ -82,12 +89,16 @@ def final_lacks(
     :param of_file: jobs in the order in which they were queued: all that the file has, or all before one of them.
     :param is_given_up: tells of a job, and how many of its bytes are here, whether the others will not come.
     """
-    if any(job.state is JobState.RUNNING and not is_closed(job, of_file) for job in of_file):
-        return None
+    for job in of_file:
+        if is_closed(job, of_file):
+            continue
+        if job.state is JobState.RUNNING or (job.stays_unsaid and not is_given_up(job, 0)):
+            return None
     missing = lacks(of_file, size)
     for lack in missing:
         # One after the other: the second cannot come before the first is here or given up.
-        if lack.missing is not None and not is_given_up(lack.job, lack.here):
+        is_over = lack.missing is None or is_closed(lack.job, of_file) or is_given_up(lack.job, lack.here)
+        if not is_over:
             return None
     return missing
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.logs import marker
 from edge_mqtt.broker_bridge.logs.patience import Patience
-from edge_mqtt.broker_bridge.logs.placement import Found, base_now, final_lacks, is_closed, stored
+from edge_mqtt.broker_bridge.logs.placement import Found, base_now, final_lacks, is_closed, stored, unwritten
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 
@@ -65,6 +65,9 @@ class Unwanted:
 class Places:
     """Where every job's bytes go. A place is in the ledger before anything is written to it.
 
+    Not so that of a log which stays on its worker: it is noted when the line is written that says so. After a crash
+    in between the line is there twice, and it cannot be missing.
+
     :param now: aware time, for lines of our own.
     """
 
@@ -73,7 +76,8 @@ class Places:
         self._jobs = jobs
         self.patience = patience
         self._now = now
-        self._leads: dict[JobId, bytes] = {}
+        #: What has been given a place since this program started, and may not all be written there.
+        self._begun: dict[JobId, Place] = {}
         self._refused: dict[tuple[WorkerName, JobId, Fence], None] = {}
 
     async def find(self, worker: WorkerName, job_id: JobId, fence: Fence) -> Place | Unwanted | None:
@@ -85,22 +89,21 @@ class Places:
         job = await self._jobs.record(job_id)
         if job is None or job.worker != worker or job.fence != fence or job.spec.log_path is None:
             return self._refuse(worker, job_id, fence, "the job is not this worker's, or its assignment is outdated")
-        if job.state not in (JobState.RUNNING, JobState.FINISHED):
-            # It may yet be given to another worker, whose bytes must not come behind these.
+        if job.state not in (JobState.RUNNING, JobState.FINISHED) or job.stays_unsaid:
+            # It may yet be given to another worker, whose bytes must not come behind these; or a line comes first.
             return None
-        if job.log_base is not None and job.state is JobState.RUNNING:
-            return self._place(job)
-        try:
-            return await self._find_in_file(job, job.spec.log_path)
-        except LogPathRefused as error:
-            return self._refuse(worker, job_id, fence, str(error))
+        return await self._find(job, job.spec.log_path)
 
     async def find_kept(self, job_id: JobId) -> Place | Unwanted | None:
-        """Return the place of a job whose log stays on its worker: behind the line that says so."""
+        """Return where the line goes that a job's log stays on its worker; None while it has to wait.
+
+        :raises LedgerError: the ledger cannot be asked.
+        :raises OSError: the file cannot be looked at.
+        """
         job = await self._jobs.record(job_id)
-        if job is None or job.ships_log or job.spec.log_path is None or job.worker is None:
+        if job is None or job.spec.log_path is None or not job.stays_unsaid:
             return Unwanted()
-        return await self.find(job.worker, job_id, job.fence)
+        return await self._find(job, job.spec.log_path)
 
     async def move(self, place: Place, found: Found) -> Place | None:
         """Return where a job goes on whose file others have changed."""
@@ -110,9 +113,15 @@ class Places:
         lines = marker.of_loss(self._now()) + self._line_of_kept(place.job)
         return await self._open_behind(place.job, place.log_path, found.size, lines)
 
-    def written(self, place: Place) -> None:
-        """Take note that what stands before a job is in the file."""
-        self._leads.pop(place.job.id, None)
+    async def written(self, job_id: JobId) -> None:
+        """Take note that all there was to be written of a job is in the file.
+
+        :raises LedgerError: the ledger takes nothing.
+        """
+        begun = self._begun.get(job_id)
+        if begun is not None and begun.job.stays_unsaid:
+            await self._jobs.log_opened(job_id, begun.base)
+        self._begun.pop(job_id, None)
 
     async def stored(self, job_id: JobId) -> int:
         """Return how many bytes of the job's log are stored, or are not wanted any more.
@@ -131,11 +140,20 @@ class Places:
 
     # ------------------------------------------------------------ parts
 
+    async def _find(self, job: Job, log_path: str) -> Place | Unwanted | None:
+        if job.log_base is not None and job.state is JobState.RUNNING:
+            return self._place(job)
+        try:
+            return await self._find_in_file(job, log_path)
+        except LogPathRefused as error:
+            return self._refuse(job.worker or WorkerName(""), job.id, job.fence, str(error))
+
     async def _find_in_file(self, job: Job, log_path: str) -> Place | Unwanted | None:
         of_file = await self._jobs.same_log(log_path)
         if is_closed(job, of_file):
+            self._begun.pop(job.id, None)
             return Unwanted(job.log_size)
-        if job.log_base is not None:
+        if job.log_base is not None or job.id in self._begun:
             return self._place(job)
         size = await asyncio.to_thread(self._store.size, log_path)
         before = [other for other in of_file if other.sequence < job.sequence]
@@ -143,7 +161,7 @@ class Places:
         if missing is None:
             return None
         lines = marker.of_lacks(missing, self._now()) + self._line_of_kept(job)
-        place = await self._open_behind(job, log_path, size, lines)
+        place = await self._open_behind(job, log_path, size, lines, unwritten(before, size))
         for lack in missing:
             log.warning(
                 "the log of job %s is given up: another one begins behind what is here of it",
@@ -152,28 +170,36 @@ class Places:
             )
         return place
 
-    async def _open_behind(self, job: Job, log_path: str, size: int, lines: bytes) -> Place | None:
-        """Let a job begin behind ``lines`` of our own, which go behind what is in the file."""
-        if lines and await asyncio.to_thread(self._store.read, log_path, max(size - 1, 0), 1) not in (b"", b"\n"):
+    async def _open_behind(
+        self, job: Job, log_path: str, size: int, lines: bytes, overtaken: Sequence[Job] = ()
+    ) -> Place | None:
+        """Let a job begin behind ``lines`` of our own, which go behind what is in the file.
+
+        :param overtaken: jobs before it of which there is nothing, but for a part of a line before them perhaps.
+        """
+        if (lines or overtaken) and not await asyncio.to_thread(self._store.ends_with_line, log_path, size):
             lines = b"\n" + lines
-        return await self._open(job, size + len(lines), lines)
+        base = size + len(lines)
+        for other in overtaken:
+            await self._jobs.log_opened(other.id, base)
+        return await self._open(job, base, lines)
 
     async def _open(self, job: Job, base: int, lead: bytes) -> Place | None:
         """Commit a job's base, then say where it is: after a crash in between, the file is too short for it."""
-        await self._jobs.log_opened(job.id, base)
-        opened = await self._jobs.record(job.id)
-        if opened is None or opened.log_base is None:
-            return None
-        self._leads[job.id] = lead
-        return self._place(opened)
+        if not job.stays_unsaid:
+            await self._jobs.log_opened(job.id, base)
+            opened = await self._jobs.record(job.id)
+            if opened is None or opened.log_base is None:
+                return None
+            job = opened
+        self._begun[job.id] = Place(job=job, log_path=job.spec.log_path or "", base=base, lead=lead)
+        return self._begun[job.id]
 
     def _place(self, job: Job) -> Place:
-        return Place(
-            job=job,
-            log_path=job.spec.log_path or "",
-            base=job.log_base or 0,
-            lead=self._leads.get(job.id, b""),
-        )
+        begun = self._begun.get(job.id)
+        if begun is not None:
+            return replace(begun, job=job)
+        return Place(job=job, log_path=job.spec.log_path or "", base=job.log_base or 0)
 
     def _line_of_kept(self, job: Job) -> bytes:
         return b"" if job.ships_log else marker.of_kept(job, self._now())

@@ -167,6 +167,10 @@ class LogStore:
         except FileNotFoundError:
             return b""
 
+    def ends_with_line(self, log_path: str, size: int) -> bool:
+        """Tell whether a file of ``size`` bytes has nothing behind its last newline."""
+        return size == 0 or self.read(log_path, size - 1, 1) == b"\n"
+
     def offset_of_last_lines(self, log_path: str, lines: int) -> int:
         """Return where the last ``lines`` lines begin."""
         size = self.size(log_path)

@@ -21,6 +21,8 @@ from tests.chaos.stream import BRIEF, BRIEF_TASK, HELD, HELD_TASK, Stream
 
 #: Airflow's own services: they may end when their database does, and are started again then.
 _AIRFLOW = (*SCHEDULERS, API_SERVER, DAG_PROCESSOR, TRIGGERER)
+#: How a bridge ends that is started while its ledger's server is away. One that runs already must outlive that.
+_NO_LEDGER = (BRIDGE, 2)
 #: What a worker may have no contact with the centre without, when something happens to it.
 _SILENCING = frozenset({*WORKERS, BRIDGE, POSTGRES})
 #: Seconds of an outage that ends a brief task on the worker and its lease at the centre, wherever in between two
@@ -99,7 +101,8 @@ class Harm:
         for name, part in self._site.stack.parts.items():
             if name in away or part.alive:
                 continue
-            if name not in _AIRFLOW or not self._record.database_deaths:
+            may_end = name in _AIRFLOW or (name, part.exit_code) == _NO_LEDGER
+            if not (may_end and self._record.database_deaths):
                 self._site.stack.check_alive()
             self._say(f"         {name} had ended with exit code {part.exit_code}: started again")
             self._record.fell[name] += 1

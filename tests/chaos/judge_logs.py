@@ -18,7 +18,7 @@ _NUMBERED = re.compile(rb"line (\d+) of (\d+) by ([^\s\"\\]+)")
 _HANDLED = re.compile(
     r"TaskInstance Finished: dag_id=\S+, task_id=(\S+), run_id=(\S+), map_index=(-?\d+), .*? try_number=(\d+),"
 )
-_FINISHED = re.compile(r"action=job_finished job_id=(\S+) worker=\S* outcome=(\w+)")
+_FINISHED = re.compile(r"action=job_(?:finished|cancelled) job_id=(\S+) worker=\S* outcome=(\w+)")
 #: A signed token: header and payload in base64, which begin with ``{"``.
 _TOKEN = re.compile(rb"eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.")
 

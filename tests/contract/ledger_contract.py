@@ -182,6 +182,20 @@ class LedgerContract:
         assert ledger.unacknowledged(1_500.0) == ["job-1"]
         assert sorted(ledger.unacknowledged(2_001.0)) == ["job-1", "job-4"]
 
+    def test_jobs_are_unsaid_that_have_begun_with_a_log_which_stays_on_its_worker(self, ledger: Ledger) -> None:
+        kept = {"ships_log": False, "starter": "lab-3:4711"}
+        ledger.commit([make_job(number, **kept) for number in (5, 1, 2)])
+        ledger.commit([finished(make_job(1, **kept)), make_job(2, **kept, log_base=0)])
+        ledger.commit([make_job(3, **kept, log_path=None), make_job(4, ships_log=False), make_job(6)])
+        assert ledger.unsaid() == ["job-1", "job-5"]
+
+    def test_a_probe_changes_nothing(self, ledger: Ledger) -> None:
+        ledger.commit([make_job(1)])
+        ledger.probe()
+        ledger.probe()
+        ledger.commit([make_job(2)])
+        assert ids(ledger.load_live()) == ["job-1", "job-2"]
+
     def test_the_highest_sequence_counts_finished_jobs(self, ledger: Ledger) -> None:
         ledger.commit([finished(make_job(12)), make_job(3)])
         assert ledger.max_sequence() == 12

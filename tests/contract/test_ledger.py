@@ -188,6 +188,22 @@ def test_the_migrations_make_the_tables_that_the_program_uses(sql: SqlLedger) ->
     assert set(JOBS.columns.keys()) >= WRITTEN_ONCE
 
 
+def test_a_start_looks_at_no_job_that_is_over(sql: SqlLedger) -> None:
+    plans: list[str] = []
+
+    def explain(
+        connection: sa.Connection, _cursor: object, statement: str, parameters: Any, _context: object, _many: bool
+    ) -> None:
+        if statement.startswith("SELECT jobs"):
+            (plan,) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            plans.append(plan[3])
+
+    sa.event.listen(sql._engine, "before_cursor_execute", explain)
+    sql.load_live()
+    sql.unsaid()
+    assert plans == ["SCAN jobs USING INDEX jobs_live", "SCAN jobs USING INDEX jobs_unsaid"]
+
+
 def test_a_token_is_gone_from_the_file_when_its_job_is_finished(sql: SqlLedger, path: Path) -> None:
     secret = "eyJhbGciOi-very-secret"
     sql.commit([make_job(1, token=secret)])

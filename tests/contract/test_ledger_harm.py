@@ -37,6 +37,18 @@ def test_a_full_disk_refuses_the_commit_and_loses_nothing(sql: SqlLedger) -> Non
     assert len(sql.load_live()) == 2
 
 
+def test_a_probe_fails_for_as_long_as_nothing_can_be_written(sql: SqlLedger, path: Path) -> None:
+    with sql._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=ON")
+    with pytest.raises(LedgerUnavailable, match="it can't be written"):
+        sql.probe()
+    with sql._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA query_only=OFF")
+    written = path.with_name("ledger.db-wal").stat().st_size
+    sql.probe()
+    assert path.with_name("ledger.db-wal").stat().st_size > written
+
+
 def test_a_lock_by_a_stranger_is_told_as_busy(sql: SqlLedger, path: Path) -> None:
     with sql._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA busy_timeout=0")

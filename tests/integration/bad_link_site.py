@@ -222,7 +222,8 @@ class BadLinkSite:
         """Take in what the bridge tells the executor, as Airflow would."""
         for item in self.link.news():
             if isinstance(item, JobFinished):
-                self.ends[item.job_id] += 1
+                # The same end may be told again before its acknowledgement has crossed; another one may not.
+                self.ends[item.job_id] += not _same_end(item, self.outcomes.get(item.job_id))
                 self.outcomes[item.job_id] = item
                 self.link.acknowledge(item.job_id)
 
@@ -280,3 +281,7 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _same_end(one: JobFinished, other: JobFinished | None) -> bool:
+    return other is not None and (one.outcome, one.detail, one.worker) == (other.outcome, other.detail, other.worker)

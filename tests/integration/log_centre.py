@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
 from edge_mqtt.broker_bridge.logs.intake import LogIntake
 from edge_mqtt.broker_bridge.logs.patience import Patience
 from edge_mqtt.broker_bridge.logs.places import Places
-from edge_mqtt.broker_bridge.logs.store import LogStore
+from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.logs.tail import TailService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogAck, LogChunk, LogSelector, WorkloadType
@@ -25,6 +25,10 @@ WORKER = WorkerName("w")
 PATH = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
 #: Seconds of lease of every job.
 LEASE_S = 900.0
+
+
+class Killed(Exception):
+    """The bridge died."""
 
 
 class Records:
@@ -133,6 +137,8 @@ class Centre:
             acknowledge=lambda worker, ack: self.acks.put_nowait((worker, ack)),
             changes=self.changes,
         )
+        for job_id in self.records.ledger.unsaid():
+            self.intake.started(job_id)
         self.tail = TailService(
             self.store, self.records, self.airflow, self.changes, self.patience, clock=time.monotonic
         )
@@ -155,6 +161,23 @@ class Centre:
         await asyncio.wait([self._task, settled], return_when=asyncio.FIRST_COMPLETED)
         settled.cancel()
         await asyncio.gather(settled, return_exceptions=True)
+
+    def doom(self, written: int) -> None:
+        """Have the bridge die when it writes next, after so many bytes."""
+        append = self.store.append
+
+        def torn(writes: Iterable[Write]) -> Appended:
+            left = written
+            kept = []
+            for write in writes:
+                kept.append(replace(write, data=write.data[:left]))
+                left -= len(kept[-1].data)
+                if left == 0:
+                    break
+            append(kept)
+            raise Killed
+
+        self.store.append = torn  # type: ignore[method-assign]  # what a crash leaves of one call
 
     async def restart(self) -> None:
         """Stop and start again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
 
@@ -103,6 +108,32 @@ def test_it_answers_and_ends_cleanly(site: Site, number: signal.Signals) -> None
     assert "bridge is ready" in err
     assert "Traceback" not in err
     assert oct((site.folder / "airflow" / "edge-mqtt" / "ledger.db").stat().st_mode)[-3:] == "600"
+
+
+def test_a_kept_log_whose_line_was_due_when_the_bridge_died_gets_it_at_the_next_start(site: Site) -> None:
+    spec = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="cameras", log_path="dag_id=d/attempt=1.log")
+    began = Job(
+        spec=spec,
+        executor=ExecutorName("main"),
+        lease_s=935.0,
+        ships_log=False,
+        state=JobState.FINISHED,
+        worker=WorkerName("lab-3"),
+        starter="lab-3:7",
+        outcome=Outcome.SUCCESS,
+        event_acked=True,
+        log_size=0,
+    )
+    ledger = open_ledger(f"sqlite:///{site.folder}/airflow/edge-mqtt/ledger.db")
+    ledger.commit([began])
+    ledger.close()
+    site.start()
+    log_file = site.folder / "airflow" / "logs" / "dag_id=d" / "attempt=1.log"
+    deadline = time.monotonic() + 60
+    while not (log_file.exists() and log_file.read_bytes().endswith(b"\n")):
+        assert time.monotonic() < deadline, "nothing says where the log is"
+        time.sleep(0.1)
+    assert "the log stays on worker lab-3" in json.loads(log_file.read_bytes())["event"]
 
 
 def test_a_second_bridge_on_one_ledger_is_refused_and_the_first_goes_on(site: Site) -> None:

@@ -20,7 +20,7 @@ from edge_mqtt.broker_bridge.logs import store as store_module
 from edge_mqtt.broker_bridge.logs.store import LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 
-LOSS = "the file of this log was cut, moved or replaced: what stood before this line is not all here"
+LOSS = "the file of this log was cut, moved or replaced, or not all of it was written: something is missing here"
 CHANGED = "was changed by somebody else"
 FIRST = b"before deferral\n"
 SECOND = b"one\ntwo\nthree\n"

@@ -45,6 +45,7 @@ class MovableDisk(MemoryLedger):
         self.full = False
         self.taken = False
         self.refused = threading.Event()
+        self.probed = threading.Event()
         self.commits = 0
 
     def commit(self, changes: Sequence[Job]) -> None:
@@ -55,6 +56,13 @@ class MovableDisk(MemoryLedger):
             raise LedgerFull("the disk is full: free space")
         self.commits += 1
         super().commit(changes)
+
+    def probe(self) -> None:
+        if self.taken:
+            raise LedgerTaken("another bridge has it")
+        if self.full:
+            raise LedgerFull("the disk is still full: free space")
+        self.probed.set()
 
 
 @dataclass
@@ -161,6 +169,44 @@ def test_a_full_disk_accepts_nothing_says_so_and_goes_on_when_there_is_room(
         "nothing is accepted: the disk is full: free space",
         "the ledger takes entries again",
     ]
+
+
+def test_a_ledger_that_has_recovered_is_noticed_although_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
+
+    async def test() -> None:
+        async with running() as bridge:
+            bridge.ledger.full = True
+            before = bridge.ledger.commits
+            with pytest.raises(LedgerFull):
+                await bridge.service.commit(submitted())
+            assert bridge.service.ledger_problem is not None
+            bridge.ledger.full = False
+            assert await asyncio.to_thread(bridge.ledger.probed.wait, 10)
+            # The ledger's one thread answers this after the probe.
+            await bridge.service.record(JobId("another"))
+            assert bridge.service.ledger_problem is None
+            assert bridge.ledger.commits == before
+
+    asyncio.run(test())
+
+
+def test_a_bridge_whose_ledger_was_taken_while_it_was_away_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
+
+    async def test() -> None:
+        disk = MovableDisk()
+        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), Changes())
+        await service.load()
+        disk.full = True
+        service.post(submitted())
+        loop = asyncio.create_task(service.run(lambda _: None, lambda _: None))
+        await asyncio.to_thread(disk.refused.wait, 10)
+        disk.taken = True
+        with pytest.raises(LedgerTaken):
+            await asyncio.wait_for(loop, 10)
+
+    asyncio.run(test())
 
 
 def test_a_worker_s_hello_is_not_lost_with_a_commit_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:

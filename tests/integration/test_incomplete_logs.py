@@ -6,6 +6,7 @@ import asyncio
 import errno
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from log_centre import LEASE_S, PATH, WORKER, Centre, centre_test
 
 from edge_mqtt.broker_bridge.dispatch.core.model import JobState
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
+from edge_mqtt.broker_bridge.logs import marker
 from edge_mqtt.broker_bridge.logs.patience import LOG_WAIT_S, LOOK_S
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, TailReply, TailRequest
@@ -99,6 +101,27 @@ def test_rest_of_a_log_is_given_up_when_its_worker_brings_nothing_or_is_gone_for
     centre_test(tmp_path, test)
 
 
+def test_nothing_is_said_of_a_log_before_it_is_noted_that_another_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise LedgerFull("the disk is full")
+
+    async def test(centre: Centre) -> None:
+        await with_incomplete_log(centre)
+        await wait(centre, "after", LOG_WAIT_S - 1)
+        centre.now += 1
+        with monkeypatch.context() as patch:
+            patch.setattr(centre.records, "log_opened", refuse)
+            centre.ship("after", 0, b"later\n", OTHER)
+            await centre.settled()
+        # It may still come, then.
+        assert await centre.shipped("before", 4, b"two\nthree\nfour\n\n") == 20
+        assert centre.text() == b"one\ntwo\nthree\nfour\n\n"
+
+    centre_test(tmp_path, test)
+
+
 def test_a_disk_that_takes_nothing_is_not_the_worker_s_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -136,6 +159,24 @@ def test_a_lost_job_holds_up_nothing_and_its_late_log_is_taken_until_another_has
         assert await centre.shipped("lost", 15, b"too late\n") == 24
         marker = "the end of the log before this line may be missing: contact with worker w was lost"
         assert lines_of(centre.text()) == ["one", "back again", marker, "later"]
+
+    centre_test(tmp_path, test)
+
+
+def test_two_jobs_that_begin_together_behind_an_incomplete_log_keep_what_is_said_of_it(tmp_path: Path) -> None:
+    async def test(centre: Centre) -> None:
+        await with_incomplete_log(centre)
+        centre.records.change("after", **ended(None, None))
+        centre.records.put("last", 3, worker=OTHER)
+        await wait(centre, "after", LOG_WAIT_S - 1)
+        centre.now += 1
+        centre.ship("after", 0, b"too late\n", OTHER)
+        centre.ship("last", 0, b"end\n", OTHER)
+        await centre.settled()
+        lost = "the end of the log before this line may be missing: contact with worker v was lost"
+        assert lines_of(centre.text()) == ["one", MISSING, lost, "end"]
+        bases = [centre.records.get(job).log_base or 0 for job in ("before", "after", "last")]
+        assert bases == sorted(bases)
 
     centre_test(tmp_path, test)
 
@@ -209,13 +250,88 @@ def test_a_log_that_stays_on_its_worker_is_told_of_once(tmp_path: Path) -> None:
     centre_test(tmp_path, test)
 
 
-def test_the_line_is_written_again_when_a_crash_kept_it_from_the_disk(tmp_path: Path) -> None:
+#: What of a line is on the disk when the bridge dies: nothing, its beginning, all but its newline, all.
+TORN = [0, 1, 60, -1, 10_000]
+
+
+@pytest.mark.parametrize("written", TORN)
+@pytest.mark.parametrize("over", [False, True])
+def test_the_line_is_there_and_whole_after_a_crash_while_it_was_written(
+    tmp_path: Path, written: int, *, over: bool
+) -> None:
     async def test(centre: Centre) -> None:
-        centre.records.put("j", 1, ships_log=False, log_base=200)
+        centre.records.put("j", 1, ships_log=False)
+        whole = len(marker.of_kept(centre.records.get("j"), datetime.now(UTC)))
+        centre.doom(written % (whole + 1) - 1 if written < 0 else written)
+        centre.intake.started(JobId("j"))
+        await centre.died()
+        if over:
+            # Nobody speaks of it any more.
+            centre.records.change("j", state=JobState.FINISHED, log_size=0, event_acked=True)
+        await centre.restart()
+        await centre.settled()
+        *before, last = centre.text().split(b"\n")[:-1]
+        assert lines_of(last) == [KEPT]
+        assert all(line.startswith(b'{"timestamp"'[: len(line)]) for line in before)
+        centre.records.change("j", **ended(centre.records.get("j").log_base, 0))
+        centre.records.put("after", 2)
+        assert await centre.shipped("after", 0, b"one\n") == 4
+        assert centre.text().endswith(b"\none\n")
+
+    centre_test(tmp_path, test)
+
+
+@pytest.mark.parametrize("written", TORN[:-1])
+def test_what_a_crash_left_of_a_line_is_not_mixed_with_the_next_log(tmp_path: Path, written: int) -> None:
+    async def test(centre: Centre) -> None:
+        await with_incomplete_log(centre)
+        await wait(centre, "after", LOG_WAIT_S - 1)
+        size = len(json.dumps({"event": MISSING}))
+        centre.doom(size if written < 0 else written)
+        centre.now += 1
+        centre.ship("after", 0, b"later\n", OTHER)
+        await centre.died()
+        # It has logged nothing more, as it seems: only its place is known.
+        base = centre.records.get("after").log_base
+        assert base is not None
+        assert base > len(centre.text())
+        centre.records.change("after", state=JobState.FINISHED, log_size=0)
+        await centre.restart()
+        centre.records.put("last", 3)
+        assert await centre.shipped("last", 0, b"end\n") == 4
+        assert centre.text().endswith(b"\nend\n")
+
+    centre_test(tmp_path, test)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_another_log_waits_for_the_line_but_not_for_ever(tmp_path: Path, *, said: bool) -> None:
+    async def test(centre: Centre) -> None:
+        centre.records.put("kept", 1, ships_log=False, state=JobState.FINISHED, log_size=0)
+        centre.records.put("after", 2, worker=OTHER)
+        await wait(centre, "after", LOG_WAIT_S - 1)
+        assert centre.text() == b""
+        if said:
+            await started(centre, "kept")
+        centre.now += 0 if said else 1
+        assert await centre.shipped("after", 0, b"later\n", OTHER) == 6
+        assert lines_of(centre.text()) == [*([KEPT] if said else []), "later"]
+
+    centre_test(tmp_path, test)
+
+
+def test_a_log_that_is_shipped_against_the_rules_comes_behind_the_line(tmp_path: Path) -> None:
+    async def test(centre: Centre) -> None:
+        centre.records.put("j", 1, ships_log=False)
+        centre.ship("j", 0, b"one\n")
+        await centre.settled()
+        assert (centre.text(), centre.acked) == (b"", {})
+        # Both in one batch.
+        centre.ship("j", 0, b"one\n")
         await started(centre, "j")
-        assert lines_of(centre.text())[-1] == KEPT
-        size = len(centre.text())
-        assert centre.records.get("j").log_base == size
+        assert centre.acked == {"j": 0}
+        assert await centre.shipped("j", 0, b"one\n") == 4
+        assert lines_of(centre.text()) == [KEPT, "one"]
 
     centre_test(tmp_path, test)
 

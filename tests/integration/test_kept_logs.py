@@ -131,7 +131,7 @@ def test_a_job_s_start_brings_one_line_however_often_it_is_told(tmp_path: Path) 
         async with running(tmp_path) as bridge:
             assert not await bridge.is_reachable(KEPT)
             await bridge.hello(KEPT, SHIPPED)
-            await bridge.service.commit(events.ExecutorConnected(executor=EXECUTOR))
+            assert await bridge.service.ask_start(WORKER, KEPT, Fence(1), "host:7") is None
             # Whatever a start brings is there before what comes after it is acknowledged.
             assert await bridge.stored(SHIPPED) == 4
         (line,) = (tmp_path / "logs" / f"{KEPT}.log").read_bytes().splitlines()

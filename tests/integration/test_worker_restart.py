@@ -37,8 +37,8 @@ FIRST_COLUMNS = "job_id, fence, state, spec, secret, log_base, result, result_ac
 class WorkerProgram:
     """A worker and its bridge in a process of their own."""
 
-    def __init__(self, state: Path, *, cut: bool = False, **settings: object) -> None:
-        command = [sys.executable, str(LAB), str(state), json.dumps(settings), *(["cut"] if cut else [])]
+    def __init__(self, state: Path, *how: str, **settings: object) -> None:
+        command = [sys.executable, str(LAB), str(state), json.dumps(settings), *how]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         PROGRAMS.append(self.process)
         self._seen: list[dict[str, Any]] = []
@@ -187,7 +187,7 @@ def test_restarted_worker_that_finds_no_bridge_ends_its_tasks_at_their_own_lease
     launcher.kill()
     wait_until_ended(launcher)
     set_contact(state)
-    second = WorkerProgram(state, cut=True)
+    second = WorkerProgram(state, "cut")
     wait_until_ended(short)
     assert assigns[0].job.log_path is not None
     log = (tmp_path / "home" / "logs" / assigns[0].job.log_path).read_text()
@@ -201,7 +201,7 @@ def test_upgraded_worker_takes_over_the_running_task_of_the_first_version(tmp_pa
     state = tmp_path / "state"
     assign = task_job("wait_for", lease_s=FIRST_LEASE_S)
     job_id = assign.job.job_id
-    first = WorkerProgram(state)
+    first = WorkerProgram(state, "first")
     first.ready()
     first.assign(assign)
     first.until(lambda _: "tick 1" in first.log(job_id))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
 from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.core.drain import Ask
+from edge_mqtt.worker.sysinfo import boottime
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +166,23 @@ def test_cancelled_task_is_stopped_with_everything_it_started(tmp_path: Path) ->
         assert not any(process.is_running() and process.status() != "zombie" for process in supervisors)
 
     play(tmp_path, scenario, kill_grace_s=1.0)
+
+
+def test_task_that_is_stopped_has_the_whole_kill_grace_to_clean_up(tmp_path: Path) -> None:
+    # More than the 5 s that Airflow's supervisor gives a task when it is told that the task must not go on.
+    kill_grace_s = 6.5
+
+    async def scenario(lab: Lab) -> None:
+        # It takes no notice of SIGTERM.
+        job_id = lab.bridge.assign(task_job("wait_for"))
+        await lab.log_line(job_id, "tick 1")
+        told_at = boottime()
+        lab.bridge.control(Cancel(job_id=JobId(job_id), fence=Fence(1), reason="cleared in the UI"))
+        result = await lab.bridge.result(job_id)
+        assert boottime() - told_at >= kill_grace_s
+        assert (result.signal, result.error) == (signal.SIGKILL, "cleared in the UI")
+
+    play(tmp_path, scenario, kill_grace_s=kill_grace_s)
 
 
 def test_dropped_task_is_stopped_and_never_reported(tmp_path: Path) -> None:

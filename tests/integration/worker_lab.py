@@ -1,8 +1,9 @@
 """A worker's surroundings for tests: an Airflow home with real Dags, and a bridge that answers from memory.
 
-Also a program: ``python worker_lab.py STATE_DIR SETTINGS [cut]`` runs a worker and its bridge in a process of its
-own, so that a test can kill it. SETTINGS is a JSON object; with "cut" the bridge is out of reach. It reads one JSON
-document a line on stdin and reports what the bridge sees on stdout.
+Also a program: ``python worker_lab.py STATE_DIR SETTINGS [cut] [first]`` runs a worker and its bridge in a process of
+its own, so that a test can kill it. SETTINGS is a JSON object; with "cut" the bridge is out of reach, with "first"
+runs' files have the names that the first version gave them. It reads one JSON document a line on stdin and reports
+what the bridge sees on stdout.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -70,7 +72,7 @@ def make_airflow_home(home: Path) -> None:
 
 def kill_supervisors(state: Path) -> None:
     """Kill what a test has left running: a supervisor whose worker is gone waits for it until its lease ends."""
-    for path in (state / "runs").glob("*.pid"):
+    for path in filter(Path.exists, (state / "runs").glob("*.pid")):
         identity = ProcessIdentity.parse(path.read_text())
         if identity is not None:
             kill_tree(identity)
@@ -356,5 +358,7 @@ async def program(home: Path, state: Path, *, cut: bool, **settings_: Any) -> in
 
 
 if __name__ == "__main__":
+    if "first" in sys.argv[3:]:
+        secrets.token_hex = lambda _=None: ""
     home_, state_ = Path(os.environ["AIRFLOW_HOME"]), Path(sys.argv[1])
     sys.exit(asyncio.run(program(home_, state_, cut="cut" in sys.argv[3:], **json.loads(sys.argv[2]))))

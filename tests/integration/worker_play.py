@@ -123,7 +123,7 @@ def supervisor_of(state: Path, job_id: str = "") -> psutil.Process:
     """Wait for the supervisor that is at work for this state folder, on the job if one is named."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for path in (state / "runs").glob(f"{job_id}*.pid"):
+        for path in filter(Path.exists, (state / "runs").glob(f"{job_id}*.pid")):
             if text := path.read_text():
                 return psutil.Process(int(text.split()[0]))
         time.sleep(0.05)

@@ -74,7 +74,7 @@ def assert_told_and_gone(stack: Stack, held: HeldTask, stop: Callable[[Stack, He
     assert told_at - asked_at < TOLD_WITHIN_S + NOISE_S
     held.await_gone(timeout_s=KILL_GRACE_S + NOISE_S)
     bridge.await_line("outcome=cancelled", timeout_s=30)
-    assert len(bridge.lines("job finished")) == 1
+    assert len(bridge.lines("job cancelled")) == 1
 
 
 def test_cleared_task_is_stopped_and_runs_again(stack: Stack, tmp_path: Path) -> None:

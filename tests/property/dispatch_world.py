@@ -123,6 +123,8 @@ class World:
     def _perform(self, to_do: list[Effect]) -> None:
         by_name: dict[str, Party] = {party.name: party for party in self.parties if party.link.connected}
         for effect in to_do:
+            if isinstance(effect, effects.Moved):
+                continue
             to_executor = isinstance(effect, effects.ToExecutor | effects.ToAdmin)
             receiver = by_name.get(effect.executor if to_executor else effect.worker)
             if receiver is not None:

@@ -23,7 +23,7 @@ CALM_S: Final = 25.0
 #: Trouble lasts this long, then everything heals.
 TROUBLE_S: Final = 400.0
 #: Everything must have come to its end this long after everything healed.
-HEALING_S: Final = 900.0
+HEALING_S: Final = 1_800.0
 #: How much of the time an untidy broker does what it should with a message.
 BROKER_TRUST: Final = 0.94
 #: The queue whose jobs have another grace, and the one whose logs stay on the worker.

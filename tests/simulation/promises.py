@@ -179,6 +179,8 @@ class Promises:
                 raise self._broken(1, f"{machine.name} still holds {held.job_id}: {held.state}, {held.result_acked=}")
             for process in machine.living():
                 raise self._broken(2, f"{process} still runs")
+            for name in machine.leftovers():
+                raise self._broken(1, f"{machine.name} keeps {name} for ever")
         for what in self._world.bridge.leftovers():
             raise self._broken(1, f"the bridge keeps {what} for ever")
         for scheduler in self._world.schedulers:

@@ -175,10 +175,10 @@ class Scheduler:
             self.step()
             row = self.world.airflow.row_of(key)
             if row is None or row.work.callback or self._chance.random() >= LOCKED:
-                if state.value == "running":
-                    self.world.airflow.note_job(key, info)
-                else:
+                if state.value != "running":
                     self._take_final(key, (state, info))
+                elif row is not None and not row.work.callback:
+                    self.world.airflow.note_job(key, info)
                 del events[key]
         self.step()
 

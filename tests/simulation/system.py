@@ -15,7 +15,7 @@ from unittest import mock
 
 from edge_mqtt.broker_bridge import app as bridge_app
 from edge_mqtt.worker import app as worker_app
-from edge_mqtt.worker import log_shipping, running, sysinfo
+from edge_mqtt.worker import log_shipping, sysinfo
 from edge_mqtt.worker.execution_api import ExecutionApi
 from edge_mqtt.worker.sysinfo import ProcessIdentity
 from tests.simulation import bridge, scheduler
@@ -60,6 +60,11 @@ def _signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
 
 
 def _kill_tree(identity: ProcessIdentity) -> None:
+    _signal_process(identity, signal.SIGKILL)
+
+
+def _kill_below(identity: ProcessIdentity) -> None:
+    # A supervisor is its task here.
     _signal_process(identity, signal.SIGKILL)
 
 
@@ -114,9 +119,11 @@ _OF_THE_KERNEL: dict[str, Callable[..., Any]] = {
     "start_time": _start_time,
     "signal_process": _signal_process,
     "kill_tree": _kill_tree,
+    "kill_below": _kill_below,
     "kill_orphans": _kill_orphans,
     "has_child": _has_child,
     "oom_kills": _oom_kills,
+    "process_exit": _process_exit,
 }
 
 
@@ -163,9 +170,9 @@ def simulated_system(world: World) -> Iterator[None]:
         (time, "clock_gettime", boottime),
         (uuid, "uuid4", new_uuid),
         (secrets, "token_urlsafe", lambda _: f"secret{world.count()}"),
+        (secrets, "token_hex", lambda _: f"{world.count():08x}"),
         (worker_app, "Spool", RecordedSpool),
         (ExecutionApi, "serve", _serve),
-        (running, "process_exit", _process_exit),
         (log_shipping, "LOOK_S", LOG_LOOK_S),
         *bridge.replaced(bridge_app, world),
         *scheduler.replaced(),

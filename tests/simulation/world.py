@@ -129,8 +129,8 @@ class World:
         alive = self.bridge.life.alive and all(scheduler.life.alive for scheduler in self.schedulers)
         if not alive or open_rows or held or self.bridge.ledger.load_live():
             return False
-        kept = [*self.bridge.leftovers(), *(what for scheduler in self.schedulers for what in scheduler.leftovers())]
-        return not kept and not self.promises.unsaid()
+        keepers: list[Bridge | Scheduler | Machine] = [self.bridge, *self.schedulers, *self.machines]
+        return not any(keeper.leftovers() for keeper in keepers) and not self.promises.unsaid()
 
     def is_stranded(self, row: TaskInstance) -> bool:
         """Tell whether a callback's scheduler died before the bridge had the job: Airflow adopts tasks only."""

@@ -191,8 +191,13 @@ class Scene:
 
     @property
     def effects(self) -> tuple[Effect, ...]:
-        """Return the latest effects."""
-        return self.last.effects
+        """Return what there is to do, latest."""
+        return tuple(effect for effect in self.last.effects if not isinstance(effect, effects.Moved))
+
+    def moves(self) -> list[tuple[str, JobState]]:
+        """Return the latest beginnings and ends."""
+        moved = [effect.job for effect in self.last.effects if isinstance(effect, effects.Moved)]
+        return [(job.id, job.state) for job in moved]
 
     def assignments(self) -> list[tuple[str, str, int]]:
         """Return the latest assignments: job, worker, fence."""

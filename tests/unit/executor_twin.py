@@ -49,6 +49,8 @@ class TwinBridge:
         #: Jobs that it knows, by state; a submit adds one when ``accepts``.
         self.states: dict[JobId, str] = {}
         self.accepts = True
+        #: Jobs that it was asked about and did not know: it takes them no more.
+        self.denied: set[JobId] = set()
         self.answers_adoption = True
         self.answers_cancels = True
         self._channel = MessageChannel(MemoryTransport(broker, "bridge:b", TOPICS.for_bridge()))
@@ -67,8 +69,7 @@ class TwinBridge:
 
     def received(self, topic: str, message: Message) -> None:
         if isinstance(message, Submit) and self.accepts:
-            self.states.setdefault(message.job.job_id, "queued")
-            self.tell(JobAccepted(job_id=message.job.job_id))
+            self.take(message.job.job_id)
         if isinstance(message, AdoptRequest) and self.answers_adoption:
             self.answer(message)
         if isinstance(message, CancelJob) and self.answers_cancels:
@@ -77,7 +78,15 @@ class TwinBridge:
 
     # ------------------------------------------------------------ what tests use
 
+    def take(self, job_id: JobId) -> None:
+        if job_id in self.denied - self.states.keys():
+            self.tell(JobFinished(job_id=job_id, outcome=Outcome.LOST, detail="given up"))
+            return
+        self.states.setdefault(job_id, "queued")
+        self.tell(JobAccepted(job_id=job_id))
+
     def answer(self, request: AdoptRequest) -> None:
+        self.denied.update(request.job_ids)
         known = {job_id: self.states[job_id] for job_id in request.job_ids if job_id in self.states}
         self._channel.send(TOPICS.admin_response(ME), AdoptReply(request_id=request.request_id, states=known))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.executors.base_executor import get_execution_api_server_url
 
 from edge_mqtt.broker_bridge.config import BridgeSettings, load_settings
 from edge_mqtt.broker_bridge.errors import ConfigurationError
@@ -72,3 +73,24 @@ def test_nonsense_is_refused_in_one_line(given: dict[str, Any], says: str) -> No
         settings(**given)
     assert says in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"AIRFLOW__API__BASE_URL": "/"},
+        {"AIRFLOW__API__BASE_URL": "/airflow/"},
+        {"AIRFLOW__API__BASE_URL": "https://airflow.example.org/here"},
+        {
+            "AIRFLOW__API__BASE_URL": "https://airflow.example.org/",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://a:1/e",
+        },
+    ],
+)
+def test_the_execution_api_is_where_airflow_s_own_executors_find_it(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert settings(execution_api_url=None).execution_api_url == get_execution_api_server_url()

@@ -217,6 +217,16 @@ def test_a_refused_job_that_was_cancelled_is_over(permanent: bool) -> None:
     assert scene.effects == ()
 
 
+def test_a_beginning_and_an_end_are_noted_once_whoever_hears_of_them_how_often() -> None:
+    scene = Scene().running()
+    assert scene.moves() == [("j", JobState.RUNNING)]
+    assert scene.start("w", "j").moves() == []
+    assert scene.connect().moves() == []
+    assert scene.result("w", "j").moves() == [("j", JobState.FINISHED)]
+    for again in (scene.result("w", "j"), scene.connect(), scene.adopt("j"), scene.ack("j", BOB)):
+        assert again.moves() == []
+
+
 # ---------------------------------------------------------------- cancellation
 
 
@@ -231,6 +241,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_its_end_is_told_to_nobody() -> N
     )
     assert [ack.job_id for ack in scene.to_executor(CancelAck)] == ["j"]
     assert len(scene.effects) == 1
+    assert scene.moves() == [("j", JobState.FINISHED)]
     assert scene.hello("w").assignments() == []
 
 

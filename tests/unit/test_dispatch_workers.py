@@ -84,9 +84,17 @@ def test_a_worker_is_told_what_of_its_jobs_is_settled() -> None:
         held("x", state=HeldJobState.FINISHED),
     )
     (welcome,) = scene.to_worker(Welcome)
-    assert [(ref.job_id, ref.fence) for ref in welcome.known_results] == [("b", 1)]
-    assert [(ref.job_id, ref.fence) for ref in welcome.drop] == [("c", 0), ("d", 1), ("x", 1)]
+    assert [(ref.job_id, ref.fence) for ref in welcome.known_results] == [("b", 1), ("d", 1)]
+    assert [(ref.job_id, ref.fence) for ref in welcome.drop] == [("c", 0), ("x", 1)]
     assert scene.job("a").state is scene.job("c").state is JobState.RUNNING
+
+
+def test_a_hello_that_arrives_again_after_the_result_takes_no_log_from_the_worker() -> None:
+    scene = Scene().running()
+    scene.hello("w", held("j")).result("w", "j", log_size=300)
+    scene.presence("w", held("j"), sequence=0)
+    (welcome,) = scene.to_worker(Welcome)
+    assert ([ref.job_id for ref in welcome.known_results], welcome.drop) == (["j"], ())
 
 
 def test_a_worker_drops_what_another_worker_has_now() -> None:

@@ -32,12 +32,14 @@ from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
 from edge_mqtt.executor import exchange
 from edge_mqtt.executor.errors import CannotDial
-from edge_mqtt.executor.exchange import News, UnknownJobs
+from edge_mqtt.executor.exchange import Adoption, News, UnknownJobs
 from edge_mqtt.executor.link import Line, Link, LinkTiming
 
 #: Repeats come fast enough for a test to wait for them, slowly enough not to come where none is expected.
 SOON = LinkTiming(resend_s=0.05, resend_at_most_s=0.1, redial_s=0.05)
 NEVER = LinkTiming(resend_s=3600, resend_at_most_s=3600, redial_s=3600)
+#: What a bridge says that knows every job.
+KNOWN = Adoption(frozenset(), frozenset())
 
 
 @pytest.fixture
@@ -265,7 +267,7 @@ def test_adoption_tells_which_jobs_the_bridge_knows(bridge: TwinBridge, make_lin
     link = make_link()
     known, unknown = new_job_id(), new_job_id()
     bridge.states[known] = "running"
-    assert link.adopt([known, unknown], timeout_s=PATIENCE_S) == {known}
+    assert link.adopt([known, unknown], timeout_s=PATIENCE_S) == Adoption(frozenset({unknown}), frozenset())
     assert link.news() == []
 
 
@@ -276,7 +278,7 @@ def test_adoption_without_an_answer_is_asked_again_and_reported_later(
     link = make_link()
     known, unknown = new_job_id(), new_job_id()
     bridge.states[known] = "running"
-    assert link.adopt([known, unknown], timeout_s=0.01) is None
+    assert link.adopt([known, unknown], timeout_s=0.01).unanswered == {known, unknown}
     bridge.broker.start()
     assert news_of(link, 1) == [UnknownJobs((unknown,))]
 
@@ -286,7 +288,7 @@ def test_a_late_answer_that_knows_every_job_is_no_news(bridge: TwinBridge, make_
     link = make_link()
     known = new_job_id()
     bridge.states[known] = "running"
-    assert link.adopt([known], timeout_s=0.01) is None
+    assert link.adopt([known], timeout_s=0.01).unanswered == {known}
     request = bridge.expect(AdoptRequest)
     bridge.answer(request)
     bridge.answer(request)
@@ -300,9 +302,86 @@ def test_stopping_ends_a_wait_for_an_adoption(bridge: TwinBridge, make_link: Mak
     stopper = threading.Timer(0.05, link.stop)
     stopper.start()
     began = time.monotonic()
-    assert link.adopt([new_job_id()], timeout_s=PATIENCE_S) is None
+    assert link.adopt([new_job_id()], timeout_s=PATIENCE_S).unanswered
     assert time.monotonic() - began < PATIENCE_S / 2
     stopper.join()
+
+
+def test_a_job_that_is_being_submitted_is_asked_about_only_when_that_is_answered(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    bridge.accepts = False
+    link = make_link()
+    bridge.wait_for_executor()
+    running, first, second = new_job_id(), a_job(), a_job()
+    bridge.states[running] = "running"
+    link.submit(first, "t")
+    link.submit(second, "t")
+    adoption = link.adopt([first.job_id, running, second.job_id], timeout_s=0.05)
+    assert adoption == Adoption(frozenset(), frozenset({first.job_id, second.job_id}))
+    assert bridge.expect(AdoptRequest).job_ids == (running,)
+    bridge.take(second.job_id)
+    assert link.status().unanswered == 2
+    bridge.take(first.job_id)
+    question = bridge.expect(AdoptRequest)
+    assert (question.job_ids, question.take_over) == ((first.job_id, second.job_id), True)
+    wait_until(lambda: link.status().unanswered == 0)
+    assert link.news() == []
+
+
+def test_adoption_of_a_job_that_is_submitted_at_once_waits_for_both_answers(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    bridge.broker.stop()
+    link = make_link()
+    job = a_job()
+    link.submit(job, "t")
+    returner = threading.Timer(0.05, bridge.broker.start)
+    returner.start()
+    assert link.adopt([job.job_id], timeout_s=PATIENCE_S) == KNOWN
+    assert bridge.states == {job.job_id: "queued"}
+    returner.join()
+
+
+@pytest.mark.parametrize("let_go", [Link.cancel, Link.dismiss])
+def test_a_job_that_nobody_wants_any_more_is_not_submitted_and_keeps_no_question_back(
+    bridge: TwinBridge, make_link: MakeLink, let_go: Callable[[Link, JobId], None]
+) -> None:
+    bridge.accepts = False
+    link = make_link()
+    bridge.wait_for_executor()
+    unwanted, wanted = a_job(), a_job()
+    for job in (unwanted, wanted):
+        link.submit(job, "t")
+    link.adopt([unwanted.job_id, wanted.job_id], timeout_s=0.01)
+    bridge.take(wanted.job_id)
+    bridge.hear_everything()
+    let_go(link, unwanted.job_id)
+    assert set(bridge.expect(AdoptRequest).job_ids) == {unwanted.job_id, wanted.job_id}
+    bridge.reconnect()
+    wait_until(lambda: link.status().unanswered == 0)
+    assert unwanted.job_id not in bridge.states
+    assert not [message for message in bridge.hear_everything() if isinstance(message, Submit)]
+
+
+def test_a_job_is_not_let_go_as_another_s_while_it_is_being_taken_over(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    bridge.accepts = False
+    link = make_link()
+    bridge.wait_for_executor()
+    first, second = a_job(), a_job()
+    link.submit(first, "t")
+    link.submit(second, "t")
+    link.adopt([first.job_id, second.job_id], timeout_s=0.01)
+    # The dead executor's; only the question with which it is taken over makes it ours.
+    bridge.take(first.job_id)
+    bridge.states[first.job_id] = TAKEN
+    bridge.reconnect()
+    bridge.take(second.job_id)
+    assert bridge.expect(AdoptRequest).take_over
+    wait_until(lambda: link.status().unanswered == 0)
+    assert link.news() == []
 
 
 def accepted_job(link: Link, bridge: TwinBridge) -> JobId:
@@ -322,7 +401,7 @@ def test_after_a_reconnect_the_bridge_is_asked_about_what_it_has_and_nothing_els
     unfinished, finished, revoked = (accepted_job(link, bridge) for _ in range(3))
     adopted, started = new_job_id(), new_job_id()
     bridge.states[adopted] = "running"
-    assert link.adopt([adopted], timeout_s=PATIENCE_S) == {adopted}
+    assert link.adopt([adopted], timeout_s=PATIENCE_S) == KNOWN
     bridge.started(started)
     bridge.finished(finished)
     link.cancel(revoked)
@@ -435,7 +514,7 @@ def test_a_job_too_large_for_the_wire_fails_instead_of_waiting_for_ever(
     assert isinstance(failed, JobFinished)
     assert (failed.job_id, failed.outcome) == (job.job_id, Outcome.FAILED)
     assert "over the limit" in failed.detail
-    (said,) = [record.getMessage() for record in caplog.records if record.name == "edge_mqtt.executor.link"]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert said.startswith("not sent: a submit message of")
     assert link.status().unanswered == 0
 

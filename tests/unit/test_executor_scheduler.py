@@ -195,18 +195,18 @@ def test_jobs_wait_for_a_bridge_that_is_away_and_none_is_lost(
 # ---------------------------------------------------------------- events
 
 
-def test_a_start_keeps_the_stored_id_and_is_reported_once(bridge: TwinBridge, make_scheduler: MakeScheduler) -> None:
+def test_a_start_does_not_touch_the_id_of_a_later_job_that_another_scheduler_has_queued(
+    bridge: TwinBridge, make_scheduler: MakeScheduler
+) -> None:
     make_run({"task_id": "t"})
     scheduler = make_scheduler()
-    job_id = submitted(scheduler, bridge)
-    bridge.started(job_id)
-    scheduler.executor.sync()
-    assert scheduler.executor.event_buffer == {task_instance().key: (TaskInstanceState.RUNNING, job_id)}
-    scheduler.process_events()
-    assert task_instance().external_executor_id == job_id
-    bridge.started(job_id)
-    scheduler.executor.sync()
-    assert scheduler.executor.event_buffer == {}
+    first = submitted(scheduler, bridge)
+    # The task has run and deferred, and has been queued again by somebody else, when this one hears of its start.
+    second = new_job_id()
+    set_task(external_executor_id=second, queued_by_job_id=None)
+    bridge.started(first)
+    scheduler.loop()
+    assert (task_instance().state, task_instance().external_executor_id) == (TaskInstanceState.QUEUED, second)
 
 
 def test_the_end_of_a_task_that_reported_itself_frees_its_slot(
@@ -335,22 +335,6 @@ def test_a_late_end_of_the_job_before_a_deferral_does_not_touch_the_job_after_it
     bridge.finished(second, Outcome.FAILED, "exit code 1")
     scheduler.loop()
     assert task_instance().state == TaskInstanceState.FAILED
-
-
-def test_news_of_a_job_whose_key_waits_in_the_queue_again_is_no_news(
-    bridge: TwinBridge, make_scheduler: MakeScheduler
-) -> None:
-    make_run({"task_id": "t"})
-    scheduler = make_scheduler()
-    first = submitted(scheduler, bridge)
-    set_task(state=TaskInstanceState.SCHEDULED, next_method="execute_complete", scheduled_dttm=START)
-    with create_session() as session:
-        scheduler.runner._do_scheduling(session)
-    second = task_instance().external_executor_id
-    bridge.started(first)
-    scheduler.executor.sync()
-    scheduler.process_events()
-    assert task_instance().external_executor_id == second
 
 
 def test_a_job_that_the_scheduler_gives_up_is_cancelled(bridge: TwinBridge, make_scheduler: MakeScheduler) -> None:

@@ -40,7 +40,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
-from edge_mqtt.executor import edge_mqtt_executor
+from edge_mqtt.executor import edge_mqtt_executor, settings
 
 
 @pytest.fixture(autouse=True)
@@ -196,6 +196,76 @@ def test_scheduler_and_bridge_that_come_back_together_lose_no_try_either(
     new.executor.heartbeat()
     assert new.executor.event_buffer == {}
     assert new.executor.running == {task_instance().key}
+
+
+def test_a_bridge_that_cannot_take_jobs_just_now_costs_a_queued_task_of_a_dead_scheduler_no_try(
+    bridge: TwinBridge, make_scheduler: MakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_mqtt_executor, "ADOPT_TIMEOUT_S", 0.05)
+    make_run({"task_id": "t"})
+    bridge.accepts = False
+    old = make_scheduler()
+    job_id = submitted(old, bridge)
+    old.die()
+    new = make_scheduler()
+    bridge.wait_for_executor()
+    new.runner.adopt_or_reset_orphaned_tasks()
+    before = task_instance()
+    assert (before.state, before.external_executor_id) == (TaskInstanceState.QUEUED, job_id)
+    bridge.accepts = True
+    bridge.reconnect()
+    assert bridge.expect(Submit).job.job_id == job_id
+    assert bridge.expect(AdoptRequest).job_ids == (job_id,)
+    new.executor.heartbeat()
+    assert new.executor.event_buffer == {}
+    assert new.executor.running == {before.key}
+    after = task_instance()
+    assert (after.id, after.try_number, after.queued_by_job_id) == (before.id, before.try_number, new.job.id)
+
+
+def test_a_job_that_is_given_back_is_never_submitted_again(bridge: TwinBridge, make_scheduler: MakeScheduler) -> None:
+    make_run({"task_id": "t"})
+    old = make_scheduler()
+    bridge.wait_for_executor()
+    bridge.broker.stop()
+    old.loop()
+    job_id = JobId(task_instance().external_executor_id or "")
+    old.die()
+    # A third scheduler asked about it, and died before it could say so to Airflow.
+    bridge.denied.add(job_id)
+    bridge.broker.start()
+    new = make_scheduler()
+    bridge.wait_for_executor()
+    new.runner.adopt_or_reset_orphaned_tasks()
+    assert (task_instance().state, task_instance().external_executor_id) == (None, None)
+    new.executor.heartbeat()
+    assert (new.executor.running, new.executor.event_buffer) == (set(), {})
+    assert job_id in acks(bridge)
+    # A bridge that was restarted does not remember what it would not take.
+    bridge.denied.clear()
+    bridge.reconnect()
+    second = submitted(new, bridge)
+    assert second != job_id
+    assert bridge.states == {second: "queued"}
+
+
+def test_a_task_too_large_for_the_present_limit_is_not_submitted_by_the_next_scheduler(
+    bridge: TwinBridge, make_scheduler: MakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run({"task_id": "t"})
+    bridge.broker.stop()
+    old = make_scheduler()
+    old.loop()
+    old.die()
+    bridge.broker.start()
+    monkeypatch.setattr(settings, "LEAST_MESSAGE_BYTES", 1)
+    monkeypatch.setenv("AIRFLOW__EDGE_MQTT__MAX_MESSAGE_SIZE", "100")
+    new = make_scheduler()
+    new.runner.adopt_or_reset_orphaned_tasks()
+    assert task_instance().state is None
+    new.loop()
+    assert not [message for message in bridge.hear_everything() if isinstance(message, Submit)]
+    assert task_instance().state == TaskInstanceState.FAILED
 
 
 def test_a_job_that_the_bridge_has_forgotten_fails_its_task_with_the_reason(

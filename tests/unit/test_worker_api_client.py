@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import httpx
 import pytest
@@ -85,6 +86,27 @@ def test_call_waits_for_a_worker_that_is_being_restarted(tmp_path: Path) -> None
     servers[0].thread.join()
     assert waits == sorted(waits)
     assert max(waits) <= 1.0
+
+
+@pytest.mark.parametrize(("error", "made_before"), [(httpx.ConnectError, False), (httpx.ReadError, True)])
+def test_call_that_reached_nobody_was_not_made_before(
+    tmp_path: Path, error: type[httpx.TransportError], made_before: bool
+) -> None:
+    # A worker that was killed leaves its socket's file.
+    (tmp_path / "s").touch()
+    calls: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        if len(calls) == 1:
+            raise error("no answer")
+        return httpx.Response(200)
+
+    transport = WorkerTransport(tmp_path / "s", sleep=lambda _: None)
+    transport.close()
+    transport._inner = cast("httpx.HTTPTransport", httpx.MockTransport(answer))
+    transport.handle_request(httpx.Request("POST", BASE_URL))
+    assert [REPEATED_HEADER in call.headers for call in calls] == [False, made_before]
 
 
 def test_every_call_has_an_id_of_its_own(tmp_path: Path) -> None:

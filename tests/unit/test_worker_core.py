@@ -12,7 +12,7 @@ from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import Assign, Finished, HeldJobState, JobSpec, WorkloadType
 from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Ask, Drain, Phase
 from edge_mqtt.worker.core.jobs import HeldByUs, IllegalTransition, JobState, Verdict, decide_assignment
-from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Lease
+from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Due, Lease, due
 from edge_mqtt.worker.core.log_cursor import (
     CHUNK_BYTES,
     JOB_WINDOW_BYTES,
@@ -234,6 +234,18 @@ def test_launcher_of_the_first_version_finds_its_lease_in_the_file() -> None:
     read = json.loads(contact.to_json())
     lease = contact.lease(FIRST_LEASE_S)
     assert (read["stop_at"], read["kill_at"]) == (lease.stop_at, lease.kill_at)
+
+
+@pytest.mark.parametrize(
+    ("now", "todo"), [(984.9, Due.NOTHING), (985.0, Due.STOP), (994.9, Due.STOP), (995.0, Due.KILL), (1e9, Due.KILL)]
+)
+def test_job_without_a_worker_is_stopped_and_then_killed_when_its_lease_ends(now: float, todo: Due) -> None:
+    contact = Contact(confirmed_at=100.0, kill_grace_s=10.0)
+    assert due(contact, lease_s=895.0 + LEASE_MARGIN_S, now=now) is todo
+
+
+def test_job_without_a_worker_that_was_never_permitted_to_run_is_killed() -> None:
+    assert due(None, lease_s=900.0, now=0.0) is Due.KILL
 
 
 # ---------------------------------------------------------------- silence

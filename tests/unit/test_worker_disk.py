@@ -19,18 +19,18 @@ from edge_mqtt.broker_bridge.protocol.messages import Assign, Cancel, Finished, 
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
 from edge_mqtt.broker_bridge.transport.port import MessageChannel
-from edge_mqtt.worker import intake, reporting, supervisor_main
+from edge_mqtt.worker import intake, reporting, running, supervisor_main
 from edge_mqtt.worker.core.jobs import HeldByUs, JobState
 from edge_mqtt.worker.errors import LauncherError, SpoolError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.intake import Intake
 from edge_mqtt.worker.link import Link, WorkerAddress
 from edge_mqtt.worker.log_shipping import LogShipper
-from edge_mqtt.worker.order import OUT_OF_MEMORY, RunOrder, RunOutcome
+from edge_mqtt.worker.order import OUT_OF_MEMORY, RunFiles, RunOrder, RunOutcome, contact_file
 from edge_mqtt.worker.reporting import Reporter
 from edge_mqtt.worker.running import RunPlan, Runs
 from edge_mqtt.worker.spool import Spool
-from edge_mqtt.worker.sysinfo import oom_kills
+from edge_mqtt.worker.sysinfo import create_exclusively, oom_kills
 
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
 JOB_ID = JobId("j")
@@ -64,10 +64,10 @@ class Scene:
     # ------------------------------------------------------------ launcher, RunEvents
 
     async def launch(self, order: RunOrder) -> int:
-        if self.launcher_gone:
-            raise LauncherError("the launcher process is gone")
         self.orders.append(order)
         self.ordered.set()
+        if self.launcher_gone:
+            raise LauncherError("the launcher process is gone")
         return await asyncio.get_running_loop().create_future()
 
     def launched(self, job: HeldByUs) -> None:
@@ -102,7 +102,7 @@ def play(folder: Path, scenario: Callable[[Scene], Awaitable[None]]) -> None:
 
 
 @asynccontextmanager
-async def running(*works: Awaitable[None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+async def meanwhile(*works: Awaitable[None]) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Let works go on meanwhile."""
     tasks = [asyncio.ensure_future(work) for work in works]
     yield cast("list[asyncio.Task[None]]", tasks)
@@ -137,7 +137,8 @@ class Log(logging.Handler):
 
 
 @pytest.fixture
-def worker_log() -> Iterator[Log]:
+def worker_log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
+    caplog.set_level(logging.INFO, "edge_mqtt.worker")
     log = Log()
     logging.getLogger("edge_mqtt.worker").addHandler(log)
     yield log
@@ -154,12 +155,129 @@ def test_job_that_is_replaced_while_it_waits_for_the_spool_is_started_once(tmp_p
         # The newer assignment is stored first; the launch of what it replaced waits behind it.
         replacement = asyncio.create_task(scene.intake.assigned(assignment(2)))
         await asyncio.sleep(0)
-        async with running(scene.runs.launch_ready()) as (launch,):
+        async with meanwhile(scene.runs.launch_ready()) as (launch,):
             await asyncio.wait([launch], timeout=2)
             await scene.ordered.wait()
             assert [order.fence for order in scene.orders] == [2]
             assert launch.done()
         replacement.cancel()
+
+    play(tmp_path, scenario)
+
+
+# ---------------------------------------------------------------- supervisors that come too late
+
+
+def come_and_be_refused(order: RunOrder) -> None:
+    """Do what a supervisor does whose worker does not know it any more."""
+    assert create_exclusively(order.files.process, b"1 1 another-boot")
+    order.files.output.touch()
+    order.files.outcome.write_bytes(RunOutcome(exit_code=1, error="unknown_job").to_json())
+
+
+def files_of_runs(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.suffix in (".pid", ".exit", ".out")}
+
+
+async def give_back(scene: Scene) -> RunOrder:
+    """Have a job given back whose launcher is gone; return what the launcher was told."""
+    scene.launcher_gone = True
+    await scene.intake.assigned(assignment())
+    await scene.held.until(lambda held: not len(held))
+    scene.launcher_gone = False
+    scene.ordered.clear()
+    return scene.orders[-1]
+
+
+def test_supervisor_that_came_when_its_job_was_given_back_is_not_taken_for_that_of_the_next_launch(
+    tmp_path: Path,
+) -> None:
+    async def scenario(scene: Scene) -> None:
+        come_and_be_refused(await give_back(scene))
+        # Nothing of it was recorded in the centre: it comes again, under the same fence.
+        async with meanwhile(scene.intake.assigned(assignment())):
+            await scene.ordered.wait()
+            files = scene.orders[-1].files
+            assert not files.outcome.exists()
+            assert create_exclusively(files.process, b"")
+
+    play(tmp_path, scenario)
+
+
+def test_what_a_supervisor_leaves_that_came_too_late_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
+) -> None:
+    monkeypatch.setattr(running, "LATECOMER_S", 0.02)
+
+    async def scenario(scene: Scene) -> None:
+        come_and_be_refused(await give_back(scene))
+        await worker_log.heard("runs_swept", 1)
+        assert not files_of_runs(tmp_path)
+
+    play(tmp_path, scenario)
+
+
+def test_worker_that_dies_before_it_can_store_that_a_job_is_given_back_gives_it_back_when_it_is_started_again(
+    tmp_path: Path, worker_log: Log
+) -> None:
+    async def dies(scene: Scene) -> None:
+        launched = scene.runs.prepared(HeldByUs.taken(assignment()))
+        await scene.held.change(JOB_ID, lambda _: launched)
+        with scene.locked():
+            async with meanwhile(scene.runs.find_again()):
+                await worker_log.heard("give_back_waits", 1)
+                assert not create_exclusively(scene.runs.plan.files(launched).process, b"")
+
+    async def starts_again(scene: Scene) -> None:
+        assert len(scene.held) == 1
+        await scene.runs.find_again()
+        assert len(scene.held) == 0
+        assert not files_of_runs(tmp_path)
+
+    play(tmp_path, dies)
+    play(tmp_path, starts_again)
+
+
+def test_files_of_runs_that_nobody_holds_are_deleted_after_the_start_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
+) -> None:
+    monkeypatch.setattr(running, "LATECOMER_S", 0.0)
+    kept = {contact_file(tmp_path), tmp_path / "launcher.out"}
+    orphans = set()
+    for job_id, launch in ((JOB_ID, "0a1b2c3d"), (JobId("a.b"), ""), (JobId("a/b"), "99999999")):
+        files = RunFiles.of(tmp_path, job_id, Fence(1), launch)
+        half_written = files.outcome.with_name(f".{files.outcome.name}.4711")
+        orphans |= {files.process, files.outcome, files.output, half_written}
+    for path in kept | orphans:
+        path.touch()
+
+    async def scenario(scene: Scene) -> None:
+        launched = scene.runs.prepared(HeldByUs.taken(assignment()))
+        await scene.held.change(JOB_ID, lambda _: launched)
+        files = scene.runs.plan.files(launched)
+        ours = {files.process, files.outcome.with_name(f".{files.outcome.name}.4711")}
+        for path in ours:
+            path.touch()
+        await scene.runs.find_again()
+        await worker_log.heard("runs_swept", 1)
+        assert not any(path.exists() for path in orphans)
+        assert all(path.exists() for path in kept | ours)
+
+    play(tmp_path, scenario)
+
+
+def test_files_that_cannot_be_deleted_do_not_end_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
+) -> None:
+    monkeypatch.setattr(running, "LATECOMER_S", 0.0)
+    # No file can be deleted in the place of a folder.
+    (tmp_path / "j.0123456789ab.1.pid").mkdir()
+
+    async def scenario(scene: Scene) -> None:
+        await scene.runs.find_again()
+        async with meanwhile(scene.runs.failure()) as (failure,):
+            await worker_log.heard("sweep_failed", 1)
+            assert not failure.done()
 
     play(tmp_path, scenario)
 
@@ -179,11 +297,11 @@ def test_settled_job_is_forgotten_when_the_spool_can_be_written_again(
         await scene.held.change(JOB_ID, lambda _: settled)
         scene.reporter.remember()
         with scene.locked():
-            async with running(scene.reporter.run()) as (repeating,):
+            async with meanwhile(scene.reporter.run()) as (repeating,):
                 await worker_log.heard("spool_failed", 2)
                 assert not repeating.done()
                 assert len(scene.held) == 1
-        async with running(scene.reporter.run()):
+        async with meanwhile(scene.reporter.run()):
             await scene.held.until(lambda held: not len(held))
 
     play(tmp_path, scenario)
@@ -221,6 +339,22 @@ def test_cancel_of_a_waiting_job_that_cannot_be_stored_changes_nothing(tmp_path:
         assert job is not None
         assert job.result is not None
         assert job.result.error == "cancelled before it started: cleared"
+
+    play(tmp_path, scenario)
+
+
+def test_nothing_is_said_in_the_log_of_a_task_that_ended_and_whose_result_waits_for_the_disk(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        log = scene.runs.plan.base_log_folder / "task.log"
+        log.parent.mkdir()
+        log.write_bytes(b"the task's\n")
+        assign = assignment()
+        assign = assign.model_copy(update={"job": assign.job.model_copy(update={"log_path": log.name})})
+        # Its run is over; that is not stored yet.
+        launched = scene.runs.prepared(HeldByUs.taken(assign))
+        await scene.held.change(JOB_ID, lambda _: launched)
+        await scene.intake.cancelled(Cancel(job_id=JOB_ID, fence=Fence(1), reason="cleared"))
+        assert log.read_bytes() == b"the task's\n"
 
     play(tmp_path, scenario)
 

@@ -26,7 +26,7 @@ def test_stored_jobs_come_back_in_the_order_of_their_arrival(tmp_path: Path) -> 
     spool = Spool.open(tmp_path / "spool.db")
     for name in ("b", "a", "c"):
         spool.store(job(name))
-    launched = job("b").to(JobState.LAUNCHED, secret="s", log_base=12)
+    launched = job("b").to(JobState.LAUNCHED, secret="s", launch="0a1b", log_base=12)
     result = Finished(job_id=JobId("b"), fence=Fence(1), signal=9, log_size=3)
     done = launched.to(JobState.FINISHED, result=result, result_acked=True)
     spool.store(done)
@@ -78,7 +78,7 @@ def test_spool_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> Non
     raw.commit()
     raw.close()
     spool = Spool.open(path)
-    assert spool.load() == [replace(old, lease_s=FIRST_LEASE_S, ships_log=True)]
+    assert spool.load() == [replace(old, lease_s=FIRST_LEASE_S, ships_log=True, launch="")]
     assert spool.home()
     spool.store(job("b"))
     spool.close()

@@ -98,6 +98,12 @@ class Job:
         return self.worker if self.state in (JobState.ASSIGNED, JobState.RUNNING) else None
 
     @property
+    def stays_unsaid(self) -> bool:
+        """Whether it has begun, its log stays on its worker, and no line at the centre says so yet."""
+        begun = self.starter is not None and self.spec.log_path is not None
+        return begun and not self.ships_log and self.log_base is None
+
+    @property
     def task(self) -> TaskKey | None:
         """The task instance whose job this is; None for another workload."""
         spec = self.spec

@@ -99,7 +99,9 @@ def _welcome(board: Board, view: WorkerView, presence: Presence) -> None:
             continue
         logs.append(LogPosition(job_id=held.job_id, offset=0))
         if job.state is JobState.FINISHED:
-            (known if held.state is HeldJobState.FINISHED else drop).append(ref)
+            # A hello can arrive twice, late: it may have said "running" before the result that has come since.
+            has_result = held.state is HeldJobState.FINISHED or job.log_size is not None
+            (known if has_result else drop).append(ref)
     settings = board.settings
     message = Welcome(
         incarnation=presence.incarnation,
