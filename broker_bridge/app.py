@@ -109,7 +109,9 @@ class Bridge:
 
     def problem(self) -> str | None:
         """Return what keeps the bridge from accepting jobs, in one line; None when all is well."""
-        return self._service.ledger_problem or (self._intake.problem if self._intake is not None else None)
+        if self._intake is None:
+            return "the bridge is starting"
+        return self._service.ledger_problem or self._intake.problem
 
     def _supervise(self, name: str, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine, name=f"bridge.{name}")

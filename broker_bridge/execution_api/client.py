@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 import httpx
 
-#: Connections to the api-server at most: fewer than its database connections (``[database] sql_alchemy_pool_size`` and
+#: Connections to the api-server at most: fewer than it has to its database (``[database] sql_alchemy_pool_size`` and
 #: ``sql_alchemy_max_overflow``, 15 in all). With more calls than that under way its threads wait for connections that
 #: only its threads can give back, and it stands still until the pool's timeout of 30 s.
 MAX_CONNECTIONS: Final = 14

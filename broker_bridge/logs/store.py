@@ -82,9 +82,13 @@ class LogStore:
     def path(self, log_path: str) -> Path:
         """Return the file for ``log_path``.
 
-        :raises LogPathRefused: it is absolute or leads outside the folder, through ``..`` or a link.
+        :raises LogPathRefused: it is absolute or leads outside the folder, through ``..`` or a link, or nowhere.
         """
-        candidate = (self._folder / log_path).resolve()
+        try:
+            candidate = (self._folder / log_path).resolve()
+        except (RuntimeError, ValueError) as error:
+            # A link that leads to itself; a character that no path may have.
+            raise LogPathRefused(f"log path {log_path!r} below {self._folder} cannot be used: {error}") from error
         if not log_path or candidate == self._folder or not candidate.is_relative_to(self._folder):
             raise LogPathRefused(f"log path {log_path!r} leads outside {self._folder}")
         return candidate

@@ -79,6 +79,13 @@ def test_a_path_that_leads_outside_is_refused(tmp_path: Path, path: str) -> None
         LogStore(tmp_path / "logs").path(path)
 
 
+@pytest.mark.parametrize("path", ["loop/x", "a\0b"])
+def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path, path: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(LogPathRefused, match="cannot be used"):
+        LogStore(tmp_path).path(path)
+
+
 def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
     store = LogStore(tmp_path)
     assert (store.size(PATH), store.read(PATH, 0, 10)) == (0, b"")
