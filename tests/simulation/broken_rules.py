@@ -149,7 +149,7 @@ BROKEN = (
         name="new processes find the lease from before the idle time",
         replaced=((PresenceLoop, "_valid_contact", lambda self: self._contact),),
         noticed="promise 4",
-        needs=frozenset({"long outage", "silence"}),
+        needs=frozenset({"silence"}),
     ),
     BrokenRule(
         name="results are not sent again",
