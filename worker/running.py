@@ -38,10 +38,9 @@ log = logging.getLogger(__name__)
 #: Seconds that the launcher gets to say how a supervisor died that wrote nothing.
 EXIT_CODE_WAIT_S: Final = 2.0
 #: Seconds before the SIGKILL from which on a task's heartbeats are refused. Airflow's supervisor, which makes one a
-#: second, then repeats the SIGTERM and waits 5 s for the task's end (``kill`` in airflow.sdk
-#: execution_time/supervisor.py): no later than needed for it to be waiting when our SIGKILL comes, and no earlier,
-#: or its own would come before ours.
-REFUSED_BEFORE_S: Final = 1.5
+#: second, then repeats the SIGTERM and waits 5 s for the task's end before it sends SIGKILL itself (``kill`` in
+#: airflow.sdk execution_time/supervisor.py): it has to be waiting when ours comes, and ours has to come first.
+REFUSED_BEFORE_S: Final = 3.0
 #: Seconds that a supervisor gets to end by itself when its task is killed.
 SUPERVISOR_END_S: Final = 3.0
 #: Seconds after which a supervisor that was given up, and came too late, has come and gone.

@@ -121,7 +121,7 @@ def _supervise_task(order: RunOrder, client: Client) -> int:
     from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
     from airflow.sdk.execution_time.supervisor import supervise_task
 
-    _notice_exits_at_once()
+    _watch_task_as_we_need()
     workload = order.workload
     code = supervise_task(
         ti=TaskInstance.model_validate(workload["ti"]),
@@ -171,11 +171,14 @@ def _supervise_connection_test(order: RunOrder, client: Client) -> int:
     )
 
 
-def _notice_exits_at_once() -> None:
-    """Let Airflow's supervisor look for its task's end as soon as the task's sockets are closed.
+def _watch_task_as_we_need() -> None:
+    """Change two things about how Airflow's supervisor watches its task.
 
     A task closes its sockets a moment before it is gone. The supervisor then waits on nothing at all for a whole
     heartbeat interval before it looks again (``_monitor_subprocess``): a second in which the slot is taken.
+
+    A task that is being stopped gets its SIGKILL from the worker, while the supervisor still waits for what SIGTERM
+    does. It would write into the task's log that the machine lacks memory.
     """
     from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
@@ -189,6 +192,8 @@ def _notice_exits_at_once() -> None:
     ) -> Any:
         if not self._open_sockets:
             max_wait_time = min(max_wait_time, EXIT_LOOK_S)
+        if expect_signal == signal.SIGTERM:
+            expect_signal = signal.SIGKILL
         return service(self, max_wait_time, raise_on_timeout, expect_signal)
 
     WatchedSubprocess._service_subprocess = prompt  # type: ignore[method-assign]  # noqa: SLF001 -- as above

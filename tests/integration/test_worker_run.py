@@ -181,6 +181,10 @@ def test_task_that_is_stopped_has_the_whole_kill_grace_to_clean_up(tmp_path: Pat
         result = await lab.bridge.result(job_id)
         assert boottime() - told_at >= kill_grace_s
         assert (result.signal, result.error) == (signal.SIGKILL, "cleared in the UI")
+        await lab.whole_log(job_id, result.log_size)
+        log = bytes(lab.bridge.logs[job_id])
+        assert b"Task killed!" in log
+        assert b"out of memory" not in log
 
     play(tmp_path, scenario, kill_grace_s=kill_grace_s)
 
