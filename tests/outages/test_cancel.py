@@ -133,8 +133,7 @@ def test_task_that_ignores_sigterm_is_killed_with_its_children(stack: Stack, tmp
     worker.await_line("stopping e2e_hold.hold", timeout_s=30)
     told_at = time.time()
     held.await_gone(timeout_s=KILL_GRACE_S + NOISE_S)
-    # It had its time: it went on beating until it was killed, by Airflow's own supervisor, which is told when it must
-    # begin so as to be ready in time.
+    # It had its time: it went on beating until it was killed.
     assert float(held.trace("beats")[-1]) - told_at > KILL_GRACE_S - 2
     stack.wait_until(lambda: is_gone(child), "the child to end", timeout_s=NOISE_S)
     assert held.trace("on_kill") == []

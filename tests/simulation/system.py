@@ -10,12 +10,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, tzinfo
+from typing import TYPE_CHECKING, Any, Self
 from unittest import mock
 
 from edge_mqtt.broker_bridge import app as bridge_app
 from edge_mqtt.worker import app as worker_app
-from edge_mqtt.worker import log_shipping, sysinfo
+from edge_mqtt.worker import log_file, log_shipping, sysinfo
 from edge_mqtt.worker.execution_api import ExecutionApi
 from edge_mqtt.worker.sysinfo import ProcessIdentity
 from tests.simulation import bridge, scheduler
@@ -161,6 +162,11 @@ def simulated_system(world: World) -> Iterator[None]:
     def boottime(_clock: int = 0) -> float:
         return world.central.boottime() if Now.program is None else Now.program.computer.boottime()
 
+    class Datetime(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(wall(), tz)
+
     def new_uuid() -> uuid.UUID:
         return uuid.UUID(int=world.chance.getrandbits(128))
 
@@ -174,6 +180,8 @@ def simulated_system(world: World) -> Iterator[None]:
         (worker_app, "Spool", RecordedSpool),
         (ExecutionApi, "serve", _serve),
         (log_shipping, "LOOK_S", LOG_LOOK_S),
+        (log_file, "datetime", Datetime),
+        (bridge_app, "datetime", Datetime),
         *bridge.replaced(bridge_app, world),
         *scheduler.replaced(),
     ]
