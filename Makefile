@@ -33,8 +33,8 @@ bench: venv
 outages: venv
 	$(BIN)/python -m pytest tests/outages
 
-# The pure cores over a simulated network and clock, for half a minute, and what the simulation catches when it is
-# broken on purpose. As many seeds as you like: make simulate SEEDS=10000
+# The real programs over a simulated network, clock and system, for up to 150 seeds or 40 s of CPU, and what the
+# simulation catches when they are broken on purpose. As many seeds as you like: make simulate SEEDS=10000
 simulate: venv
 	$(BIN)/python -m $(if $(SEEDS),tests.simulation.run --seeds $(SEEDS),pytest tests/simulation)
 

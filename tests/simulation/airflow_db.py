@@ -13,16 +13,14 @@ from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
 from edge_mqtt.executor.workloads import callback_key
-from tests.simulation.plan import Work
+from tests.simulation.plan import MAX_TRIES, Work
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: Tries of a task.
-MAX_TRIES: Final = 2
 #: Seconds until a failed task is tried again, and until a deferred one goes on.
 RETRY_S: Final = 5.0
-TRIGGER_S: Final = 8.0
+TRIGGER_S: Final = 2.0
 
 Key = CallbackKey | TaskInstanceKey
 
@@ -155,6 +153,11 @@ class Airflow:
 
     # ------------------------------------------------------------ the Execution API
 
+    def restart_api(self) -> None:
+        """Let the Execution API be away for a while; what it was doing is done, and nobody hears of it."""
+        self.api_is_up = False
+        self._world.clock.after(self._world.chance.uniform(1.0, 40.0), lambda: setattr(self, "api_is_up", True))
+
     def token(self, task_instance_id: str) -> str:
         """Return a fresh token: whose it is, and until when it is good."""
         return f"{task_instance_id} {self._world.central.wall() + TOKEN_S}"
@@ -183,9 +186,9 @@ class Airflow:
             return FORBIDDEN
         if row is None:
             return NOT_FOUND
-        if path[2] == "state":
-            return self._end(row, body["state"])
         starter = f"{body['hostname']}:{body['pid']}"
+        if path[2] == "state":
+            return self._end(row, body["state"], starter)
         return self._run(row, starter) if path[2] == "run" else self._heartbeat(row, starter)
 
     def _run(self, row: TaskInstance, starter: str) -> int:
@@ -194,9 +197,11 @@ class Airflow:
             row.state, row.starter = "running", starter
         return OK if row.state == "running" and row.starter == starter else CONFLICT
 
-    def _end(self, row: TaskInstance, state: str) -> int:
+    def _end(self, row: TaskInstance, state: str, starter: str) -> int:
         """Answer a ``state`` call; it may be repeated."""
         job_id = row.job_id
+        if row.state == "running" and row.starter != starter:
+            self._world.promises.ended_by_another(starter, row.starter)
         status = self._set_end(row, state)
         if status == OK and job_id is not None:
             # What becomes of the process from here on changes nothing for the task.

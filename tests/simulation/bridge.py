@@ -230,6 +230,10 @@ class ApiClient:
         answer = world.airflow.answer(call)
         bridge.step()
         await asyncio.sleep(world.chance.uniform(0.005, 0.1))
+        if world.is_deadly("api"):
+            world.airflow.restart_api()
+        if not world.airflow.api_is_up:
+            raise ApiUnavailable("the answer is lost")
         return answer
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import contextlib
 import heapq
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Final
 
 Action = Callable[[], object]
+#: The shortest wait: less would be lost in the rounding of a clock that counts from long before the run.
+SHORTEST_S: Final = 1e-9
+#: More than ever happens at one moment.
+MOST_AT_ONCE: Final = 100_000
 #: Begins something, and calls back with what came of it.
 Wait = Callable[[Callable[[Any], None]], None]
 Shell = Generator[Wait, Any, Any]
@@ -63,13 +67,15 @@ class Clock:
         self.now = 0.0
         self._planned: list[tuple[float, int, Action, Life | None]] = []
         self._count = 0
+        #: How much has happened at this very moment.
+        self._at_once = 0
         #: Ends the run: raised before anything else happens.
         self.failure: BaseException | None = None
 
     def after(self, delay_s: float, action: Action, life: Life | None = None) -> None:
         """Plan something; of two things planned for one moment the earlier planned comes first."""
         self._count += 1
-        when = self.now + delay_s if delay_s > 0.0 else self.now
+        when = self.now + max(delay_s, SHORTEST_S) if delay_s > 0.0 else self.now
         heapq.heappush(self._planned, (when, self._count, action, life))
 
     def run(self, until: float, *, enough: Callable[[], bool], look_every_s: float = 1.0) -> None:
@@ -78,6 +84,9 @@ class Clock:
         planned = self._planned
         while planned and planned[0][0] <= until:
             when, _, action, life = heapq.heappop(planned)
+            self._at_once = self._at_once + 1 if when == self.now else 0
+            if self._at_once > MOST_AT_ONCE:
+                raise RuntimeError(f"something goes round and round, and time stands still at {when:.3f} s")
             self.now = when
             if life is None or life.alive:
                 with contextlib.suppress(Killed):

@@ -171,11 +171,7 @@ class Trouble:
     # ------------------------------------------------------------ the centre
 
     def _api_down(self) -> None:
-        self._world.airflow.api_is_up = False
-        self._world.clock.after(self._chance.uniform(1.0, 40.0), self._api_is_back)
-
-    def _api_is_back(self) -> None:
-        self._world.airflow.api_is_up = True
+        self._world.airflow.restart_api()
 
     def _ledger_full(self) -> None:
         self._full_for_a_while(self._world.bridge, "ledger_is_full")

@@ -188,6 +188,11 @@ class Process:
         """Whether it runs."""
         return not self._is_gone
 
+    @property
+    def _who(self) -> dict[str, object]:
+        # Airflow gets that of a run call and of a heartbeat only; of the others it is for the verdict.
+        return {"hostname": self._machine.name, "pid": self.pid}
+
     # ------------------------------------------------------------ what it does
 
     def run(self) -> Shell:
@@ -205,8 +210,8 @@ class Process:
             status = yield from self._call("POST", START_TARGET)
         else:
             self.life.spawn(self._heartbeat())
-            ask = {"hostname": self._machine.name, "pid": self.pid}
-            status = yield from self._call("PATCH", f"task-instances/{self.order.workload['ti']['id']}/run", ask)
+            target = f"task-instances/{self.order.workload['ti']['id']}/run"
+            status = yield from self._call("PATCH", target, self._who)
         if status >= ERROR:
             self.die(RunOutcome(exit_code=1, error=f"refused with {status}"))
             return
@@ -241,10 +246,10 @@ class Process:
             return self.work.exit_code
         target = f"task-instances/{self.order.workload['ti']['id']}/state"
         if self.work.defers and not self.spec.workload["resumed"]:
-            status = yield from self._call("PATCH", target, {"state": "deferred"})
+            status = yield from self._call("PATCH", target, {"state": "deferred", **self._who})
             return 0 if status < ERROR else 1
         state = "failed" if self.work.exit_code else "success"
-        status = yield from self._call("PATCH", target, {"state": state})
+        status = yield from self._call("PATCH", target, {"state": state, **self._who})
         return self.work.exit_code if status < ERROR else 1
 
     def _line(self, size: int) -> bytes:
@@ -293,7 +298,7 @@ class Process:
         target = f"task-instances/{self.order.workload['ti']['id']}/heartbeat"
         while True:
             yield self.life.sleep(HEARTBEAT_S)
-            status = yield from self._call("PUT", target, {"hostname": self._machine.name, "pid": self.pid})
+            status = yield from self._call("PUT", target, self._who)
             if status >= ERROR:
                 self.write(b"killed by its supervisor\n")
                 self.die(RunOutcome(exit_code=1))

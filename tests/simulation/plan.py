@@ -22,8 +22,10 @@ RECONNECT_S: Final = 15.0
 CALM_S: Final = 25.0
 #: Trouble lasts this long, then everything heals.
 TROUBLE_S: Final = 400.0
-#: Everything must have come to its end this long after everything healed.
-HEALING_S: Final = 1_800.0
+#: Everything must have come to its end this long after everything healed, beside the time that its work takes.
+HEALING_S: Final = 600.0
+#: Tries of a task.
+MAX_TRIES: Final = 2
 #: How much of the time an untidy broker does what it should with a message.
 BROKER_TRUST: Final = 0.94
 #: The queue whose jobs have another grace, and the one whose logs stay on the worker.
@@ -85,6 +87,12 @@ class Plan:
     #: Finished jobs that the bridge keeps in memory.
     remembered_jobs: int
 
+    @property
+    def longest_s(self) -> float:
+        """How long a run lasts at most: its work may have to be done one after the other, and twice."""
+        work_s = sum(amount for work in self.work for step, amount in work.script if step == "sleep")
+        return TROUBLE_S + HEALING_S + MAX_TRIES * work_s
+
 
 FAULTS: Final = (
     *("cut", "silence", "silence", "kill worker", "kill bridge", "kill executor", "reboot", "oom"),
@@ -108,7 +116,10 @@ def plan_of(seed: int) -> Plan:
         manners=Manners(tidy=tidy, outlives=0.0 if tidy else 0.2),
         faults=faults,
         pause_s=chance.choice([6.0, 15.0, 40.0]),
-        deadly={kind: chance.choice([0.0, 0.0, 0.002, 0.01]) for kind in ("bridge", "worker", "executor")},
+        deadly={
+            **{kind: chance.choice([0.0, 0.0, 0.002, 0.01]) for kind in ("bridge", "worker", "executor")},
+            "api": chance.choice([0.0, 0.0, 0.01, 0.05]),
+        },
         graces_s=chance.choice([(GRACE_S,), (GRACE_S, 0.7 * GRACE_S, 1.5 * GRACE_S)]),
         settle_s=chance.choice([15.0, 30.0]),
         remembered_jobs=chance.choice([0, 2, 4096]),

@@ -11,14 +11,18 @@ import asyncio
 import contextlib
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from concurrent.futures import Executor
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from tests.simulation.clock import Clock, Killed, Life
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
 
 #: How long a disk takes for something that a program waits for, in seconds.
 DISK_S = (0.001, 0.03)
@@ -65,7 +69,7 @@ class Program:
     def start(self) -> None:
         """Begin."""
         self.life = Life(self.world.clock)
-        self.loop = SimulatedLoop(self)
+        self.loop = SimulatedLoop(self)  # type: ignore[abstract]  # what it lacks nobody asks for
         self.loop.create_task(self.main()).add_done_callback(self._ended)
 
     async def main(self) -> None:
@@ -131,24 +135,35 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def time(self) -> float:
         return self._clock.now
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         if self._life.alive:
             self._clock.after(0.0, lambda: self._run(handle), self._life)
         return handle
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon_threadsafe(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
     def call_later(
-        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+        self, delay: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at(self._clock.now + delay, callback, *args, context=context)
+        return self._call_after(delay, callback, args, context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+    def call_at(
+        self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self._call_after(when - self._clock.now, callback, args, context)
+
+    def _call_after(
+        self, delay_s: float, callback: Callable[[*_Ts], object], args: tuple[*_Ts], context: Context | None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(self._clock.now + delay_s, callback, args, self, context)
         if self._life.alive:
-            self._clock.after(when - self._clock.now, lambda: self._run(handle), self._life)
+            self._clock.after(delay_s, lambda: self._run(handle), self._life)
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -179,24 +194,31 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         return asyncio.Future(loop=self)
 
     def create_task(
-        self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, context: Context | None = None
-    ) -> asyncio.Task[Any]:
+        self,
+        coro: Generator[Any, None, _T] | Coroutine[Any, Any, _T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[_T]:
         if not self._life.alive:
             coro.close()
             raise Killed
+        assert inspect.iscoroutine(coro)
         task = asyncio.Task(coro, loop=self, name=name, context=context)
         self._tasks.add(task)
         return task
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        done = self.create_future()
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*_Ts], _T], *args: *_Ts
+    ) -> asyncio.Future[_T]:
+        done: asyncio.Future[_T] = self.create_future()
         thread = id(executor) if executor is not None else id(done)
         begin = max(self._clock.now, self._busy_until.get(thread, 0.0))
         end = self._busy_until[thread] = begin + self._chance.uniform(*DISK_S)
         self._life.after(end - self._clock.now, lambda: self._in_thread(done, func, args))
         return done
 
-    def _in_thread(self, done: asyncio.Future[Any], func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _in_thread(self, done: asyncio.Future[_T], func: Callable[[*_Ts], _T], args: tuple[*_Ts]) -> None:
         with running(self._program):
             self._program.step()
             try:
@@ -220,7 +242,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return not self._life.alive
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[*_Ts], object], *args: *_Ts) -> None:
         """Do nothing: nobody sends signals to it."""
 
     def bury(self) -> None:

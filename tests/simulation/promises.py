@@ -90,6 +90,10 @@ class Promises:
             raise self._broken(4, f"call {number} of {job_id} arrives after {len(calls)} others")
         calls.append(number)
 
+    def ended_by_another(self, caller: str, starter: str | None) -> None:
+        """Promise 4: what one process says of its task's end does not end another's run of it."""
+        raise self._broken(4, f"{caller} tells the end of a task that {starter} runs")
+
     def committed(self, changed: Iterable[Job]) -> None:
         """Promises 2 and 4: a job ends at the centre as it did on its worker, and not before."""
         for job in changed:

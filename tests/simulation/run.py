@@ -15,8 +15,9 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from tests.simulation.plan import Plan
 from tests.simulation.promises import PromiseBroken
 from tests.simulation.world import simulate
 
@@ -26,10 +27,13 @@ TAIL = 25
 MOST_A_SECOND = 1_000
 
 
-def try_seed(seed: int) -> tuple[str, Counter[str]]:
-    """Return what is wrong with a seed, empty when nothing is, and what happened how often."""
+def try_seed(seed: int, reshape: Callable[[Plan], Plan] | None = None) -> tuple[str, Counter[str]]:
+    """Return what is wrong with a seed, empty when nothing is, and what happened how often.
+
+    :param reshape: changes its plan.
+    """
     try:
-        return "", simulate(seed).tally
+        return "", simulate(seed, reshape=reshape).tally
     except PromiseBroken as broken:
         return str(broken), Counter()
     except Exception:  # noqa: BLE001 -- a seed that makes a part fail is what we look for

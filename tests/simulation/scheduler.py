@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow.models.taskinstancekey import TaskInstanceKey
+
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome
 from edge_mqtt.certs.identity import Identity, Role
@@ -170,14 +172,14 @@ class Scheduler:
         return self._order(row, self.world.jobs[row.job_id])
 
     def _take_events(self) -> None:
-        events: dict[Any, tuple[Any, Any]] = self.executor.get_event_buffer()  # type: ignore[assignment]  # its keys
+        events: dict[Any, tuple[Any, Any]] = self.executor.get_event_buffer()
         for key, (state, info) in list(events.items()):
             self.step()
             row = self.world.airflow.row_of(key)
             if row is None or row.work.callback or self._chance.random() >= LOCKED:
                 if state.value != "running":
                     self._take_final(key, (state, info))
-                elif row is not None and not row.work.callback:
+                elif isinstance(key, TaskInstanceKey):
                     self.world.airflow.note_job(key, info)
                 del events[key]
         self.step()

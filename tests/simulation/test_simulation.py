@@ -17,12 +17,14 @@ from typing import Final
 
 import pytest
 
-from tests.simulation.broken_rules import BROKEN, BrokenRule
+from tests.simulation.broken_rules import BROKEN, NOTICED_WITHIN, BrokenRule
 from tests.simulation.plan import FAULTS
 from tests.simulation.run import summary, tail_of, try_seed
 
-#: Seconds of CPU that seeds are run for, and how many there must be at least on the slowest machine.
-BUDGET_S: Final = 30.0
+#: Seconds of CPU that seeds are run for, how many there are at most (these are known to hold: a rare defect is found
+#: by `make simulate SEEDS=…`, not by a fast machine), and how many there must be on the slowest machine.
+BUDGET_S: Final = 40.0
+MOST_SEEDS: Final = 150
 FEWEST_SEEDS: Final = 60
 #: What must have happened in that many seeds, or they prove little.
 MUST_HAPPEN: Final = {"Bridge killed", "Worker killed", "Scheduler killed", "user code", "final event", *FAULTS}
@@ -32,7 +34,7 @@ MUST_HAPPEN: Final = {"Bridge killed", "Worker killed", "Scheduler killed", "use
 def test_promises_hold_whatever_is_lost_cut_off_or_killed(capsys: pytest.CaptureFixture[str]) -> None:
     tally: Counter[str] = Counter()
     seed, until = 0, time.process_time() + BUDGET_S
-    while seed < FEWEST_SEEDS or time.process_time() < until:
+    while seed < FEWEST_SEEDS or (seed < MOST_SEEDS and time.process_time() < until):
         broken, happened = try_seed(seed)
         if broken:
             pytest.fail(f"{tail_of(seed)}\n{broken}", pytrace=False)
@@ -63,4 +65,4 @@ def test_a_seed_replays_exactly_in_another_process() -> None:
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, rule: BrokenRule) -> None:
     for place, name, broken in rule.replaced:
         monkeypatch.setattr(place, name, broken)
-    assert any(re.search(rule.noticed, try_seed(seed)[0]) for seed in rule.seeds())
+    assert any(re.search(rule.noticed, try_seed(seed, rule.reshape)[0]) for seed in range(NOTICED_WITHIN))

@@ -20,7 +20,7 @@ from tests.simulation.clock import Clock, Killed, Life
 from tests.simulation.faults import Outages, Trouble
 from tests.simulation.machine import Machine
 from tests.simulation.network import Network
-from tests.simulation.plan import HEALING_S, TROUBLE_S, plan_of
+from tests.simulation.plan import TROUBLE_S, Plan, plan_of
 from tests.simulation.programs import Computer
 from tests.simulation.promises import PromiseBroken, Promises
 from tests.simulation.scheduler import Scheduler
@@ -45,12 +45,12 @@ class Mortal(Protocol):
 class World:
     """One run.
 
-    :param seed: decides everything.
+    :param plan: decides everything.
     :param tell: takes every line of the trace; None when nobody reads it.
     """
 
-    def __init__(self, seed: int, folder: str, tell: Callable[[str], None] | None = None) -> None:
-        self.plan = plan_of(seed)
+    def __init__(self, plan: Plan, folder: str, tell: Callable[[str], None] | None = None) -> None:
+        self.plan = plan
         self.folder = folder
         self._tell = tell
         self._digest = hashlib.sha256()
@@ -58,7 +58,7 @@ class World:
         self.clock = Clock()
         #: Where bridge, schedulers and Airflow run.
         self.central = Computer(self.clock, uptime_s=UPTIME_S)
-        self.chance = random.Random(f"run {seed}")
+        self.chance = random.Random(f"run {plan.seed}")
         self.topics = Topics()
         self.healed = False
         #: How often a worker's launcher is gone when it is needed.
@@ -93,7 +93,7 @@ class World:
         Trouble(self).begin()
         self.clock.run(TROUBLE_S, enough=lambda: False)
         self.heal()
-        self.clock.run(TROUBLE_S + HEALING_S, enough=self.is_quiet)
+        self.clock.run(self.plan.longest_s, enough=self.is_quiet)
         self.promises.check_quiet()
 
     def end(self) -> None:
@@ -253,13 +253,17 @@ class World:
         return versions
 
 
-def simulate(seed: int, tell: Callable[[str], None] | None = None) -> World:
+def simulate(
+    seed: int, tell: Callable[[str], None] | None = None, reshape: Callable[[Plan], Plan] | None = None
+) -> World:
     """Run one seed.
 
+    :param reshape: changes its plan.
     :raises PromiseBroken: a promise was not kept; the text names the seed.
     """
+    plan = plan_of(seed) if reshape is None else reshape(plan_of(seed))
     with tempfile.TemporaryDirectory(prefix="simulation-", dir=_fast_folder()) as folder:
-        world = World(seed, folder, tell)
+        world = World(plan, folder, tell)
         try:
             with simulated_system(world):
                 try:
