@@ -164,7 +164,8 @@ def play(folder: Path, steps: list[tuple[str, int]], *, complete: bool) -> None:
                 await getattr(world, name)(number)
                 if name != "ship":
                     await world.centre.settled()
-                await world.check()
+                    # Only now: what is being written meanwhile would be seen in part.
+                    await world.check()
             await finish(world, complete=complete)
         finally:
             await world.centre.stop()
