@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowFailException
 #: The machine's own folder; the site's is the one above, which no real edge machine shares with another.
 _HOME = Path(os.environ["AIRFLOW_HOME"])
 #: More tries than a run of chaos can spoil of one task.
-_ARGUMENTS = {"retries": 8, "retry_delay": timedelta(seconds=1)}
+_ARGUMENTS = {"retries": 100, "retry_delay": timedelta(seconds=1)}
 #: Seconds that a held task goes on: it is over when it is stopped, not before.
 _HELD_S = 900.0
 #: Seconds that a deferred task sleeps in the triggerer.
