@@ -165,6 +165,8 @@ class PresenceLoop:
         before, self._busy = self._busy, bool(self._held.with_process())
         if self._busy and not before:
             self._busy_since = boottime()
+            # For whoever looks after the processes should we die now: they are permitted to start from here on only.
+            self._write(Contact(confirmed_at=self._busy_since, kill_grace_s=self._kill_grace_s))
         if self._quiet:
             self._wake.set()
 
@@ -197,9 +199,12 @@ class PresenceLoop:
         if self._contact is not None and sent_at < self._contact.confirmed_at:
             return
         self._contact = Contact(confirmed_at=sent_at, kill_grace_s=self._kill_grace_s)
+        self._write(self._contact)
+
+    def _write(self, contact: Contact) -> None:
         # Not synced to the disk: after a loss of power there is nothing left to stop.
         try:
-            write_atomically(self._contact_file, self._contact.to_json(), durable=False)
+            write_atomically(self._contact_file, contact.to_json(), durable=False)
         except OSError as error:
             log.warning("the lease cannot be written: %s", error.strerror, extra={"action": "lease_unwritable"})
 

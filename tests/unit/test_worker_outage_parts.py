@@ -159,6 +159,19 @@ def test_job_of_a_worker_that_was_idle_has_the_lease_of_its_own_permission(
     play(tmp_path, spool, scenario)
 
 
+def test_job_of_a_worker_that_was_idle_and_dies_before_the_permission_has_a_lease_of_its_own(
+    tmp_path: Path, spool: Spool
+) -> None:
+    contact_file(tmp_path).write_bytes(Contact(confirmed_at=-5000.0, kill_grace_s=1.0).to_json())
+
+    async def scenario(_: Link, presence: PresenceLoop) -> None:
+        launched_after = boottime()
+        await launch(presence._held)
+        assert contact_on_disk(tmp_path).confirmed_at >= launched_after
+
+    play(tmp_path, spool, scenario)
+
+
 @pytest.mark.parametrize("confirmed_at", [1.0, -5000.0])
 def test_restarted_worker_goes_by_the_contact_that_its_running_jobs_had(
     tmp_path: Path, spool: Spool, confirmed_at: float
