@@ -46,6 +46,8 @@ class TaskInstance:
     locked_by: str | None = None
     #: A user cleared it while it ran.
     cleared: bool = False
+    #: It has been queued for too long: every scheduler's look revokes it until that is stored.
+    is_stuck: bool = False
 
     @property
     def key(self) -> Key:
@@ -76,7 +78,7 @@ class Airflow:
 
     def _schedule(self, row: TaskInstance, delay_s: float) -> None:
         def ready() -> None:
-            row.state, row.owner, row.starter, row.cleared = "scheduled", None, None, False
+            row.state, row.owner, row.starter, row.cleared, row.is_stuck = "scheduled", None, None, False, False
             self._supersede(row)
 
         self._world.clock.after(delay_s, ready)

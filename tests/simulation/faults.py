@@ -187,14 +187,13 @@ class Trouble:
         self._world.clock.after(self._chance.uniform(1.0, 20.0), lambda: setattr(program, which, False))
 
     def _revoke(self) -> None:
-        """A task is stuck in its queue, says Airflow: whichever scheduler finds it revokes it."""
+        """A task is stuck in its queue, says Airflow: whichever scheduler finds that first revokes it."""
         world = self._world
         rows = [row for row in world.airflow.rows if row.state == "queued" and not row.work.callback]
-        living = [scheduler for scheduler in world.schedulers if scheduler.life.alive]
-        if rows and living:
+        if rows:
             row = self._chance.choice(rows)
             world.excuse_task(row.work.number, "revoked")
-            self._chance.choice(living).revoke(row)
+            row.is_stuck = True
 
     def _clear(self) -> None:
         """A user clears a running task."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
-from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER
 from edge_mqtt.worker.core.jobs import HeldByUs
 from edge_mqtt.worker.core.lease import Contact, Due, due
 from edge_mqtt.worker.order import RunOrder, RunOutcome, contact_file
@@ -40,6 +40,16 @@ SYNCED_AFTER_S: Final = 20.0
 ERROR: Final = 400
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogBounds:
+    """Where a launch's own bytes stand in its log file."""
+
+    launch: str
+    folder: Path
+    begin: int
+    end: int
+
+
 class Machine:
     """One edge machine, over all its boots."""
 
@@ -50,8 +60,9 @@ class Machine:
         self._boots = 0
         self._folder = Path(world.folder) / name
         self._disks = 0
-        #: Where each run's own bytes stand, kept for the verdict: in whose log folder, from where, to where.
-        self.log_bounds: dict[tuple[JobId, Fence], tuple[Path, int, int]] = {}
+        #: Where the own bytes of each run's latest launch stand, kept for the verdict: in whose log folder, from
+        #: where, to where.
+        self.log_bounds: dict[tuple[JobId, Fence], LogBounds] = {}
         #: What a log file held before a loss of power tore its end off.
         self.torn_logs: dict[str, bytes] = {}
         self._processes: dict[int, Process] = {}
@@ -89,16 +100,12 @@ class Machine:
         return process
 
     def bound_log(self, job: HeldByUs, end: int) -> None:
-        """Take note of where a run's bytes end, as soon as that is known.
-
-        A later run of the same does not count, unless the machine is a new one: then the earlier never began.
-        """
+        """Take note of where a run's bytes end, as soon as that is known."""
         run = job.job_id, job.fence
-        logs, begin, known = self.log_bounds.get(run, (self.logs, job.log_base, MAX_INTEGER))
-        if logs != self.logs:
-            logs, begin, known = self.logs, job.log_base, MAX_INTEGER
-        if begin == job.log_base:
-            self.log_bounds[run] = (logs, begin, min(known, end))
+        known = self.log_bounds.get(run)
+        if known is not None and known.launch == job.launch:
+            end = min(known.end, end)
+        self.log_bounds[run] = LogBounds(launch=job.launch, folder=self.logs, begin=job.log_base, end=end)
 
     def reboot(self) -> None:
         """Lose everything but the disk. The worker is dead already; it starts again with the system."""

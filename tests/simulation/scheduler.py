@@ -115,6 +115,7 @@ class Scheduler:
             if self.world.clock.now >= self._orphans_at:
                 self._orphans_at = self.world.clock.now + ORPHANS_EVERY_S
                 self._adopt_orphans()
+            self._revoke_stuck()
             self._queue_scheduled()
             self.executor.sync()
             self._take_events()
@@ -129,11 +130,13 @@ class Scheduler:
     def _order(self, row: TaskInstance, spec: JobSpec) -> Order:
         return Order(key=row.key, job=spec, token=self.world.airflow.token(row.id), id_is_known=True)
 
-    def revoke(self, row: TaskInstance) -> None:
-        """Have a task's job stopped, and forget it."""
-        self.executor.revoke_task(ti=Row(row.key, row.job_id))  # type: ignore[arg-type]  # a stand-in
-        self.step()
-        self.world.airflow.reset(row)
+    def _revoke_stuck(self) -> None:
+        """Have the jobs of stuck tasks stopped, and forget them."""
+        for row in self.world.airflow.rows:
+            if row.is_stuck and row.state == "queued":
+                self.executor.revoke_task(ti=Row(row.key, row.job_id))  # type: ignore[arg-type]  # a stand-in
+                self.step()
+                self.world.airflow.reset(row)
 
     def _adopt_orphans(self) -> None:
         world = self.world

@@ -245,11 +245,13 @@ class World:
         machine = next((machine for machine in self.machines if machine.name == job.worker), None)
         if machine is None or job.spec.log_path is None:
             return [b""]
-        logs, begin, end = machine.log_bounds.get((job.id, job.fence), (machine.logs, 0, 0))
-        path = logs / job.spec.log_path
-        versions = [path.read_bytes()[begin:end] if path.exists() else b""]
+        bounds = machine.log_bounds.get((job.id, job.fence))
+        if bounds is None:
+            return [b""]
+        path = bounds.folder / job.spec.log_path
+        versions = [path.read_bytes()[bounds.begin : bounds.end] if path.exists() else b""]
         if job.spec.log_path in machine.torn_logs:
-            versions.append(machine.torn_logs[job.spec.log_path][begin:])
+            versions.append(machine.torn_logs[job.spec.log_path][bounds.begin :])
         return versions
 
 
