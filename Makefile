@@ -16,14 +16,19 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: venv
 	$(BIN)/python -m deploy.quickstart $(if $(ONCE),--once)
 
+UNIT := tests/unit tests/property tests/contract tests/fuzz tests/architecture
+# Whole programs wait more than they work: four files at a time.
+SPREAD := -n 4 --dist loadgroup
+
 # The parts that only decide (protocol and the cores) must be covered to the last branch.
 test: venv
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(UNIT)
 	$(BIN)/coverage report --fail-under=100 \
 		--include='broker_bridge/protocol/*,broker_bridge/dispatch/core/*,worker/core/*'
+	$(BIN)/python -m pytest $(SPREAD) tests/integration tests/e2e
 
 unit: venv
-	$(BIN)/python -m pytest tests/unit tests/property tests/contract tests/fuzz tests/architecture
+	$(BIN)/python -m pytest $(UNIT)
 
 # Where the time goes between Airflow's queue and the first line of user code, and how live logs are.
 bench: venv
@@ -31,7 +36,7 @@ bench: venv
 
 # Long outages, crashes of workers, cancels and large things on a whole system, with the times scaled down.
 outages: venv
-	$(BIN)/python -m pytest tests/outages
+	$(BIN)/python -m pytest $(SPREAD) tests/outages
 
 # The real programs over a simulated network, clock and system, for up to 150 seeds or 40 s of CPU, and what the
 # simulation catches when they are broken on purpose. As many seeds as you like: make simulate SEEDS=10000
