@@ -17,8 +17,8 @@ demo: venv
 	$(BIN)/python -m deploy.quickstart $(if $(ONCE),--once)
 
 UNIT := tests/unit tests/property tests/contract tests/fuzz tests/architecture
-# Whole programs wait more than they work: four files at a time.
-SPREAD := -n 4 --dist loadgroup
+# Whole programs wait more than they work: several files at a time.
+SPREAD := -n 4
 
 # The parts that only decide (protocol and the cores) must be covered to the last branch.
 test: venv

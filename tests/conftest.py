@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # Whatever profile Hypothesis has chosen (in CI: the same examples each time), but without its limit of 200 ms for one
 # example: the machine may be busy.
@@ -11,15 +13,18 @@ settings.register_profile("patient", parent=settings.default, deadline=None)
 settings.load_profile("patient")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in its own
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests together that share a running system, when pytest spreads them over several processes."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_system_of(item)))
+class _BySystem(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Keeps the tests together that share a running system; the others stay together by file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, rest = nodeid.partition("::")
+        if file.startswith("tests/outages/"):
+            return rest.rpartition("[")[2].rpartition("-")[2]
+        if file.startswith("tests/e2e/") and "two_executors" not in file:
+            return "tests/e2e"
+        return file
 
 
-def _system_of(item: pytest.Item) -> str:
-    assert isinstance(item, pytest.Function)
-    if "system" in item.fixturenames:
-        return f"system {item.callspec.id.rpartition('-')[2]}"
-    return "stack" if "stack" in item.fixturenames else item.nodeid.partition("::")[0]
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _BySystem:
+    """Say how tests are spread when pytest runs them in several processes."""
+    return _BySystem(config, log)

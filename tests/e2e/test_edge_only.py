@@ -105,7 +105,7 @@ def test_the_demo_dag_runs_green_over_one_connection_and_without_a_secret(stack:
         assert stack.wait_run(DAG, run_id, timeout_s=200) == "success"
     assert watch.unexpected == set()
     assert watch.connections_at_once == 1
-    assert watch.samples > 50
+    assert watch.samples > 10
     assert watch.processes_seen > 4
     instances = {(i["task_id"], i["map_index"]): i for i in stack.task_instances(DAG, run_id)}
     assert {i["state"] for i in instances.values()} == {"success"}
