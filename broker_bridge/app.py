@@ -42,7 +42,9 @@ from edge_mqtt.broker_bridge.retention import Retention, SteadyClock
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.port import MessageChannel
 from edge_mqtt.certs.identity import Role
-from edge_mqtt.certs.tls import expiry_warning, load_party, server_context
+from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.party import expiry_warning
+from edge_mqtt.certs.tls import server_context
 
 log = logging.getLogger(__name__)
 

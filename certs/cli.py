@@ -14,7 +14,6 @@ import typer
 from edge_mqtt.certs.authority import PARTY_DAYS
 from edge_mqtt.certs.errors import CertificateError, InvalidRequest
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
-from edge_mqtt.certs.report import certificate_table, check, register_table, show_on
 from edge_mqtt.certs.store import Issued, Store
 
 PROGRAM = "edge-certs"
@@ -98,6 +97,8 @@ def issue(
 @app.command("list")
 def list_issued(directory: DirOption = DEFAULT_DIR) -> None:
     """List the newest certificate of every party."""
+    from edge_mqtt.certs.report import register_table, show_on
+
     store = Store(directory)
     now = _now()
     show_on(sys.stdout, register_table(store.certificate(), store.register(), now=now))
@@ -111,6 +112,8 @@ def show(
     directory: DirOption = DEFAULT_DIR,
 ) -> None:
     """Show what certificates say; exit with 1 when one cannot be used."""
+    from edge_mqtt.certs.report import certificate_table, check, show_on
+
     now = _now()
     usable = True
     for path in _paths(party, Store(directory)):

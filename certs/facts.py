@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import NameOID
 
-from edge_mqtt.certs.errors import Expired, NotYetValid, PartyUnusable
-from edge_mqtt.certs.identity import URN_PREFIX, Identity, InvalidName
-
-#: How long before its end a certificate is warned about.
-WARN_BEFORE = timedelta(days=30)
-
-
-def identity_from_names(uris: Sequence[str], common_names: Sequence[str]) -> Identity:
-    """Return the one identity that a certificate's names speak of.
-
-    :param uris: URIs of its subject alternative name.
-    :param common_names: common names of its subject.
-    :raises PartyUnusable: there is none or more than one, or the common name is another.
-    """
-    urns = [uri for uri in uris if uri.startswith(URN_PREFIX)]
-    if len(urns) != 1:
-        raise PartyUnusable(
-            f"the certificate names {len(urns) or 'no'} {URN_PREFIX}<role>:<name>: use one made by edge-certs"
-        )
-    try:
-        identity = Identity.from_urn(urns[0])
-    except InvalidName as error:
-        raise PartyUnusable(f"the certificate's identity is unusable, {error}: use one made by edge-certs") from None
-    if list(common_names) != [identity.name]:
-        raise PartyUnusable(
-            f"the certificate's common name is not {identity.name!r}, which its URN says: use one made by edge-certs"
-        )
-    return identity
+from edge_mqtt.certs.errors import Expired, NotYetValid
+from edge_mqtt.certs.identity import Identity
+from edge_mqtt.certs.party import identity_from_names
 
 
 def identity_of(certificate: x509.Certificate) -> Identity:
@@ -76,6 +51,15 @@ def is_authority(certificate: x509.Certificate) -> bool:
         return False
 
 
+def is_issuer(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
+    """Tell whether ``authority`` has signed ``certificate``."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def check_validity(certificate: x509.Certificate, *, what: str, remedy: str, now: datetime) -> None:
     """Return when ``now`` is within the validity of ``certificate``.
 
@@ -95,11 +79,6 @@ def check_validity(certificate: x509.Certificate, *, what: str, remedy: str, now
             f"{what} expired on {ends:%Y-%m-%d %H:%M} UTC and this machine's clock says {now:%Y-%m-%d %H:%M} UTC: "
             f"{remedy}"
         )
-
-
-def reissue_command(identity: Identity) -> str:
-    """Return the command that makes a new certificate for ``identity``."""
-    return f"edge-certs issue {identity.role} {identity.name} --force"
 
 
 def _common_names(certificate: x509.Certificate) -> list[str]:

@@ -15,10 +15,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge_mqtt.certs.errors import CertificateError, FileUnusable
 
-#: Files of a party's folder: whom it trusts, who it is, and its secret.
-TRUST_FILE = "ca.crt"
-CERTIFICATE_FILE = "tls.crt"
-KEY_FILE = "tls.key"
 #: Mode of every file we write: a key is its owner's alone, and certificates travel with it.
 FILE_MODE = 0o600
 #: Mode of every folder we make.

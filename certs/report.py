@@ -12,18 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from edge_mqtt.certs.errors import CertificateError
-from edge_mqtt.certs.facts import (
-    WARN_BEFORE,
-    check_validity,
-    common_name,
-    fingerprint_of,
-    hosts_of,
-    identity_of,
-    is_authority,
-)
-from edge_mqtt.certs.files import CERTIFICATE_FILE, TRUST_FILE, read_certificates
+from edge_mqtt.certs.facts import check_validity, common_name, fingerprint_of, hosts_of, identity_of, is_authority
+from edge_mqtt.certs.files import read_certificates
+from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.party import CERTIFICATE_FILE, TRUST_FILE, WARN_BEFORE, expiry_warning
 from edge_mqtt.certs.register import Register
-from edge_mqtt.certs.tls import expiry_warning, load_party
 
 #: Characters of a fingerprint that tell a few thousand certificates apart.
 SHORT_FINGERPRINT = 16

@@ -24,9 +24,6 @@ from edge_mqtt.certs.authority import PARTY_DAYS, Authority, create_authority, n
 from edge_mqtt.certs.errors import AlreadyExists, AuthorityMissing, PartyUnusable
 from edge_mqtt.certs.facts import check_validity
 from edge_mqtt.certs.files import (
-    CERTIFICATE_FILE,
-    KEY_FILE,
-    TRUST_FILE,
     certificate_pem,
     key_pem,
     locked,
@@ -38,6 +35,7 @@ from edge_mqtt.certs.files import (
     writing,
 )
 from edge_mqtt.certs.identity import Identity, Role, check_name
+from edge_mqtt.certs.party import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE
 from edge_mqtt.certs.register import Record, Register, read_register, record_of
 
 #: Further files of the authority's folder.

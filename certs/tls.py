@@ -2,98 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-
-from edge_mqtt.certs.errors import FileUnusable, PartyUnusable
-from edge_mqtt.certs.facts import (
-    WARN_BEFORE,
-    check_validity,
-    fingerprint_of,
-    identity_from_names,
-    identity_of,
-    reissue_command,
-)
-from edge_mqtt.certs.files import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, read_certificates, read_key
+from edge_mqtt.certs.errors import FileUnusable
 from edge_mqtt.certs.identity import Identity
-
-log = logging.getLogger(__name__)
+from edge_mqtt.certs.party import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, Party, identity_from_names
 
 _GET_A_NEW_ONE = "issue it again with edge-certs --force and copy the folder here"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Party:
-    """A party's folder, read and found to be in order."""
-
-    identity: Identity
-    directory: Path
-    #: Validity of the certificate, in UTC.
-    not_before: datetime
-    not_after: datetime
-    #: SHA-256 of the certificate's DER form, in hexadecimal.
-    fingerprint: str
-
-
-def load_party(directory: Path, *, now: datetime | None = None) -> Party:
-    """Return the party whose ``ca.crt``, ``tls.crt`` and ``tls.key`` lie in ``directory``.
-
-    :param now: the time at which the certificate must be valid; None: the clock's.
-    :raises FileUnusable: a file is missing or cannot be read.
-    :raises PartyUnusable: the files do not belong together, or the certificate is not one of ours.
-    :raises NotYetValid: the clock is before the certificate's time.
-    :raises Expired: the certificate, or the authority, has expired.
-    """
-    now = datetime.now(UTC) if now is None else now
-    path = directory / CERTIFICATE_FILE
-    certificate = read_certificates(path)[0]
-    trusted = read_certificates(directory / TRUST_FILE)
-    key_path = directory / KEY_FILE
-    if certificate.public_key() != read_key(key_path).public_key():
-        raise PartyUnusable(f"{key_path} is not the key of {path}: copy the whole folder again")
-    identity = identity_of(certificate)
-    issuer = next((authority for authority in trusted if _is_issuer(authority, certificate)), None)
-    if issuer is None:
-        raise PartyUnusable(
-            f"{path} was not issued by the authority in {directory / TRUST_FILE}: copy the whole folder again"
-        )
-    remedy = f"issue it again with '{reissue_command(identity)}' and copy the folder here"
-    check_validity(certificate, what=f"the certificate {path}", remedy=remedy, now=now)
-    authority_remedy = "make a new authority with 'edge-certs init' and issue every certificate again"
-    check_validity(issuer, what=f"the authority {directory / TRUST_FILE}", remedy=authority_remedy, now=now)
-    if key_path.stat().st_mode & 0o007:
-        log.warning(
-            "%s is open to every user of this machine: chmod o-rwx it",
-            key_path,
-            extra={"action": "key_exposed", "path": str(key_path)},
-        )
-    return Party(
-        identity=identity,
-        directory=directory,
-        not_before=certificate.not_valid_before_utc,
-        not_after=certificate.not_valid_after_utc,
-        fingerprint=fingerprint_of(certificate),
-    )
-
-
-def expiry_warning(party: Party, now: datetime) -> str | None:
-    """Return one line about a certificate that expires within ``WARN_BEFORE`` or has expired, else None."""
-    left = party.not_after - now
-    if left > WARN_BEFORE:
-        return None
-    when = "has expired" if left.total_seconds() <= 0 else f"expires in {left.days} days"
-    return (
-        f"the certificate of {party.identity} in {party.directory} {when} ({party.not_after:%Y-%m-%d %H:%M} UTC): "
-        f"issue it again with '{reissue_command(party.identity)}', copy the folder and restart"
-    )
 
 
 def client_context(party: Party) -> ssl.SSLContext:
@@ -250,14 +168,6 @@ def _explain_os_error(error: OSError) -> str:
 def _first_line(error: OSError) -> str:
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
-
-
-def _is_issuer(authority: x509.Certificate, certificate: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
 
 
 def _context(protocol: int, party: Party) -> ssl.SSLContext:

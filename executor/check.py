@@ -14,7 +14,9 @@ import httpx
 from airflow.configuration import conf
 
 from edge_mqtt.certs.errors import CertificateError
-from edge_mqtt.certs.tls import Party, client_context, expiry_warning, explain_tls_error, load_party
+from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.party import Party, expiry_warning
+from edge_mqtt.certs.tls import client_context, explain_tls_error
 from edge_mqtt.executor.errors import CannotDial, SettingsError
 from edge_mqtt.executor.line import check_role
 from edge_mqtt.executor.settings import ExecutorSettings, read_settings

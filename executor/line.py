@@ -10,7 +10,9 @@ from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.identity import Role
-from edge_mqtt.certs.tls import Party, client_context, expiry_warning, load_party
+from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.party import Party, expiry_warning
+from edge_mqtt.certs.tls import client_context
 from edge_mqtt.executor.errors import CannotDial
 from edge_mqtt.executor.link import Line
 from edge_mqtt.executor.settings import ExecutorSettings

@@ -16,8 +16,10 @@ import typer
 
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.certs.apart import load_party_apart
 from edge_mqtt.certs.errors import CertificateError, NotYetValid
 from edge_mqtt.certs.identity import Role
+from edge_mqtt.certs.party import expiry_warning
 from edge_mqtt.worker.config import (
     AirflowSettings,
     Options,
@@ -31,7 +33,7 @@ from edge_mqtt.worker.launcher import Launcher, LauncherProcess
 from edge_mqtt.worker.link import WorkerAddress
 
 if TYPE_CHECKING:
-    from edge_mqtt.certs.tls import Party
+    from edge_mqtt.certs.party import Party
     from edge_mqtt.worker.app import Worker
 
 PROGRAM = "edge-worker"
@@ -95,11 +97,10 @@ def run(options: Options) -> int:
     """Run a worker; return the program's exit code. What the user did wrong is said in one line."""
     try:
         check_options(options)
-        if options.certs is not None:
-            _load(options.certs)
+        party = None if options.certs is None else _load(options.certs)
         # Before there is any thread or loop. Airflow is imported in that process and in none of ours.
         process = LauncherProcess()
-        return asyncio.run(_run(options, process))
+        return asyncio.run(_run(options, party, process))
     except (WorkerError, CertificateError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         # A clock that is behind after a power cut is set some time: whoever watches us shall start us again.
@@ -108,11 +109,11 @@ def run(options: Options) -> int:
         return EXIT_INTERRUPTED
 
 
-async def _run(options: Options, process: LauncherProcess) -> int:
+async def _run(options: Options, party: Party | None, process: LauncherProcess) -> int:
     launcher = Launcher(process)
     try:
         settings = settle(options, AirflowSettings(values=await launcher.ready()))
-        party = _load(settings.certs)
+        party = party or _load(settings.certs)
         lock = settings.state.prepare()
         _set_title(party.identity.name)
         _banner(settings, party)
@@ -155,9 +156,7 @@ def _build(settings: WorkerSettings, party: Party, launcher: Launcher) -> Worker
 
 
 def _load(folder: Path) -> Party:
-    from edge_mqtt.certs.tls import load_party
-
-    party = load_party(folder)
+    party = load_party_apart(folder)
     if party.identity.role is not Role.WORKER:
         raise ConfigurationError(
             f"the certificate in {folder} is that of {party.identity}, not of a worker: "
@@ -167,8 +166,6 @@ def _load(folder: Path) -> Party:
 
 
 def _banner(settings: WorkerSettings, party: Party) -> None:
-    from edge_mqtt.certs.tls import expiry_warning
-
     log.info(
         "edge-worker %s: worker %s, queues %s, concurrency %d, bridge %s, state in %s",
         own_version(),

@@ -27,11 +27,10 @@ from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
-from edge_mqtt.worker.api_client import REPEATED_HEADER, REQUEST_ID_HEADER
+from edge_mqtt.worker.calls import REPEATED_HEADER, REQUEST_ID_HEADER, ROOT, START_TARGET
 from edge_mqtt.worker.errors import StateDirError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link
-from edge_mqtt.worker.supervisor_main import START_TARGET
 from edge_mqtt.worker.sysinfo import boottime
 
 log = logging.getLogger(__name__)
@@ -40,12 +39,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-#: The path below which the client puts every call (``BASE_URL``).
-ROOT: Final = "/execution/"
-#: What of a call's headers the centre is given. Never the authorization: that one is ours.
-PASSED_ON: Final = frozenset(
-    {"accept", "airflow-api-version", "content-type", "correlation-id", "traceparent", "tracestate"}
-)
+#: What of a call's headers the centre is given. Never the authorization: that one is ours. The correlation id is
+#: the call's own id.
+PASSED_ON: Final = frozenset({"airflow-api-version", "content-type", "traceparent", "tracestate"})
 #: What of an answer's headers is about its connection and not about the answer.
 _OF_THE_CONNECTION: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 #: Seconds that an idle connection of a supervisor stays open; it makes a call a second anyway.

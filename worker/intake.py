@@ -70,17 +70,22 @@ class Intake:
             taken = self._ready_or_waiting(assign)
             return taken
 
-        if decision.verdict is not Verdict.CONFIRM:
-            try:
-                await self._held.change(job_id, take)
-            except SpoolError as error:
-                self._reject(assign, AssignmentDecision(verdict=Verdict.REJECT, reason=str(error)))
-                return
-            if taken is None:
-                return
-        self._link.send_ack(AssignmentAccepted(job_id=job_id, fence=fence))
-        if taken is not None and taken.state is JobState.LAUNCHED:
+        if decision.verdict is Verdict.CONFIRM:
+            self._link.send_ack(AssignmentAccepted(job_id=job_id, fence=fence))
+            return
+        try:
+            await self._held.change(job_id, take)
+        except SpoolError as error:
+            self._reject(assign, AssignmentDecision(verdict=Verdict.REJECT, reason=str(error)))
+            return
+        if taken is None:
+            return
+        if taken.state is JobState.LAUNCHED:
+            # It asks in a moment whether it may start, which says that we have it; should that take long, the centre
+            # assigns it once more, and that is confirmed.
             await self._runs.start(taken)
+        else:
+            self._link.send_ack(AssignmentAccepted(job_id=job_id, fence=fence))
 
     def _ready_or_waiting(self, assign: Assign) -> HeldByUs:
         """Return the job, launched when there is room: one commit then says both that we have it and that it runs."""

@@ -13,7 +13,7 @@ class LogFile:
     """The file at ``path``; held open while it grows, so that it is still the same one when it has been renamed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._descriptor = -1
 
     def size(self) -> int:
@@ -33,7 +33,7 @@ class LogFile:
     def let_go(self) -> None:
         """Hold it open no longer, unless it has been moved away and could not be found again."""
         with contextlib.suppress(OSError):
-            if self._descriptor >= 0 and os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+            if self._descriptor >= 0 and os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
                 self.close()
 
     def close(self) -> None:
@@ -44,7 +44,7 @@ class LogFile:
 
     def _opened(self) -> int:
         if self._descriptor < 0:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptor
 
 

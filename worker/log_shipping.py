@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -16,11 +16,17 @@ from edge_mqtt.worker.core.jobs import HeldByUs
 from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, LogCursor
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.log_file import LogFile
+from edge_mqtt.worker.log_watch import LogWatch
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at the files of running jobs. A look is one stat(2); there is none while nothing runs.
+#: Seconds between looks at a file that is not watched: it is not there yet, or there is no inotify.
 LOOK_S: Final = 0.05
+#: Seconds between looks at files that are watched, while jobs run: for what a watch does not see (network mounts).
+WATCHED_LOOK_S: Final = 5.0
+#: Seconds from one look to the next at least: what is written meanwhile travels together. Lines that come one by one
+#: do not wait.
+PACE_S: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -34,6 +40,15 @@ class _Log:
     cursor: LogCursor = field(default_factory=LogCursor)
     #: Bytes of the whole log once the job has ended.
     final_size: int | None = None
+    #: Bytes that the log had when it was looked at last.
+    seen: int = 0
+    #: The file's watch.
+    watch: int | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the centre has the whole log of a job that has ended."""
+        return self.final_size is not None and self.cursor.acked >= self.final_size
 
     def size(self) -> int:
         """Return the bytes that the log has, those included that the file has lost."""
@@ -69,6 +84,10 @@ class LogShipper:
         self._logs: dict[JobId, _Log] = {}
         self._wake = asyncio.Event()
         self._time = asyncio.get_running_loop().time
+        self._watch: LogWatch | None = None
+        #: Something is known to have happened since the last look.
+        self._look_wanted = False
+        self._looked_at = -PACE_S
 
     def follow(self, job: HeldByUs) -> None:
         """Begin with a job that is launched, or was by the worker before this one; unless its log stays here."""
@@ -77,14 +96,16 @@ class LogShipper:
             return
         final = None if job.result is None else job.result.log_size
         self._logs[job.job_id] = _Log(file=LogFile(path), fence=job.fence, base=job.log_base, final_size=final)
-        self._wake.set()
+        self._want_look()
 
     def ended(self, job: HeldByUs) -> None:
         """Take note that a job's log is complete."""
         shipped = self._logs.get(job.job_id)
         if shipped is not None and job.result is not None:
-            shipped.final_size = job.result.log_size
+            # Nothing more will be written: what there is need not wait for the next look.
+            shipped.seen = shipped.final_size = job.result.log_size
             shipped.file.let_go()
+            self._unwatch(shipped)
             self._wake.set()
 
     def size(self, job_id: JobId) -> int:
@@ -97,11 +118,12 @@ class LogShipper:
         shipped = self._logs.pop(job_id, None)
         if shipped is not None:
             shipped.file.close()
+            self._unwatch(shipped)
 
     def stored(self, job_id: JobId) -> bool:
         """Tell whether the centre has the whole log of a job that has ended."""
         shipped = self._logs.get(job_id)
-        return shipped is None or (shipped.final_size is not None and shipped.cursor.acked >= shipped.final_size)
+        return shipped is None or shipped.over
 
     def acknowledge(self, job_id: JobId, fence: Fence, offset: int) -> None:
         """Take note that the centre has a run's log up to ``offset``; what an earlier run is told is ignored."""
@@ -114,33 +136,81 @@ class LogShipper:
         wanted = {position.job_id: position.offset for position in positions}
         for job_id, shipped in self._logs.items():
             shipped.cursor.resume(wanted.get(job_id, shipped.cursor.acked))
-        self._wake.set()
+        self._want_look()
 
     async def run(self) -> None:
-        """Ship for ever. Sleeps while there is nothing to ship and nothing runs."""
+        """Ship for ever. Sleeps while nothing is written."""
+        try:
+            self._watch = LogWatch(self._want_look)
+        except OSError as error:
+            log.warning("log files are looked at often: no inotify: %s", error, extra={"action": "no_inotify"})
         try:
             while True:
                 await self._round()
         finally:
             for shipped in self._logs.values():
                 shipped.file.close()
+            if self._watch is not None:
+                self._watch.close()
+                self._watch = None
+
+    def _want_look(self) -> None:
+        self._look_wanted = True
+        self._wake.set()
 
     async def _round(self) -> None:
         self._wake.clear()
         if self._link.ready:
-            self.ship()
-        watching = self._link.ready and any(
-            shipped.final_size is None or shipped.cursor.acked < shipped.final_size for shipped in self._logs.values()
-        )
+            if self._look_in() <= 0:
+                self._look()
+            self._send()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_S if watching else None):
+            async with asyncio.timeout(self._patience_s()):
                 await self._wake.wait()
-            if watching:
-                # Acknowledgements come in bursts: one round for all of them.
-                await asyncio.sleep(0)
+            # Acknowledgements come in bursts: one round for all of them.
+            await asyncio.sleep(0)
+
+    def _look_in(self) -> float:
+        """Return the seconds until the next look."""
+        if self._look_wanted:
+            wait_s = PACE_S
+        else:
+            wait_s = WATCHED_LOOK_S if all(shipped.watch is not None for shipped in self._unfinished()) else LOOK_S
+        return self._looked_at + wait_s - self._time()
+
+    def _patience_s(self) -> float | None:
+        """Return the seconds until something may have to be done that nobody tells of; None: for ever."""
+        if not self._link.ready or all(shipped.over for shipped in self._logs.values()):
+            return None
+        return max(0.0, self._look_in())
+
+    def _unfinished(self) -> Iterator[_Log]:
+        return (shipped for shipped in self._logs.values() if shipped.final_size is None)
+
+    def _look(self) -> None:
+        """See how much there is."""
+        self._look_wanted = False
+        self._looked_at = self._time()
+        if self._watch is not None:
+            # First, so that nothing written from here on goes unnoticed.
+            self._watch.listen()
+        for shipped in self._logs.values():
+            if shipped.watch is None and shipped.final_size is None and self._watch is not None:
+                shipped.watch = self._watch.add(shipped.file.path)
+            shipped.seen = shipped.size()
+
+    def _unwatch(self, shipped: _Log) -> None:
+        if self._watch is not None and shipped.watch is not None:
+            self._watch.remove(shipped.watch)
+        shipped.watch = None
 
     def ship(self) -> None:
-        """Send what the windows allow, a chunk of every log in turn."""
+        """Look at the files and send what the windows allow."""
+        self._look()
+        self._send()
+
+    def _send(self) -> None:
+        """Send of what was seen what the windows allow, a chunk of every log in turn."""
         now = self._time()
         for job_id, shipped in self._logs.items():
             if shipped.cursor.rewind_if_stalled(now):
@@ -160,7 +230,7 @@ class LogShipper:
 
     def _send_chunk(self, job_id: JobId, shipped: _Log, room: int) -> int:
         cursor = shipped.cursor
-        length = cursor.next_length(shipped.size(), room)
+        length = cursor.next_length(shipped.seen, room)
         if length == 0:
             return 0
         try:
@@ -181,7 +251,7 @@ class LogShipper:
         if not body:
             # The file is shorter than it was: what is gone cannot be shipped.
             if shipped.final_size is not None:
-                shipped.final_size = cursor.sent
+                shipped.seen = shipped.final_size = cursor.sent
             return 0
         chunk = LogChunk(job_id=job_id, fence=shipped.fence, offset=cursor.sent, body=body)
         if not self._link.send_log(job_id, chunk):

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.util
 import logging
+import sys
 from typing import Final
 
-from edge_mqtt.worker.api_client import BASE_URL
+from edge_mqtt.worker import shortcuts
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +21,9 @@ _NEEDED: Final = (
 )
 _USEFUL: Final = (
     "airflow.sdk",
+    "airflow.sdk.definitions.asset.metadata",
+    "airflow.sdk.definitions.decorators",
+    "airflow.version",
     "airflow.sdk._shared.logging.factory",
     "airflow.sdk._shared.logging.remote",
     "airflow.sdk.execution_time.callback_supervisor",
@@ -43,13 +46,17 @@ _USEFUL: Final = (
     "airflow.providers.standard.decorators.python",
     "airflow.providers.standard.sensors.date_time",
     "airflow.providers.standard.sensors.time_delta",
+    "encodings.ascii",
     "jinja2.ext",
+    "edge_mqtt.worker.airflow_client",
     "edge_mqtt.worker.supervisor_main",
 )
 
 
 def preload() -> None:
     """Import it all and take it out of the garbage collector's sight, so that forks go on sharing its memory."""
+    # Never collected: what is freed leaves holes, which every process that is forked would fill one by one, and each
+    # would take a page of its own for it.
     gc.disable()
     for name in _NEEDED:
         importlib.import_module(name)
@@ -59,20 +66,39 @@ def preload() -> None:
         except ImportError:
             log.debug("not preloaded", extra={"action": "preload_skipped", "module_name": name})
     _fill_caches()
-    gc.collect()
+    shortcuts.take()
+    _let_go_of_database()
+    _configure_logging()
     gc.freeze()
 
 
 def _fill_caches() -> None:
     """Do now what each task would otherwise do first."""
-    from airflow.sdk.api.client import Client, get_hostname
+    from airflow.sdk.api.client import get_hostname
     from airflow.sdk.execution_time.coordinator import get_coordinator_manager
-    from airflow.sdk.execution_time.schema import get_schema_version_migrator
     from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
-    Client(base_url=BASE_URL, token="").close()  # Loads the machine's certificate authorities, once.
     get_hostname()  # type: ignore[no-untyped-call]
-    get_schema_version_migrator()
     get_coordinator_manager()
     runtime = ProvidersManagerTaskRuntime()  # type: ignore[no-untyped-call]
     runtime.initialize_providers_taskflow_decorator()
+
+
+def _let_go_of_database() -> None:
+    """Forget the database that tasks may not use anyway: Airflow forgets it anew in every process that is forked."""
+    from airflow.settings import dispose_orm
+
+    dispose_orm()
+
+
+def _configure_logging() -> None:
+    """Let what a supervisor logs on its own behalf go to its standard output, which becomes a file.
+
+    Last, so that no logger is used before it.
+    """
+    from airflow.sdk.log import configure_logging, reset_logging
+
+    hook = sys.excepthook
+    reset_logging()  # type: ignore[no-untyped-call]
+    configure_logging(json_output=True, output=sys.stdout.buffer)
+    sys.excepthook = hook  # The launcher's own end is told in plain words.

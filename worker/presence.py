@@ -119,8 +119,10 @@ class PresenceLoop:
                     await self._wake.wait()
                     continue
             if self._link.ready:
-                self._sequence += 1
-                self._send()
+                # The last job may be gone since the wait began: then there is nothing to say any more.
+                if len(self._held):
+                    self._sequence += 1
+                    self._send()
             elif self._sent:
                 # Still the first: nobody has answered it.
                 self._send()

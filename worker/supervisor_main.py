@@ -17,7 +17,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
-from edge_mqtt.worker.api_client import BASE_URL, WorkerTransport
+from edge_mqtt.worker.api_client import WorkerTransport
+from edge_mqtt.worker.calls import BASE_URL, START_TARGET
 from edge_mqtt.worker.order import RunOrder, RunOutcome
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
@@ -31,8 +32,6 @@ from edge_mqtt.worker.sysinfo import (
 if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
 
-#: Where a supervisor asks its worker for the permission to start a workload that makes no ``run`` call.
-START_TARGET: Final = "edge-mqtt/start"
 #: Characters of an error that are reported.
 ERROR_LENGTH: Final = 500
 #: Seconds between attempts while the disk is full.
@@ -100,12 +99,9 @@ def describe(error: BaseException) -> str:
 
 
 def _supervise(order: RunOrder) -> int:
-    _configure_logging()
-    from airflow.sdk.api.client import Client
+    from edge_mqtt.worker.airflow_client import WorkerClient
 
-    transport = WorkerTransport(Path(order.socket_path))
-    # trust_env: a proxy variable must not send these calls anywhere but to the socket.
-    with Client(base_url=BASE_URL, token=order.secret, transport=transport, timeout=None, trust_env=False) as client:
+    with WorkerClient(WorkerTransport(Path(order.socket_path)), order.secret) as client:
         match WorkloadType(order.type):
             case WorkloadType.TASK:
                 return _supervise_task(order, client)
@@ -201,13 +197,6 @@ def _watch_task_as_we_need() -> None:
 
 def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
     raise StopAsked("stopped by the worker")
-
-
-def _configure_logging() -> None:
-    from airflow.sdk.log import configure_logging, reset_logging
-
-    reset_logging()  # type: ignore[no-untyped-call]
-    configure_logging(json_output=True, output=sys.stdout.buffer)
 
 
 def _set_title(title: str) -> None:

@@ -1,7 +1,9 @@
-"""The two ends of a client's connection as amqtt sees them: a reader of whole packets and a writer that never waits.
+"""The two ends of a client's connection: what arrives is worked off at once, what is sent never waits for anybody.
 
-amqtt's own WebSocket adapters repeat the last message when a connection closes in mid-packet, wait for ever for a
-silent client, and let messages for a slow one pile up without limit.
+amqtt gets the packets that begin and end a session, through its reader and writer. What comes in between (messages,
+subscriptions, pings) would take it five tasks a connection and one more a packet; here it goes straight to the
+broker. amqtt's own WebSocket adapters repeat the last message when a connection closes in mid-packet, wait for ever
+for a silent client, and let messages for a slow one pile up without limit.
 """
 
 from __future__ import annotations
@@ -10,23 +12,31 @@ import asyncio
 import logging
 import ssl
 from collections import deque
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
-from websockets.asyncio.server import ServerConnection
-from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from edge_mqtt.broker_bridge.broker.packets import (
+    PINGRESP,
     PacketError,
     PacketSplitter,
     PacketType,
+    Publish,
+    build_puback,
     build_publish,
+    build_suback,
+    build_unsuback,
     check_client_packet,
     packet_type,
+    parse_publish,
+    parse_subscribe,
     puback_id,
 )
+from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
+from edge_mqtt.certs.identity import Identity
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +48,7 @@ MAX_BACKLOG_BYTES: Final = MAX_MESSAGE_BYTES + 16 * 1024 * 1024
 STALLED_S: Final = 60.0
 #: Bytes that are sent as one WebSocket message at most, so that small packets share a TLS record.
 SEND_BATCH_BYTES: Final = 64 * 1024
-#: Messages of one client that may be with the broker at once; then its socket is not read.
-MAX_IN_PROGRESS: Final = 64
-#: Seconds that the last packets of a connection have to be processed or sent at its end.
+#: Seconds that the last packets of a connection have to be sent at its end.
 LAST_WORDS_S: Final = 5.0
 #: Packet ids are 1 to 65535 [MQTT-2.3.1-1].
 MAX_PACKET_ID: Final = 65535
@@ -49,23 +57,23 @@ _ORDERLY: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY})
 
 
 class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
-    """Sends packets to one client, in order, in a task of its own.
+    """Sends packets to one client, in order; what is written in one round of the event loop goes out together.
 
     A client for which too much waits gets no more than that. Once it has it all, its connection is ended, and on the
     next one everybody sends again what is missing. Ending it at once would lose what it was about to get: two answers
     that are too large together would never arrive over a slow link.
 
-    :param websocket: the open connection.
+    :param connection: the open connection.
     :param client_id: for log lines.
     """
 
-    def __init__(self, websocket: ServerConnection, client_id: str) -> None:
-        self._websocket = websocket
+    def __init__(self, connection: TlsConnection, client_id: str) -> None:
+        self._connection = connection
         self._client_id = client_id
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
-        self._wake = asyncio.Event()
-        self._closing = False
+        self._flushing = False
+        self._closing: asyncio.Future[None] | None = None
         self._broken = False
         self._dropped = False
         #: Why the client gets no more on this connection.
@@ -75,17 +83,18 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         self._last_packet_id = 0
         self._unacknowledged: set[int] = set()
         self._watch: asyncio.TimerHandle | None = None
-        self._sender = asyncio.create_task(self._send_loop(), name=f"broker[{client_id}].sender")
 
     # ------------------------------------------------------------ WriterAdapter
 
     def write(self, data: bytes) -> None:
         """Queue bytes; messages no more when too many wait."""
-        if self._broken or self._closing:
+        if self._broken or self._closing is not None:
             return
         self._queue.append(bytes(data))
         self._queued_bytes += len(data)
-        self._wake.set()
+        if not self._flushing:
+            self._flushing = True
+            self._connection.loop.call_soon(self.flush)
         if self._queued_bytes > MAX_BACKLOG_BYTES and not self._full:
             self._take_no_more(f"it is {self._queued_bytes >> 20} MiB behind with reading")
 
@@ -94,25 +103,25 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
 
     def get_peer_info(self) -> tuple[str, int]:
         """Return the peer's address and port."""
-        address = self._websocket.remote_address
+        address = self._connection.remote_address
         return (address[0], address[1]) if address else ("?", 0)
 
     def get_ssl_info(self) -> ssl.SSLObject | None:
-        """Return the TLS side of the connection."""
-        info = self._websocket.transport.get_extra_info("ssl_object")
-        return info if isinstance(info, ssl.SSLObject) else None
+        """Return nothing: amqtt would keep it, and has no use for it."""
+        return None
 
     async def close(self) -> None:
         """Send what waits and take nothing more. The listener ends the connection itself."""
-        self._closing = True
-        self._wake.set()
-        await asyncio.wait({self._sender}, timeout=LAST_WORDS_S)
+        if self._closing is None:
+            self._closing = self._connection.loop.create_future()
+            self.flush()
+        await asyncio.wait({self._closing}, timeout=LAST_WORDS_S)
 
     # ------------------------------------------------------------ ours
 
     def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         """Queue a message."""
-        if self._broken or self._closing or self._full:
+        if self._broken or self._closing is not None or self._full:
             return
         packet_id = None
         if qos:
@@ -128,11 +137,24 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         self._progress += 1
         self._end_when_caught_up()
 
+    def flush(self) -> None:
+        """Send what waits, for as long as the connection takes it."""
+        self._flushing = False
+        while self._queue and not self._broken and not self._connection.paused:
+            if not self._connection.send_now(self._next_batch()):
+                self.stop()
+            self._progress += 1
+        if self._queue:
+            # Until then the connection calls nobody: it does when it takes more.
+            self._flushing = True
+            return
+        self._end_when_caught_up()
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+
     def drop(self, reason: str) -> None:
         """End the connection now; one line in the log says why."""
-        self._broken = True
-        self._queue.clear()
-        self._stop_watching()
+        self.stop()
         if not self._dropped:
             self._dropped = True
             log.warning(
@@ -141,15 +163,12 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
                 reason,
                 extra={"action": "client_dropped", "client": self._client_id},
             )
-            self._websocket.transport.abort()
+            self._connection.transport.abort()
 
     def stop(self) -> None:
-        """End the sending task; nothing is sent any more."""
+        """Send nothing more."""
         self._broken = True
-        self._sender.cancel()
-        self._stop_watching()
-
-    def _stop_watching(self) -> None:
+        self._queue.clear()
         if self._watch is not None:
             self._watch.cancel()
 
@@ -164,7 +183,7 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         self._watch_progress()
 
     def _watch_progress(self) -> None:
-        before, loop = self._progress, asyncio.get_running_loop()
+        before = self._progress
 
         def look() -> None:
             if self._progress == before:
@@ -172,10 +191,10 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
             else:
                 self._watch_progress()
 
-        self._watch = loop.call_later(STALLED_S, look)
+        self._watch = self._connection.loop.call_later(STALLED_S, look)
 
     def _end_when_caught_up(self) -> None:
-        if self._full and not self._queue and not self._unacknowledged:
+        if self._full and not self._queue and not self._unacknowledged and not self._broken:
             self.drop("it has caught up and is to come back for the rest")
 
     def _next_packet_id(self) -> int:
@@ -184,22 +203,6 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
             if self._last_packet_id not in self._unacknowledged:
                 self._unacknowledged.add(self._last_packet_id)
                 return self._last_packet_id
-
-    async def _send_loop(self) -> None:
-        try:
-            while True:
-                while self._queue:
-                    await self._websocket.send(self._next_batch())
-                    self._progress += 1
-                self._end_when_caught_up()
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-        except ConnectionClosed:
-            self._broken = True
-            self._queue.clear()
-            self._stop_watching()
 
     def _next_batch(self) -> bytes:
         batch = [self._queue.popleft()]
@@ -211,8 +214,26 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
 
+class Exchange(Protocol):
+    """What the broker does for a client."""
+
+    def publish_from(self, identity: Identity, message: Publish) -> None:
+        """Deliver a client's message, if it may publish it."""
+
+    def subscribe_from(
+        self, identity: Identity, writer: ClientWriter, filters: Sequence[tuple[str, int]]
+    ) -> list[int]:
+        """Subscribe a client; return the code of each topic filter for its SUBACK."""
+
+    def send_retained(self, topic_filter: str, subscriber: ClientWriter, qos: int) -> None:
+        """Deliver the retained messages that match."""
+
+    def unsubscribe_from(self, writer: ClientWriter, topic_filter: str) -> None:
+        """End a client's subscription."""
+
+
 class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
-    """Hands amqtt the packets of one client, whole, checked and no faster than it works them off.
+    """Works off what one client sends; hands amqtt its CONNECT and its DISCONNECT.
 
     :param splitter: has what came after CONNECT.
     :param connect: the CONNECT packet, which amqtt reads first.
@@ -221,122 +242,137 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
 
     def __init__(
         self,
-        websocket: ServerConnection,
+        connection: TlsConnection,
         splitter: PacketSplitter,
+        exchange: Exchange,
         *,
+        identity: Identity,
         connect: bytes,
         keep_alive_s: float,
         writer: ClientWriter,
     ) -> None:
-        self._websocket = websocket
+        self._connection = connection
         self._splitter = splitter
+        self._exchange = exchange
+        self._identity = identity
         self._writer = writer
         self._silence_s = keep_alive_s * SILENCE_FACTOR
-        self._packets: deque[bytes] = deque()
-        self._current = connect
-        self._position = 0
-        self._started = asyncio.Event()
-        self._goodbye = False
+        self._heard_at = connection.loop.time()
+        self._silence: asyncio.TimerHandle | None = None
+        self._for_amqtt = connect
+        self._more = asyncio.Event()
+        self._started = False
+        self._said_goodbye = False
         self._ended = False
-        self._in_progress = 0
-        self._room = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._room.set()
-        self._idle.set()
+
+    # ------------------------------------------------------------ ReaderAdapter
 
     async def read(self, n: int = -1) -> bytes:
         """Return ``n`` bytes; fewer, or none, when the connection has ended."""
-        while len(self._current) - self._position < n:
-            packet = await self._next_packet()
-            if packet is None:
-                return b""
-            self._current = self._current[self._position :] + packet
-            self._position = 0
-        end = len(self._current) if n < 0 else self._position + n
-        data = self._current[self._position : end]
-        self._position = end
+        while len(self._for_amqtt) < n and not self._is_over():
+            self._more.clear()
+            await self._more.wait()
+        end = len(self._for_amqtt) if n < 0 else n
+        data, self._for_amqtt = self._for_amqtt[:end], self._for_amqtt[end:]
         return data
+
+    def _is_over(self) -> bool:
+        # An end of the stream right behind DISCONNECT would cancel its processing, and the will be published.
+        # Before the session is set up it would be overlooked.
+        return self._ended and self._started and not self._said_goodbye
 
     def feed_eof(self) -> None:
         """Part of the interface; the end is the connection's."""
 
+    # ------------------------------------------------------------ the session
+
     def start(self) -> None:
-        """Let packets through: the session is set up, and would overlook an end that came before."""
-        loop = asyncio.get_running_loop()
+        """Work off what has come and what comes: the session is set up."""
         # One round later the session's loop is waiting for packets and for the end.
-        loop.call_soon(loop.call_soon, self._started.set)
+        self._connection.loop.call_soon(self._connection.loop.call_soon, self._start)
 
-    def message_done(self) -> None:
-        """Count a message as worked off."""
-        self._in_progress -= 1
-        self._room.set()
-        if self._in_progress == 0:
-            self._idle.set()
+    def _start(self) -> None:
+        self._started = True
+        self._more.set()
+        self._watch_silence()
+        self._connection.receive_with(self)
 
-    async def _next_packet(self) -> bytes | None:
-        await self._started.wait()
-        if self._goodbye:
-            # An end of the stream right behind DISCONNECT would cancel its processing, and the will be published.
-            await asyncio.Event().wait()
-        while True:
-            while not self._packets:
-                if not await self._receive():
-                    await self._finish()
-                    return None
-            packet = self._packets.popleft()
-            kind = packet_type(packet)
-            if kind == PacketType.PUBACK:
-                self._writer.acknowledged(puback_id(packet))
-                continue
-            if kind == PacketType.PUBLISH:
-                await self._room.wait()
-                self._in_progress += 1
-                self._idle.clear()
-                if self._in_progress >= MAX_IN_PROGRESS:
-                    self._room.clear()
-            elif kind == PacketType.DISCONNECT:
-                await self._finish()
-                self._goodbye = True
-            return packet
-
-    async def _finish(self) -> None:
-        # amqtt forgets the messages that it has not worked off when a session ends, also an orderly one.
-        try:
-            async with asyncio.timeout(LAST_WORDS_S):
-                await self._idle.wait()
-        except TimeoutError:
-            log.warning("messages of a closed connection were not processed", extra={"action": "messages_stuck"})
-
-    async def _receive(self) -> bool:
-        """Read one WebSocket message; False when there will be no more."""
-        if self._ended:
-            return False
-        try:
-            # What came together with CONNECT is still in the splitter.
-            self._take(b"")
-            if self._packets:
-                return True
-            async with asyncio.timeout(self._silence_s):
-                message = await self._websocket.recv()
-            if isinstance(message, bytes):
-                self._take(message)
-            else:
-                self._end("a text message; MQTT is binary")  # [MQTT-6.0.0-1]
-        except TimeoutError:
+    def _watch_silence(self) -> None:
+        due = self._heard_at + self._silence_s
+        if self._connection.loop.time() < due:
+            self._silence = self._connection.loop.call_at(due, self._watch_silence)
+        elif not self._ended:
             self._end(f"silent for {self._silence_s:g} s, longer than 1.5 x its keep alive")
+
+    # ------------------------------------------------------------ Receiver
+
+    def take(self, data: bytes) -> None:
+        """Work off what has arrived."""
+        self._heard_at = self._connection.loop.time()
+        try:
+            for packet in self._splitter.feed(data):
+                if self._ended or self._said_goodbye:
+                    return
+                self._work_off(packet)
         except PacketError as error:
             self._end(str(error))
-        except ConnectionClosed as closed:
-            if closed.sent is not None and closed.sent.code not in _ORDERLY:
-                self._end(closed.sent.reason or f"WebSocket error {closed.sent.code}")
-            self._ended = True
-        return not self._ended
 
-    def _take(self, data: bytes) -> None:
-        for packet in self._splitter.feed(data):
-            check_client_packet(packet)
-            self._packets.append(packet)
+    def take_text(self) -> None:
+        """End the connection: MQTT is binary [MQTT-6.0.0-1]."""
+        if not self._ended:
+            self._end("a text message; MQTT is binary")
+
+    def writable(self) -> None:
+        """Send what waits."""
+        self._writer.flush()
+
+    def lost(self) -> None:
+        """Tell amqtt that the connection has ended."""
+        closed = self._connection.protocol.close_sent
+        if closed is not None and closed.code not in _ORDERLY and not self._ended:
+            self._end(closed.reason or f"WebSocket error {closed.code}")
+        self._ended = True
+        self._more.set()
+        self._writer.stop()
+        if self._silence is not None:
+            self._silence.cancel()
+
+    # ------------------------------------------------------------ packets
+
+    def _work_off(self, packet: bytes) -> None:
+        kind = packet_type(packet)
+        if kind == PacketType.PUBLISH:
+            message = parse_publish(packet)
+            self._exchange.publish_from(self._identity, message)
+            if message.packet_id is not None:
+                self._writer.write(build_puback(message.packet_id))
+            return
+        check_client_packet(packet)
+        if kind == PacketType.PUBACK:
+            self._writer.acknowledged(puback_id(packet))
+        elif kind == PacketType.PINGREQ:
+            self._writer.write(PINGRESP)
+        elif kind == PacketType.DISCONNECT:
+            self._said_goodbye = True
+            self._for_amqtt += packet
+            self._more.set()
+        else:
+            self._subscribe(packet)
+
+    def _subscribe(self, packet: bytes) -> None:
+        asked = parse_subscribe(packet)
+        if packet_type(packet) == PacketType.UNSUBSCRIBE:
+            for topic_filter, _ in asked.filters:
+                self._exchange.unsubscribe_from(self._writer, topic_filter)
+            self._writer.write(build_unsuback(asked.packet_id))
+            return
+        codes = self._exchange.subscribe_from(self._identity, self._writer, asked.filters)
+        self._writer.write(build_suback(asked.packet_id, codes))
+        for (topic_filter, qos), code in zip(asked.filters, codes, strict=True):
+            if code <= qos:
+                self._exchange.send_retained(topic_filter, self._writer, code)
 
     def _end(self, reason: str) -> None:
         self._ended = True
+        self._more.set()
         self._writer.drop(reason)

@@ -51,9 +51,7 @@ class EmbeddedBroker:
             logging.getLogger(name).setLevel(logging.WARNING)
         _allow_many_connections()
         plugin = f"{AccessPlugin.__module__}.{AccessPlugin.__qualname__}"
-        config = BrokerConfig.from_dict(
-            {"listeners": {"default": {"type": "external"}}, "plugins": {plugin: {"prefix": self._topics.prefix}}}
-        )
+        config = BrokerConfig.from_dict({"listeners": {"default": {"type": "external"}}, "plugins": {plugin: {}}})
         self._broker = broker = IndexedBroker(config, self._topics)
         await broker.start()
         self._router = BrokerRouter(broker, asyncio.get_running_loop())
@@ -95,8 +93,7 @@ class EmbeddedBroker:
     @property
     def denied(self) -> int:
         """How many publishes and subscriptions were refused since the start."""
-        plugin = self._started(self._broker).plugins_manager.get_plugin(AccessPlugin.__name__)
-        return plugin.denied if isinstance(plugin, AccessPlugin) else 0
+        return self._started(self._broker).denied
 
     @staticmethod
     def _started(part: T | None) -> T:

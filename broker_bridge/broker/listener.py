@@ -10,11 +10,11 @@ import asyncio
 import http
 import logging
 import ssl
+from asyncio import sslproto
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, cast
 
-from amqtt.broker import Broker
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -30,7 +30,15 @@ from edge_mqtt.broker_bridge.broker.connect_packet import (
     without_keep_alive,
 )
 from edge_mqtt.broker_bridge.broker.packets import MAX_PACKET_BYTES, PacketError, PacketSplitter, build_connack
-from edge_mqtt.broker_bridge.broker.tls_connection import Handshakes, OneLine, TlsConnection, make_alerting, peer_name
+from edge_mqtt.broker_bridge.broker.routing import IndexedBroker
+from edge_mqtt.broker_bridge.broker.tls_connection import (
+    TLS_READ_BYTES,
+    Handshakes,
+    OneLine,
+    TlsConnection,
+    make_alerting,
+    peer_name,
+)
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.identity import Identity
@@ -48,6 +56,9 @@ CONNECT_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 2.0
 #: Seconds for the session of a closed connection to end.
 SESSION_END_S: Final = 15.0
+#: Connections that wait to be accepted: after an outage of the centre everybody comes at once, and whom the system
+#: turns away tries again a second later at the earliest. It has a limit of its own (net.core.somaxconn).
+BACKLOG: Final = 4096
 #: Bytes of one WebSocket message at most; it may hold several packets.
 MAX_WEBSOCKET_MESSAGE_BYTES: Final = 2 * MAX_PACKET_BYTES
 
@@ -81,7 +92,7 @@ class WssListener:
     """
 
     def __init__(
-        self, broker: Broker, *, context: ssl.SSLContext, topics: Topics, listener_name: str = "default"
+        self, broker: IndexedBroker, *, context: ssl.SSLContext, topics: Topics, listener_name: str = "default"
     ) -> None:
         self._broker = broker
         self._context = context
@@ -116,6 +127,9 @@ class WssListener:
         logger.setLevel(logging.WARNING)
         logger.filters[:] = [OneLine()]
         make_alerting(self._context)
+        # Nobody resumes TLS sessions, and a ticket for each client that connects costs as much as a signature.
+        self._context.num_tickets = 0
+        sslproto.SSLProtocol.max_size = TLS_READ_BYTES
         self._server = await serve(
             self._serve,
             host,
@@ -128,6 +142,7 @@ class WssListener:
             # paho answers WebSocket pings without the mask that the standard asks for.
             ping_interval=None,
             close_timeout=CLOSE_TIMEOUT_S,
+            backlog=BACKLOG,
             max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
             logger=logger,
             create_connection=cast(
@@ -153,6 +168,8 @@ class WssListener:
         log.warning("%s refused: %s", who, reason, extra={"action": "connection_refused", "peer": who})
 
     async def _serve(self, websocket: ServerConnection) -> None:
+        if not isinstance(websocket, TlsConnection):
+            raise TypeError("the server makes TlsConnections")
         peer = peer_name(websocket.transport)
         splitter = PacketSplitter(MAX_CONNECT_BYTES)
         try:
@@ -175,6 +192,8 @@ class WssListener:
         reader = ClientReader(
             websocket,
             splitter,
+            self._broker,
+            identity=identity,
             # Ours to enforce: amqtt's timer may cut a packet's header in two.
             connect=without_keep_alive(packet, connect),
             keep_alive_s=connect.keep_alive_s,
@@ -224,22 +243,23 @@ class WssListener:
         live = self._live[name] = _Live(connect.username, websocket)
         return live
 
-    async def _run_session(self, websocket: ServerConnection, reader: ClientReader, writer: ClientWriter) -> None:
-        session = asyncio.create_task(
-            self._broker.external_connected(reader, writer, self._listener_name), name="broker.session"
-        )
-        closed = asyncio.create_task(websocket.wait_closed(), name="broker.session_closed")
+    async def _run_session(self, websocket: TlsConnection, reader: ClientReader, writer: ClientWriter) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.wait({session, closed}, return_when=asyncio.FIRST_COMPLETED)
-            done, _ = await asyncio.wait({session}, timeout=SESSION_END_S)
-            if not done:
-                log.error("a session outlives its connection and is cancelled", extra={"action": "session_stuck"})
-        finally:
-            closed.cancel()
-            session.cancel()
-            results = await asyncio.gather(session, closed, return_exceptions=True)
-        if isinstance(results[0], Exception):
-            raise results[0]
+            async with asyncio.timeout(None) as patience:
+
+                def lost(_: object) -> None:
+                    patience.reschedule(loop.time() + SESSION_END_S)
+
+                websocket.connection_lost_waiter.add_done_callback(lost)
+                try:
+                    await self._broker.external_connected(reader, writer, self._listener_name)
+                finally:
+                    websocket.connection_lost_waiter.remove_done_callback(lost)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            log.exception("a session outlives its connection and is cancelled", extra={"action": "session_stuck"})
 
 
 def _route(connection: ServerConnection, request: Request) -> Response | None:
@@ -248,14 +268,14 @@ def _route(connection: ServerConnection, request: Request) -> Response | None:
     return None
 
 
-async def _read_connect(websocket: ServerConnection, splitter: PacketSplitter) -> bytes:
+async def _read_connect(connection: TlsConnection, splitter: PacketSplitter) -> bytes:
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             while True:
-                message = await websocket.recv()
-                if isinstance(message, str):
+                data = await connection.first_data()
+                if data is None:
                     raise _Refusal("a text message; MQTT is binary", None)
-                for packet in splitter.feed(message):
+                for packet in splitter.feed(data):
                     return packet
     except TimeoutError:
         raise _Refusal(f"it sent no CONNECT within {CONNECT_TIMEOUT_S:g} s", None) from None

@@ -1,12 +1,13 @@
 """MQTT 3.1.1 packets as bytes: splits a stream into packets, checks what a client sends, builds what it receives.
 
-Pure. Everything that reaches amqtt has passed here, so a malformed packet ends its own connection with one line in
+Pure. Everything that a client sends has passed here, so a malformed packet ends its own connection with one line in
 the log, and never leaves amqtt's stream reader out of step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
@@ -32,8 +33,11 @@ class PacketType(IntEnum):
     PUBLISH = 3
     PUBACK = 4
     SUBSCRIBE = 8
+    SUBACK = 9
     UNSUBSCRIBE = 10
+    UNSUBACK = 11
     PINGREQ = 12
+    PINGRESP = 13
     DISCONNECT = 14
 
 
@@ -46,6 +50,30 @@ _FLAGS: Final = {
     PacketType.PINGREQ: 0b0000,
     PacketType.DISCONNECT: 0b0000,
 }
+
+
+#: The answer to a PINGREQ [MQTT-3.13].
+PINGRESP: Final = bytes((PacketType.PINGRESP << 4, 0))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Publish:
+    """A client's message."""
+
+    topic: str
+    payload: bytes
+    retain: bool
+    #: To be acknowledged; None for QoS 0.
+    packet_id: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subscribe:
+    """What a client wants to receive, or to receive no more."""
+
+    packet_id: int
+    #: Topic filters and the QoS asked for.
+    filters: tuple[tuple[str, int], ...]
 
 
 class PacketSplitter:
@@ -139,24 +167,28 @@ def check_client_packet(packet: bytes) -> None:
 
     :raises PacketError: the packet is malformed, or of a type or QoS that is not for it to send.
     """
-    kind, flags = packet[0] >> 4, packet[0] & 0x0F
+    kind = packet[0] >> 4
     if kind == PacketType.PUBLISH:
-        _check_publish(packet, flags)
+        parse_publish(packet)
         return
     try:
         known = PacketType(kind)
     except ValueError:
         raise PacketError(f"packets of type {kind} are not served") from None
-    if _FLAGS.get(known) != flags:
-        raise PacketError(f"unexpected {known.name} packet")
-    cursor = Cursor(packet)
+    if _FLAGS.get(known) != packet[0] & 0x0F:
+        raise PacketError(f"unexpected {known.name} packet (type {kind})")
     if known in (PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE):
-        _check_filters(cursor, with_qos=known is PacketType.SUBSCRIBE)
-    elif cursor.left != (2 if known is PacketType.PUBACK else 0):
+        parse_subscribe(packet)
+    elif Cursor(packet).left != (2 if known is PacketType.PUBACK else 0):
         raise PacketError(f"malformed {known.name} packet")
 
 
-def _check_publish(packet: bytes, flags: int) -> None:
+def parse_publish(packet: bytes) -> Publish:
+    """Return the message in a PUBLISH packet.
+
+    :raises PacketError: it is malformed, or of a QoS that is not served.
+    """
+    flags = packet[0] & 0x0F
     qos = flags >> 1 & 0b11
     if qos > 1:
         raise PacketError(f"QoS {qos} is not served: use 0 or 1")
@@ -166,18 +198,32 @@ def _check_publish(packet: bytes, flags: int) -> None:
     topic = cursor.text()
     if not topic or "+" in topic or "#" in topic or topic.startswith("$"):
         raise PacketError("a message's topic is empty, has wildcards or begins with $")
-    if qos and cursor.number() == 0:
+    packet_id = cursor.number() if qos else None
+    if packet_id == 0:
         raise PacketError("a QoS 1 message has no packet id")
+    return Publish(topic=topic, payload=cursor.take(cursor.left), retain=bool(flags & 1), packet_id=packet_id)
 
 
-def _check_filters(cursor: Cursor, *, with_qos: bool) -> None:
-    if cursor.number() == 0 or not cursor.left:
+def parse_subscribe(packet: bytes) -> Subscribe:
+    """Return the topic filters in a SUBSCRIBE or UNSUBSCRIBE packet; those of the latter have QoS 0.
+
+    :raises PacketError: it is malformed.
+    """
+    cursor = Cursor(packet)
+    packet_id = cursor.number()
+    if packet_id == 0 or not cursor.left:
         raise PacketError("a subscription has no packet id or no topic filter")
+    with_qos = packet_type(packet) == PacketType.SUBSCRIBE
+    filters: list[tuple[str, int]] = []
     while cursor.left:
-        if not cursor.text():
+        topic_filter = cursor.text()
+        if not topic_filter:
             raise PacketError("a topic filter is empty")
-        if with_qos and cursor.take(1)[0] > 2:
+        qos = cursor.take(1)[0] if with_qos else 0
+        if qos > 2:
             raise PacketError("a subscription's QoS is malformed")
+        filters.append((topic_filter, qos))
+    return Subscribe(packet_id=packet_id, filters=tuple(filters))
 
 
 def puback_id(packet: bytes) -> int:
@@ -197,6 +243,22 @@ def build_publish(topic: str, payload: bytes, *, packet_id: int | None, retain: 
     flags = (0b0010 if packet_id is not None else 0) | (0b0001 if retain else 0)
     size = remaining_length(len(head) + len(payload))
     return b"".join((bytes((PacketType.PUBLISH << 4 | flags,)), size, head, payload))
+
+
+def build_puback(packet_id: int) -> bytes:
+    """Return the PUBACK packet for a message."""
+    return bytes((PacketType.PUBACK << 4, 2)) + packet_id.to_bytes(2)
+
+
+def build_suback(packet_id: int, codes: Sequence[int]) -> bytes:
+    """Return the SUBACK packet: for every topic filter the QoS that is granted, or a refusal [MQTT-3.9.3]."""
+    head = bytes((PacketType.SUBACK << 4,)) + remaining_length(2 + len(codes))
+    return head + packet_id.to_bytes(2) + bytes(codes)
+
+
+def build_unsuback(packet_id: int) -> bytes:
+    """Return the UNSUBACK packet."""
+    return bytes((PacketType.UNSUBACK << 4, 2)) + packet_id.to_bytes(2)
 
 
 def build_connack(code: int) -> bytes:

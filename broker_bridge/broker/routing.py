@@ -1,9 +1,10 @@
 """amqtt's broker with delivery of our own: every message goes through a topic index straight to its receivers.
 
 What is replaced, as read in amqtt 0.12.1: it matches each message against each subscription in turn; it sends a
-client that connects the retained messages of everybody's subscriptions; it starts a task for every message and
-receiver without limit and gives up on one that is not acknowledged within 5 s; its session monitor may clean up a
-client that has just come back.
+client that connects the retained messages of everybody's subscriptions; it starts a task for every packet, and one
+for every message and receiver without limit, and gives up on one that is not acknowledged within 5 s; its session
+monitor may clean up a client that has just come back. What it does is the life of a session: CONNECT, one session a
+client id, the will, the end.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from typing import Any, Protocol
 
 from amqtt.adapters import ReaderAdapter, WriterAdapter
 from amqtt.broker import Broker, RetainedApplicationMessage
-from amqtt.contexts import Action as AmqttAction
 from amqtt.contexts import BrokerConfig
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
-from edge_mqtt.broker_bridge.broker.acl import may_retain
+from edge_mqtt.broker_bridge.broker.acl import Action, allowed, may_retain
 from edge_mqtt.broker_bridge.broker.client_link import ClientReader, ClientWriter
+from edge_mqtt.broker_bridge.broker.packets import Publish
 from edge_mqtt.broker_bridge.broker.topic_index import TopicIndex
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches
 from edge_mqtt.certs.identity import Identity
@@ -61,6 +62,21 @@ class _InProcessSubscriber:
             log.exception("a subscriber in this process failed", extra={"action": "subscriber_failed"})
 
 
+class _Connected:
+    """Stands in for the state machine of a session that is connected and is thrown away at its end."""
+
+    state = "connected"
+
+    def is_connected(self) -> bool:
+        return True
+
+    def disconnect(self) -> None:
+        """Do nothing."""
+
+
+_CONNECTED = _Connected()
+
+
 class IndexedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
     """The embedded broker.
 
@@ -72,8 +88,12 @@ class IndexedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
         super().__init__(config)
         self._topics = topics
         self._index: TopicIndex[Subscriber] = TopicIndex()
+        #: For every session's queues: nothing goes through them.
+        self._nothing: asyncio.Queue[Any] = asyncio.Queue()
         self._outbox: deque[tuple[str, bytes, int]] = deque()
         self._delivering = False
+        #: Publishes and subscriptions that were refused.
+        self.denied = 0
         #: Set when the broker ends: wills of clients that are thrown out then would be untrue.
         self.silent = False
 
@@ -114,6 +134,58 @@ class IndexedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
         """End every subscription of ``subscriber``."""
         self._index.discard(subscriber)
 
+    # ------------------------------------------------------------ what clients send
+
+    def publish_from(self, identity: Identity, message: Publish) -> None:
+        """Deliver a client's message, and retain it, where the access table lets it."""
+        if not self._may(identity, Action.PUBLISH, message.topic):
+            return
+        qos = int(message.packet_id is not None)
+        if message.retain and self._may_retain(identity, message.topic):
+            self.retain(message.topic, message.payload, qos)
+        self.deliver(message.topic, message.payload, qos)
+
+    def subscribe_from(
+        self, identity: Identity, writer: ClientWriter, filters: Sequence[tuple[str, int]]
+    ) -> list[int]:
+        """Subscribe a client; return the granted QoS of each topic filter, or ``SUBSCRIPTION_REFUSED``."""
+        return [self._subscribe_from(identity, writer, topic_filter, qos) for topic_filter, qos in filters]
+
+    def _subscribe_from(self, identity: Identity, writer: ClientWriter, topic_filter: str, qos: int) -> int:
+        if not is_valid_filter(topic_filter) or not self._may(identity, Action.SUBSCRIBE, topic_filter):
+            return SUBSCRIPTION_REFUSED
+        granted = min(qos, HIGHEST_QOS)
+        self.subscribe(topic_filter, writer, granted)
+        return granted
+
+    def unsubscribe_from(self, writer: ClientWriter, topic_filter: str) -> None:
+        """End a client's subscription."""
+        self._index.remove(topic_filter, writer)
+
+    def _may(self, identity: Identity, action: Action, topic_or_filter: str) -> bool:
+        if allowed(identity, action, topic_or_filter, self._topics):
+            return True
+        self.denied += 1
+        log.warning(
+            "%s may not %s %s",
+            identity,
+            "publish to" if action is Action.PUBLISH else "subscribe to",
+            topic_or_filter,
+            extra={"action": "access_denied", "client": str(identity), "topic": topic_or_filter},
+        )
+        return False
+
+    def _may_retain(self, identity: Identity, topic: str) -> bool:
+        if may_retain(identity, topic, self._topics):
+            return True
+        log.warning(
+            "%s may not retain messages on %s",
+            identity,
+            topic,
+            extra={"action": "retain_denied", "client": str(identity), "topic": topic},
+        )
+        return False
+
     # ------------------------------------------------------------ what amqtt calls
 
     async def external_connected(self, reader: ReaderAdapter, writer: WriterAdapter, listener_name: str) -> None:
@@ -127,56 +199,29 @@ class IndexedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
                 if handler.writer is writer:
                     del self._sessions[client_id]
 
-    async def add_subscription(self, subscription: tuple[str, int], session: Session) -> int:
-        """Subscribe a client; return the granted QoS or ``SUBSCRIPTION_REFUSED``."""
-        topic_filter, qos = subscription
-        writer = self._writer_of(session)
-        if writer is None or not is_valid_filter(topic_filter):
-            return SUBSCRIPTION_REFUSED
-        if not await self._topic_filtering(session, topic_filter, AmqttAction.SUBSCRIBE):
-            return SUBSCRIPTION_REFUSED
-        granted = min(qos, HIGHEST_QOS)
-        self.subscribe(topic_filter, writer, granted)
-        return granted
-
-    def _del_subscription(self, a_filter: str, session: Session) -> int:
-        writer = self._writer_of(session)
-        if writer is not None:
-            self._index.remove(a_filter, writer)
-        return int(writer is not None)
-
-    async def _del_all_subscriptions(self, session: Session) -> None:
-        del session  # external_connected does it, for the connection and not for the name
-
-    async def _publish_retained_messages_for_subscription(
-        self, subscription: tuple[str, int], session: Session
-    ) -> None:
-        writer = self._writer_of(session)
-        if writer is not None:
-            self.send_retained(subscription[0], writer, min(subscription[1], HIGHEST_QOS))
-
     async def _publish_session_retained_messages(self, session: Session) -> None:
         # The last thing that amqtt does before it waits for a client's packets; sessions are clean and have none.
         handler = self._get_handler(session)
         if handler is not None and isinstance(handler.reader, ClientReader):
+            self._lighten(session, handler)
             handler.reader.start()
 
-    async def _handle_message_delivery(
-        self, client_session: Session, handler: BrokerProtocolHandler, wait_deliver: asyncio.Future[Any]
-    ) -> bool:
-        message = wait_deliver.result()
-        if message is None:
-            return True
+    def _lighten(self, session: Session, handler: BrokerProtocolHandler) -> None:
+        """Take from a session what it does not need from here on: 30 KB of state machine and queues."""
+        session.transitions = _CONNECTED
+        session.retained_messages = session.delivered_message_queue = self._nothing
+        handler._pending_subscriptions = handler._pending_unsubscriptions = self._nothing  # noqa: SLF001  no other way
+
+    async def _client_message_loop(self, client_session: Session, handler: BrokerProtocolHandler) -> None:
+        ended = asyncio.ensure_future(handler.wait_disconnect())
         try:
-            if await self._topic_filtering(client_session, topic=message.topic, action=AmqttAction.PUBLISH):
-                payload = bytes(message.data)
-                if message.retain:
-                    await self.retain_message(client_session, message.topic, payload, message.qos)
-                self.deliver(message.topic, payload, message.qos)
+            await asyncio.wait({ended})
+            await self._handle_disconnect(client_session, handler, ended)
         finally:
-            if isinstance(handler.reader, ClientReader):
-                handler.reader.message_done()
-        return True
+            ended.cancel()
+
+    async def _del_all_subscriptions(self, session: Session) -> None:
+        del session  # external_connected does it, for the connection and not for the name
 
     async def _broadcast_message(
         self, session: Session | None, topic: str | None, data: bytes | bytearray | None, force_qos: int | None = None
@@ -192,27 +237,15 @@ class IndexedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
         data: bytes | bytearray | None,
         qos: int | None = None,
     ) -> None:
-        """Retain a client's message or will where the access table lets it."""
+        """Retain a client's will where the access table lets it."""
         if source_session is None or topic_name is None or source_session.client_id is None:
             return
         identity = Identity.from_client_id(source_session.client_id)
-        if not may_retain(identity, topic_name, self._topics):
-            log.warning(
-                "%s may not retain messages on %s",
-                identity,
-                topic_name,
-                extra={"action": "retain_denied", "client": str(identity), "topic": topic_name},
-            )
-            return
-        self.retain(topic_name, bytes(data or b""), min(qos or 0, HIGHEST_QOS))
+        if self._may_retain(identity, topic_name):
+            self.retain(topic_name, bytes(data or b""), min(qos or 0, HIGHEST_QOS))
 
     async def _session_monitor(self) -> None:
         await asyncio.Event().wait()
-
-    def _writer_of(self, session: Session) -> ClientWriter | None:
-        handler = self._get_handler(session)
-        writer = handler.writer if handler is not None else None
-        return writer if isinstance(writer, ClientWriter) else None
 
 
 class BrokerRouter:

@@ -1,16 +1,23 @@
-"""A WebSocket connection that does its own TLS handshake, because asyncio's server keeps failed ones to itself."""
+"""A WebSocket connection without tasks of its own, which does its own TLS handshake.
+
+asyncio's server keeps failed handshakes to itself. And websockets' way to read and write, a queue with a task at each
+side and a lock for every message, costs more than all else that becomes of a message here.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import ssl
+from asyncio import sslproto
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.exceptions import InvalidUpgrade
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN, Event
 from websockets.server import ServerProtocol
 
 from edge_mqtt.certs.tls import clock_note
@@ -26,6 +33,13 @@ MAX_HANDSHAKES: Final = 2000
 CROWD_LOG_INTERVAL_S: Final = 60.0
 #: Seconds to wait for the peer's farewell on the TLS layer.
 TLS_SHUTDOWN_S: Final = 2.0
+
+#: Bytes that asyncio reads at once from a TLS connection, 256 KiB unless told otherwise. A TLS record has no more.
+TLS_READ_BYTES: Final = 16 * 1024
+#: asyncio has a buffer of that size for each connection, but what is read is taken out before anything else happens.
+_READ_BUFFER: Final = bytearray(TLS_READ_BYTES)
+#: Bytes that may have arrived before somebody takes them.
+MAX_EARLY_BYTES: Final = 64 * 1024
 
 #: Told of a connection that ends before it is one: peer address, reason.
 Refused = Callable[[str, str], None]
@@ -127,6 +141,22 @@ class Handshakes:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class Receiver(Protocol):
+    """Whom a connection tells, at once and from its own callbacks."""
+
+    def take(self, data: bytes) -> None:
+        """Take bytes; where one WebSocket message ends and the next begins means nothing [MQTT-6.0.0-2]."""
+
+    def take_text(self) -> None:
+        """Take note that a text message has begun."""
+
+    def writable(self) -> None:
+        """Go on sending: the connection takes more again."""
+
+    def lost(self) -> None:
+        """Take note of the end."""
+
+
 class TlsConnection(ServerConnection):
     """Made on a plain TCP connection; is told of its transport when TLS is up.
 
@@ -155,6 +185,11 @@ class TlsConnection(ServerConnection):
         self.peer = "an unknown address"
         #: What the TLS layer delivered before the task that opens it went on.
         self._early: list[bytes] = []
+        #: What the client sent before there was a receiver; None for a text message.
+        self._untaken: list[bytes | None] = []
+        self._untaken_bytes = 0
+        self._arrived = asyncio.Event()
+        self._receiver: Receiver | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the TLS handshake."""
@@ -183,8 +218,75 @@ class TlsConnection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on, once TLS is up."""
         self._lost = True
-        if self._secured:
-            super().connection_lost(exc)
+        if not self._secured:
+            return
+        super().connection_lost(exc)
+        self._arrived.set()
+        if self._receiver is not None:
+            self._receiver.lost()
+
+    def resume_writing(self) -> None:
+        """Pass on, and tell the receiver."""
+        super().resume_writing()
+        if self._receiver is not None:
+            self._receiver.writable()
+
+    # ------------------------------------------------------------ messages
+
+    def process_event(self, event: Event) -> None:
+        """Take what a data frame has in it; leave everything else to websockets."""
+        if not isinstance(event, Frame) or event.opcode not in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
+            super().process_event(event)
+            return
+        data = None if event.opcode is Opcode.TEXT else bytes(event.data)
+        if self._receiver is not None:
+            _hand_over(data, self._receiver)
+            return
+        self._untaken.append(data)
+        self._untaken_bytes += len(data or b"")
+        if self._untaken_bytes > MAX_EARLY_BYTES:
+            self.transport.pause_reading()
+        self._arrived.set()
+
+    async def first_data(self) -> bytes | None:
+        """Return bytes that have arrived before there was a receiver; None for a text message.
+
+        :raises ConnectionClosed: the connection has ended.
+        """
+        while not self._untaken:
+            if self._lost:
+                raise self.protocol.close_exc
+            self._arrived.clear()
+            await self._arrived.wait()
+        return self._untaken.pop(0)
+
+    def receive_with(self, receiver: Receiver) -> None:
+        """Tell ``receiver`` of everything from now on, and of what nobody has taken."""
+        self._receiver = receiver
+        # Nobody asks for these again.
+        for http in (self.request, self.response):
+            if http is not None:
+                http.headers.clear()
+        untaken, self._untaken = self._untaken, []
+        receiver.take(b"")
+        for data in untaken:
+            _hand_over(data, receiver)
+        if self._lost:
+            receiver.lost()
+        else:
+            self.transport.resume_reading()
+            if not self.paused:
+                receiver.writable()
+
+    def send_now(self, data: bytes) -> bool:
+        """Send one message; False when the connection has ended. Never waits: ``paused`` tells when to stop."""
+        if self._lost or self.protocol.state is not OPEN:
+            return False
+        self.protocol.send_binary(data)
+        self.send_data()
+        return True
+
+    # ------------------------------------------------------------ the handshake
 
     async def _open(self, transport: asyncio.Transport) -> None:
         _HANDSHAKING.set(transport)
@@ -207,10 +309,25 @@ class TlsConnection(ServerConnection):
         if secure is None or self._lost:
             return
         self._secured = True
+        _share_buffer(transport)
         super().connection_made(secure)
         for data in self._early:
             super().data_received(data)
         self._early.clear()
+
+
+def _share_buffer(transport: asyncio.Transport) -> None:
+    protocol = transport.get_protocol()
+    if isinstance(protocol, sslproto.SSLProtocol):
+        protocol._ssl_buffer = _READ_BUFFER  # type: ignore[attr-defined]  # noqa: SLF001  16 KiB a connection
+        protocol._ssl_buffer_view = memoryview(_READ_BUFFER)  # type: ignore[attr-defined]  # noqa: SLF001  the same
+
+
+def _hand_over(data: bytes | None, receiver: Receiver) -> None:
+    if data is None:
+        receiver.take_text()
+    else:
+        receiver.take(data)
 
 
 def _explain(error: ssl.SSLError) -> str:

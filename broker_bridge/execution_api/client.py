@@ -26,24 +26,13 @@ UNAVAILABLE: Final = frozenset(
 DATABASE_ERROR: Final = re.compile(rb'"reason":\s*"Database error"')
 #: The header by which Airflow hands out a newer token (JWTReissueMiddleware in airflow's execution_api/app.py).
 REFRESHED_TOKEN_HEADER: Final = "refreshed-api-token"  # noqa: S105  a header's name
-#: Request headers that come from the edge; the token is added here.
-RELAYED: Final = frozenset(
-    {"accept", "airflow-api-version", "content-type", "correlation-id", "traceparent", "tracestate"}
-)
-#: Response headers that end here: those of one connection, those that no longer fit the decoded body, and the token.
-NOT_RELAYED: Final = frozenset(
-    {
-        "connection",
-        "content-encoding",
-        "content-length",
-        "date",
-        "keep-alive",
-        REFRESHED_TOKEN_HEADER,
-        "server",
-        "set-cookie",
-        "transfer-encoding",
-    }
-)
+#: Request headers that come from the edge; the token and the correlation id are added here.
+RELAYED: Final = frozenset({"airflow-api-version", "content-type", "traceparent", "tracestate"})
+#: Response headers that go to the edge: those that Airflow's client reads (airflow.sdk's api/client.py). All others
+#: are of one connection, repeat the request's, or are the token.
+ANSWERED: Final = frozenset({"content-range", "content-type"})
+#: The header by which a call is found in the logs of both sides: its id.
+CORRELATION_ID_HEADER: Final = "correlation-id"
 
 
 class ApiUnavailable(Exception):
@@ -63,6 +52,8 @@ class ApiCall:
     token: str
     headers: dict[str, str]
     body: bytes = b""
+    #: What the api-server logs the call under; empty: something of its own.
+    correlation_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,8 +85,11 @@ class ExecutionApiClient:
         :raises ApiUnavailable: the api-server is away or not ready.
         """
         url = self._base_url + "/" + checked_target(call.target)
-        relayed = {name: value for name, value in call.headers.items() if name.lower() in RELAYED}
-        headers = {**relayed, "authorization": f"Bearer {call.token}"} if call.token else relayed
+        headers = {name: value for name, value in call.headers.items() if name.lower() in RELAYED}
+        if call.token:
+            headers["authorization"] = f"Bearer {call.token}"
+        if call.correlation_id:
+            headers[CORRELATION_ID_HEADER] = call.correlation_id
         try:
             response = await self._client.request(call.method, url, content=call.body or None, headers=headers)
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as error:
@@ -108,7 +102,7 @@ class ExecutionApiClient:
             raise ApiUnavailable(f"the api-server at {self._base_url} cannot use its database")
         return ApiResult(
             status=response.status_code,
-            headers={name: value for name, value in response.headers.items() if name not in NOT_RELAYED},
+            headers={name: value for name, value in response.headers.items() if name in ANSWERED},
             body=response.content,
             refreshed_token=response.headers.get(REFRESHED_TOKEN_HEADER),
         )

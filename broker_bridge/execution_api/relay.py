@@ -233,6 +233,7 @@ class Relay:
                 token=job.token or "",
                 headers=request.headers,
                 body=request.body,
+                correlation_id=request.request_id,
             )
             try:
                 result = await self._api.call(call, patient=waits < DATABASE_WAITS)

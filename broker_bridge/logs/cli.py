@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge_mqtt.broker_bridge.protocol.messages import LogSelector
     from edge_mqtt.broker_bridge.protocol.topics import Topics
     from edge_mqtt.broker_bridge.transport.port import MessageChannel
-    from edge_mqtt.certs.tls import Party
+    from edge_mqtt.certs.party import Party
 
 PROGRAM: Final = "edge-logs"
 EXIT_RUN_FAILED: Final = 1
@@ -199,7 +199,7 @@ def _reader(
     from edge_mqtt.broker_bridge.logs.follow import WAIT_S, Reader
     from edge_mqtt.broker_bridge.logs.lines import Tail
     from edge_mqtt.broker_bridge.protocol.topics import Topics
-    from edge_mqtt.certs.tls import load_party
+    from edge_mqtt.certs.loading import load_party
 
     party = load_party(access.certs)
     topics = Topics(access.topic_prefix)
@@ -222,7 +222,8 @@ def _channel(access: BridgeAccess, party: Party, topics: Topics) -> MessageChann
     from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
     from edge_mqtt.broker_bridge.transport.port import MessageChannel
     from edge_mqtt.certs.identity import Role
-    from edge_mqtt.certs.tls import client_context, expiry_warning
+    from edge_mqtt.certs.party import expiry_warning
+    from edge_mqtt.certs.tls import client_context
 
     if party.identity.role is not Role.OPERATOR:
         raise UsageError(

@@ -290,6 +290,9 @@ class Reader:
             self._noted = reply.note
             self._output.news(reply.note)
         taken = self._tail.accept(reply)
+        if reply.forgotten:
+            self._ask()
+            return None
         self._output.lines(taken.pieces)
         if reply.ended or (not self._follow and len(reply.body) < SHORT_REPLY_BYTES):
             self._output.lines(self._tail.rest())

@@ -134,8 +134,9 @@ class LogIntake:
         for place in batch.last.values():
             if place.job.id in appended.stored:
                 await self._stored(batch, place, appended.stored[place.job.id])
-        if appended.stored:
-            self._changes.notify()
+        grown = [place.log_path for place in batch.last.values() if place.job.id in appended.stored]
+        if grown:
+            self._changes.notify(grown)
 
     async def _find(self, batch: _Batch, key: _Key) -> None:
         try:

@@ -39,6 +39,8 @@ class Tail:
         self._last_lines = last_lines
         self._wait_s = wait_s
         self._cursor = 0
+        #: The request whose reply has been taken as a whole.
+        self._taken = ""
         self._streams: dict[str, LogStream] = {}
         self._positions: dict[str, int] = {}
         self._held: dict[str, bytearray] = {}
@@ -50,6 +52,10 @@ class Tail:
 
     def request(self, request_id: str) -> TailRequest:
         """Return the request for what has not been read yet."""
+        if self._taken:
+            return TailRequest(
+                request_id=request_id, selector=self._selector, continues=self._taken, wait_s=self._wait_s
+            )
         return TailRequest(
             request_id=request_id,
             selector=self._selector,
@@ -61,6 +67,9 @@ class Tail:
 
     def accept(self, reply: TailReply) -> Taken:
         """Take a reply to the newest request; return the lines that it completes."""
+        if reply.forgotten:
+            self._taken = ""
+            return Taken(pieces=(), progress=True)
         before = dict(self._positions)
         if reply.run_id is not None and self._selector.dag_id is not None:
             # A run that begins later must not take the place of the one that is being read.
@@ -71,6 +80,7 @@ class Tail:
         self._streams.update((stream.stream_id, stream) for stream in reply.streams)
         pieces: list[Piece] = []
         grown = set()
+        self._taken = reply.request_id
         start = 0
         for part in reply.slices:
             data = reply.body[start : start + part.length]
@@ -92,10 +102,12 @@ class Tail:
 
     def _advance(self, stream_id: str, offset: int, data: bytes, pieces: list[Piece]) -> bool:
         if stream_id not in self._streams:
+            self._taken = ""
             return False
         position = self._positions.setdefault(stream_id, offset)
         # Bytes that were read before are skipped; bytes after a gap are not taken, but asked for again.
         if not offset <= position <= offset + len(data):
+            self._taken = ""
             return False
         self._positions[stream_id] = offset + len(data)
         pieces.extend(self._lines(stream_id, data[position - offset :]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.changes import Changes
@@ -27,6 +27,12 @@ STREAM_BYTES: Final = 64 * 1024
 MAX_WAIT_S: Final = 60.0
 #: Seconds between looks at a run's state while somebody waits for its end.
 RUN_STATE_INTERVAL_S: Final = 1.0
+#: Seconds from one answer to the next at least: what comes meanwhile travels together.
+PACE_S: Final = 0.05
+#: Looking for jobs again waits this many times as long as it took the last time: the ledger has other work.
+FIND_PAUSE: Final = 10.0
+#: Seconds for which a reader is remembered that does not ask again: it prints, or is gone.
+KEEP_READER_S: Final = 60.0
 #: Jobs of one run (or of --all) that are looked at.
 MAX_JOBS: Final = 10_000
 #: Airflow's final states of a Dag run (DagRunState).
@@ -56,14 +62,40 @@ class RunLookup(Protocol):
         """Return one line when there is no such thing."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    streams: tuple[LogStream, ...]
-    sizes: dict[str, int]
+@dataclass(slots=True)
+class _Reader:
+    """One reader: what it wants, what it has been told, and what is known of that."""
+
+    selector: LogSelector
+    cursor: int
+    #: Where each stream goes on; a stream that is missing has not been told.
+    positions: dict[str, int]
+    #: What a stream begins with that is told now; see :class:`TailRequest`.
+    last_lines: int | None
+    told: dict[str, LogStream] = field(default_factory=dict)
+    #: By path: the jobs in the order in which they were queued, the file's size, and what is to be told.
+    jobs: dict[str, list[Job]] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    streams: dict[str, LogStream] = field(default_factory=dict)
+    #: The versions of the changes that ``jobs`` and ``sizes`` have; -1: none yet.
+    jobs_seen: int = -1
+    sizes_seen: int = -1
+    #: When jobs may be looked for again.
+    find_at: float = 0.0
+    answered_at: float = -PACE_S
+
+    def news(self) -> tuple[LogStream, ...]:
+        """Return the streams that are not as they were told, which they are from now on."""
+        news = {path: stream for path, stream in self.streams.items() if self.told.get(path) != stream}
+        self.told.update(news)
+        return tuple(news.values())
 
 
 class TailService:
-    """Answers :class:`TailRequest`. It remembers nothing between requests: the reader brings its positions."""
+    """Answers :class:`TailRequest`. What it remembers of a reader it may forget: the reader can bring its positions.
+
+    A run may have a thousand tasks: what has not changed is neither told nor looked at again.
+    """
 
     def __init__(
         self,
@@ -81,37 +113,68 @@ class TailService:
         self._changes = changes
         self._patience = patience
         self._clock = clock
+        #: By the request that was answered last.
+        self._readers: dict[str, _Reader] = {}
 
     async def answer(self, request: TailRequest) -> TailReply:
         """Return what is new to the reader, waiting up to ``request.wait_s`` seconds for it."""
+        deadline = self._clock() + min(request.wait_s, MAX_WAIT_S)
+        reader = self._remembered(request) if request.continues else await self._new(request)
+        if isinstance(reader, TailReply):
+            return reader
+        await asyncio.sleep(max(0.0, reader.answered_at + PACE_S - self._clock()))
+        while True:
+            selector = await self._resolve(reader.selector)
+            is_new = selector != reader.selector
+            reader.selector = selector
+            # The state first: what is found after a run's end is all there will be.
+            run_state = await self._run_state(reader.selector)
+            is_over = run_state in FINAL_RUN_STATES
+            found_all = await self._update(reader, stale=is_over or is_new)
+            slices, body = await asyncio.to_thread(self._read, reader)
+            complete = all(stream.complete for stream in reader.streams.values())
+            ended = not slices and is_over and found_all and complete
+            remaining = deadline - self._clock()
+            if slices or ended or remaining <= 0:
+                reader.answered_at = self._clock()
+                reader.last_lines = None
+                self._readers[request.request_id] = reader
+                return TailReply(
+                    request_id=request.request_id,
+                    streams=reader.news(),
+                    slices=slices,
+                    body=body,
+                    run_id=reader.selector.run_id,
+                    run_state=run_state,
+                    cursor=reader.cursor,
+                    ended=ended,
+                )
+            await self._changes.wait(
+                reader.sizes_seen, min(remaining, self._next_look_in(reader, found_all=found_all))
+            )
+
+    def _remembered(self, request: TailRequest) -> _Reader | TailReply:
+        oldest = self._clock() - KEEP_READER_S
+        self._readers = {name: reader for name, reader in self._readers.items() if reader.answered_at >= oldest}
+        reader = self._readers.pop(request.continues, None)
+        return reader or TailReply(request_id=request.request_id, forgotten=True)
+
+    async def _new(self, request: TailRequest) -> _Reader | TailReply:
         selector = await self._resolve(request.selector)
         problem = await self._problem(selector, first=not request.positions, follow=request.wait_s > 0)
         if problem is not None:
             return TailReply(request_id=request.request_id, error=problem)
         cursor = request.cursor or (0 if selector.dag_id is not None else await self._jobs.next_sequence())
-        deadline = self._clock() + min(request.wait_s, MAX_WAIT_S)
-        while True:
-            seen = self._changes.version
-            selector = await self._resolve(selector)
-            # The state first: what is found after a run's end is all there will be.
-            run_state = await self._run_state(selector)
-            found = await self._find(selector, cursor)
-            slices, body = await asyncio.to_thread(self._read, request, found)
-            ended = not slices and run_state in FINAL_RUN_STATES and all(stream.complete for stream in found.streams)
-            remaining = deadline - self._clock()
-            if slices or ended or remaining <= 0:
-                return TailReply(
-                    request_id=request.request_id,
-                    streams=found.streams,
-                    slices=slices,
-                    body=body,
-                    run_id=selector.run_id,
-                    run_state=run_state,
-                    cursor=cursor,
-                    ended=ended,
-                )
-            follows_run = selector.dag_id is not None and selector.run_id is not None
-            await self._changes.wait(seen, min(remaining, RUN_STATE_INTERVAL_S) if follows_run else remaining)
+        return _Reader(
+            selector=selector, cursor=cursor, positions=dict(request.positions), last_lines=request.last_lines
+        )
+
+    def _next_look_in(self, reader: _Reader, *, found_all: bool) -> float:
+        """Return the seconds until there may be news that no change tells of."""
+        if not found_all:
+            return max(0.0, reader.find_at - self._clock())
+        follows_run = reader.selector.dag_id is not None and reader.selector.run_id is not None
+        return RUN_STATE_INTERVAL_S if follows_run else MAX_WAIT_S
 
     async def _resolve(self, selector: LogSelector) -> LogSelector:
         """Return the selector with the newest run of its Dag, when it names a Dag and no run."""
@@ -135,15 +198,42 @@ class TailService:
             return ""
         return await self._runs.state(selector.dag_id, selector.run_id)
 
-    async def _find(self, selector: LogSelector, cursor: int) -> _Found:
-        jobs = [job for job in await self._jobs.find(selector, MAX_JOBS) if job.sequence >= cursor]
-        by_path: dict[str, list[Job]] = {}
-        for job in sorted(jobs, key=lambda job: job.sequence):
-            if job.spec.log_path is not None and job.worker is not None:
-                by_path.setdefault(job.spec.log_path, []).append(job)
-        sizes = await asyncio.to_thread(self._sizes, list(by_path))
-        streams = tuple(self._stream(path, of_path, sizes.get(path, 0)) for path, of_path in by_path.items())
-        return _Found(streams, sizes)
+    async def _update(self, reader: _Reader, *, stale: bool) -> bool:
+        """Learn what has changed since the last time; tell whether nothing is missing of the jobs.
+
+        :param stale: find the jobs anew in any case.
+        """
+        # The versions first: what changes meanwhile is looked at again.
+        version, now = self._changes.version, self._clock()
+        stale = stale or reader.jobs_seen < self._changes.jobs_version
+        finds = stale and now >= reader.find_at
+        if finds:
+            await self._find(reader)
+            reader.jobs_seen = version
+            reader.find_at = self._clock() + FIND_PAUSE * (self._clock() - now)
+            changed = None
+        else:
+            changed = self._changes.grown_since(reader.sizes_seen)
+        reader.sizes_seen = version
+        paths = list(reader.jobs) if changed is None else [path for path in changed if path in reader.jobs]
+        reader.sizes.update(await asyncio.to_thread(self._sizes, paths))
+        # A log that is waited for may be given up now, without any change.
+        waiting = [path for path, jobs in reader.jobs.items() if self._may_be_given_up(reader, path, jobs[-1])]
+        for path in {*paths, *waiting}:
+            reader.streams[path] = self._stream(path, reader.jobs[path], reader.sizes.get(path, 0))
+        return finds or not stale
+
+    def _may_be_given_up(self, reader: _Reader, path: str, last: Job) -> bool:
+        stream = reader.streams.get(path)
+        return last.state is JobState.FINISHED and (stream is None or not stream.complete)
+
+    async def _find(self, reader: _Reader) -> None:
+        found = await self._jobs.find(reader.selector, MAX_JOBS)
+        reader.jobs = {}
+        for job in sorted(found, key=lambda job: job.sequence):
+            if job.sequence >= reader.cursor and job.spec.log_path is not None and job.worker is not None:
+                reader.jobs.setdefault(job.spec.log_path, []).append(job)
+        reader.streams = {path: stream for path, stream in reader.streams.items() if path in reader.jobs}
 
     def _sizes(self, paths: Sequence[str]) -> dict[str, int]:
         sizes = {}
@@ -154,20 +244,21 @@ class TailService:
                 continue
         return sizes
 
-    def _read(self, request: TailRequest, found: _Found) -> tuple[tuple[StreamBytes, ...], bytes]:
+    def _read(self, reader: _Reader) -> tuple[tuple[StreamBytes, ...], bytes]:
         slices: list[StreamBytes] = []
         body = bytearray()
-        for stream in found.streams:
-            path = stream.stream_id
-            if path not in found.sizes:
+        for path in reader.streams:
+            size = reader.sizes.get(path)
+            if size is None:
                 continue
-            known = request.positions.get(path)
-            position = self._begin(path, request.last_lines) if known is None else known
+            known = reader.positions.get(path)
+            position = self._begin(path, reader.last_lines) if known is None else known
             room = min(STREAM_BYTES, REPLY_BYTES - len(body))
-            data = self._store.read(path, position, room) if position < found.sizes[path] and room > 0 else b""
+            data = self._store.read(path, position, room) if position < size and room > 0 else b""
             # A new stream is told even when empty: its position is where the reader goes on.
             if data or known is None:
                 slices.append(StreamBytes(stream_id=path, offset=position, length=len(data)))
+                reader.positions[path] = position + len(data)
                 body += data
         return tuple(slices), bytes(body)
 

@@ -1,16 +1,17 @@
 """Messages to packets and back.
 
-A packet is one JSON object; a binary message's packet is one JSON line and then its body, compressed with zstd when
-that is smaller. A packet over ``MAX_PACKET_BYTES`` travels as fragments and is put together again by the decoder.
+A packet is one JSON object; a binary message's packet is one JSON line and then its body. Either is packed where that
+makes it smaller (see packing). A packet over ``MAX_PACKET_BYTES`` travels as fragments and is put together again by
+the decoder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Final, get_args
+from typing import Any, Final
 
-import zstandard
 from pydantic import ValidationError
 
 from edge_mqtt.broker_bridge.protocol.errors import (
@@ -20,13 +21,13 @@ from edge_mqtt.broker_bridge.protocol.errors import (
     UnsupportedVersion,
 )
 from edge_mqtt.broker_bridge.protocol.messages import (
-    MESSAGE_ADAPTER,
+    MESSAGE_OF_KIND,
     PROTOCOL_VERSION,
-    AnyMessage,
     BinaryMessage,
     Fragment,
     Message,
 )
+from edge_mqtt.broker_bridge.protocol.packing import MAGIC, pack, unpack
 
 #: Bytes of one MQTT payload at most. Small enough that a packet never holds up the ones behind it for long on a
 #: slow link, large enough that nearly everything travels whole; external brokers allow at least this by default.
@@ -36,56 +37,41 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 #: Messages that may be incomplete at once on one topic. A sender publishes a message's pieces in a row, so more than
 #: a few can only be left over from connections that dropped.
 MAX_PARTIAL_MESSAGES: Final = 8
-#: Bodies below this many bytes are not worth a compressor call.
-COMPRESS_FROM_BYTES: Final = 256
-#: zstd's level: 3 is its default, and the point after which CPU grows faster than the gain.
-ZSTD_LEVEL: Final = 3
 #: Bytes of JSON around a fragment's body, at most.
 _FRAGMENT_OVERHEAD_BYTES: Final = 512
+#: Bytes of what tells the pieces of one message from those of another.
+_FRAGMENT_ID_BYTES: Final = 12
 
-_KINDS: Final = frozenset(model.model_fields["kind"].default for model in get_args(get_args(AnyMessage)[0]))
 
-
-def encode(message: Message, *, message_id: str, sent_at: float) -> list[bytes]:
+def encode(message: Message) -> list[bytes]:
     """Return the packets for ``message``, to be published in order on one topic.
 
-    :param message_id: unique id of this sending.
-    :param sent_at: Unix time in seconds.
     :raises MessageTooLarge: it is over ``MAX_MESSAGE_BYTES``.
     """
-    packet = _pack(message, message_id, sent_at)
+    plain = write(message)
+    if len(plain) > MAX_MESSAGE_BYTES:
+        raise MessageTooLarge(
+            f"a {message.kind} message of {len(plain)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
+        )
+    packet = pack(plain)
     if len(packet) <= MAX_PACKET_BYTES:
         return [packet]
-    if len(packet) > MAX_MESSAGE_BYTES:
-        raise MessageTooLarge(
-            f"a {message.kind} message of {len(packet)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
-        )
+    # What is sent again has the same pieces: those of one sending may complete another.
+    of = hashlib.blake2b(packet, digest_size=_FRAGMENT_ID_BYTES).hexdigest()
     room = MAX_PACKET_BYTES - _FRAGMENT_OVERHEAD_BYTES
     pieces = [packet[start : start + room] for start in range(0, len(packet), room)]
     return [
-        _line({"kind": "fragment", "v": PROTOCOL_VERSION, "of": message_id, "index": i, "count": len(pieces)})
-        + b"\n"
-        + piece
+        _line({"kind": "fragment", "v": PROTOCOL_VERSION, "of": of, "index": i, "count": len(pieces)}) + b"\n" + piece
         for i, piece in enumerate(pieces)
     ]
 
 
-def _pack(message: Message, message_id: str, sent_at: float) -> bytes:
+def write(message: Message) -> bytes:
+    """Return ``message`` as it is before it is packed."""
     header = message.model_dump(mode="json", exclude_defaults=True)
-    header.update(kind=message.kind, v=message.v, id=message_id, sent_at=round(sent_at, 3))
-    if not isinstance(message, BinaryMessage):
-        return _line(header)
-    body = message.body
-    if len(body) > MAX_MESSAGE_BYTES:
-        raise MessageTooLarge(
-            f"a {message.kind} message of {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
-        )
-    if len(body) >= COMPRESS_FROM_BYTES:
-        smaller = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(body)
-        if len(smaller) < len(body):
-            header["enc"] = "zstd"
-            body = smaller
-    return _line(header) + b"\n" + body
+    header.update(kind=message.kind, v=message.v)
+    line = _line(header)
+    return line + b"\n" + message.body if isinstance(message, BinaryMessage) else line
 
 
 def _line(header: dict[str, Any]) -> bytes:
@@ -111,11 +97,11 @@ class Decoder:
 
         :raises ProtocolError: the packet is malformed, too large, of an unknown kind or a newer version.
         """
-        message = _parse(payload)
+        message = _read(payload)
         if not isinstance(message, Fragment):
             return message
         whole = self._add(topic, message)
-        return None if whole is None else _parse(whole)
+        return None if whole is None else _read(whole)
 
     def _add(self, topic: str, fragment: Fragment) -> bytes | None:
         of_topic = self._partial.setdefault(topic, {})
@@ -138,6 +124,16 @@ class Decoder:
         return b"".join(partial.pieces[i] for i in sorted(partial.pieces))
 
 
+def _read(packet: bytes) -> Message:
+    if not packet.startswith(MAGIC):
+        return _parse(packet)
+    message = _parse(unpack(packet, MAX_MESSAGE_BYTES))
+    if isinstance(message, Fragment):
+        # Nobody packs pieces of what is packed: this could only be meant to fill our memory.
+        raise MalformedMessage("a fragment is compressed")
+    return message
+
+
 def _parse(payload: bytes) -> Message:
     line, newline, body = payload.partition(b"\n")
     try:
@@ -153,26 +149,14 @@ def _parse(payload: bytes) -> Message:
     if isinstance(version, int) and version > PROTOCOL_VERSION:
         raise UnsupportedVersion(version, PROTOCOL_VERSION)
     kind = header.get("kind")
-    if kind not in _KINDS:
+    model = MESSAGE_OF_KIND.get(kind) if isinstance(kind, str) else None
+    if model is None:
         raise UnknownKind(str(kind))
-    encoding = header.pop("enc", None)
     if newline:
-        header["body"] = _decompress(body) if encoding == "zstd" else body
+        header["body"] = body
     try:
-        return MESSAGE_ADAPTER.validate_python(header)
+        return model.model_validate(header)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise MalformedMessage(f"malformed {kind} message: {where}: {first['msg']}") from error
-
-
-def _decompress(body: bytes) -> bytes:
-    try:
-        size = zstandard.get_frame_parameters(body).content_size
-        if size == zstandard.CONTENTSIZE_UNKNOWN:
-            raise MalformedMessage("the compressed body does not say how large it is")
-        if size > MAX_MESSAGE_BYTES:
-            raise MessageTooLarge(f"a body of {size} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes")
-        return zstandard.ZstdDecompressor().decompress(body)
-    except zstandard.ZstdError as error:
-        raise MalformedMessage(f"the body is not valid zstd: {error}") from error

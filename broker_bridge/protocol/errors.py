@@ -4,6 +4,7 @@ ProtocolError
 ├── MalformedMessage     not one of our packets, or a field is wrong
 ├── UnknownKind          a kind this version does not know
 ├── UnsupportedVersion   the sender speaks a newer protocol
+├── UnknownDictionary    packed with a dictionary this version does not have
 ├── MessageTooLarge      over MAX_MESSAGE_BYTES
 ├── InvalidName          a name that cannot be used on the wire
 └── InvalidTopic         not one of our topics
@@ -34,6 +35,18 @@ class UnsupportedVersion(ProtocolError):
     def __init__(self, theirs: int, ours: int) -> None:
         super().__init__(
             f"the sender speaks protocol version {theirs}, this program speaks {ours}: upgrade this program"
+        )
+        self.theirs = theirs
+        self.ours = ours
+
+
+class UnknownDictionary(ProtocolError):
+    """The packet is packed with a dictionary that this program does not have."""
+
+    def __init__(self, theirs: int, ours: int) -> None:
+        super().__init__(
+            f"the packet is packed with dictionary {theirs}, this program has {ours}: "
+            "run the same version on both sides"
         )
         self.theirs = theirs
         self.ours = ours

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.protocol.topics import matches
-from edge_mqtt.broker_bridge.transport.port import Listener, Refusal, Will, encode_now
+from edge_mqtt.broker_bridge.transport.port import Listener, Refusal, Will
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,7 +187,7 @@ class MemoryBroker:
         if not goodbye:
             self._queue.append(lambda: transport.told_disconnected(reason))
         if will is not None and not goodbye:
-            (payload,) = encode_now(will.message)
+            (payload,) = encode(will.message)
             packet = Packet(sender=transport.client_id, topic=will.topic, payload=payload, qos=1, retain=True)
             self._queue.append(lambda: self._deliver(packet))
 

@@ -21,9 +21,10 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, proxy_for
-from edge_mqtt.broker_bridge.transport.port import Refusal, Will, encode_now
+from edge_mqtt.broker_bridge.transport.port import Refusal, Will
 from edge_mqtt.broker_bridge.transport.websocket import WebSocket, open_websocket
 from edge_mqtt.certs.identity import Identity
 
@@ -111,7 +112,7 @@ class Connection:
         client.max_inflight_messages_set(0)
         will = self._options.will(number)
         if will is not None:
-            (payload,) = encode_now(will.message)
+            (payload,) = encode(will.message)
             client.will_set(will.topic, payload, qos=1, retain=True)
         client.on_pre_connect = self._before_connect
         client.on_connect = self._on_connack

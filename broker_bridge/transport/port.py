@@ -7,9 +7,6 @@ something over keeps it until it is acknowledged by a message of ours and sends 
 from __future__ import annotations
 
 import logging
-import time
-import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -129,7 +126,7 @@ class MessageChannel:
 
         :raises MessageTooLarge: it is over the limit of a message.
         """
-        packets = encode_now(message)
+        packets = encode(message)
         qos = qos_of(message.kind)
         return all(self._transport.publish(topic, packet, qos=qos, retain=retain) for packet in packets)
 
@@ -159,8 +156,3 @@ class MessageChannel:
             return
         if message is not None and self._listener is not None:
             self._listener.received(topic, message)
-
-
-def encode_now(message: Message) -> Sequence[bytes]:
-    """Return the packets for ``message`` with a fresh id and the current time."""
-    return encode(message, message_id=uuid.uuid4().hex, sent_at=time.time())

@@ -18,8 +18,9 @@ from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTranspo
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.broker_bridge.transport.port import Refusal, Transport, Will
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import client_context, load_party, server_context
+from edge_mqtt.certs.tls import client_context, server_context
 
 TIMEOUT_S = 15.0
 TOPICS = Topics()

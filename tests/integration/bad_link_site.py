@@ -117,8 +117,9 @@ class WorkerProcess:
 class BadLinkSite:
     """Bridge, executor and worker; ``links`` are the executor's and the worker's."""
 
-    def __init__(self, folder: Path, *, offline_grace_s: float = 900.0) -> None:
+    def __init__(self, folder: Path, *, offline_grace_s: float = 900.0, bridge_options: Iterable[str] = ()) -> None:
         self.folder = folder
+        self._bridge_options = bridge_options
         self._offline_grace_s = offline_grace_s
         self.store = Store(folder / "certs")
         now = datetime.now(UTC)
@@ -147,6 +148,7 @@ class BadLinkSite:
                     *("--certs", str(self.store.folder(Identity(Role.BRIDGE, "bridge")))),
                     *("--presence-interval", "1", "--kill-grace", "1", "--log-folder", str(home / "logs")),
                     *("--offline-grace", str(self._offline_grace_s)),
+                    *self._bridge_options,
                 ],
                 env={
                     "PATH": os.environ["PATH"],
@@ -176,7 +178,17 @@ class BadLinkSite:
         """What the bridge has said."""
         return (self.folder / "bridge.log").read_text()
 
-    def start_worker(self, machine: str, *, direct: bool = False) -> WorkerProcess:
+    @property
+    def bridge_pid(self) -> int:
+        """The bridge's process."""
+        return self._bridge.pid
+
+    @property
+    def bridge_url(self) -> str:
+        """The bridge's address, past every bad link."""
+        return f"wss://localhost:{self._port}/mqtt"
+
+    def start_worker(self, machine: str, *, direct: bool = False, concurrency: int = 4) -> WorkerProcess:
         """Start the worker on a machine with files of its own.
 
         :param direct: past the bad link.
@@ -188,7 +200,7 @@ class BadLinkSite:
             home / "state",
             *("--bridge", f"wss://localhost:{port}/mqtt"),
             *("--certs", str(self.store.folder(Identity(Role.WORKER, NAME)))),
-            *("--queues", QUEUE, "--concurrency", "4"),
+            *("--queues", QUEUE, "--concurrency", str(concurrency)),
         )
         self._workers.append(worker)
         return worker

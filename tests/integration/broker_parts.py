@@ -23,8 +23,9 @@ from edge_mqtt.broker_bridge.broker.packets import Cursor, PacketSplitter, remai
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import client_context, load_party
+from edge_mqtt.certs.tls import client_context
 
 VICTIM = Identity(Role.WORKER, "victim")
 ROGUE = Identity(Role.WORKER, "rogue")

@@ -26,8 +26,9 @@ from edge_mqtt.broker_bridge.transport import websocket
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.broker_bridge.transport.port import RefusalReason
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import client_context, load_party
+from edge_mqtt.certs.tls import client_context
 
 
 @pytest.fixture

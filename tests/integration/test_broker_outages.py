@@ -24,8 +24,9 @@ from edge_mqtt.broker_bridge.broker.packets import PacketSplitter
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.broker_bridge.transport.port import RefusalReason
+from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import client_context, load_party, server_context
+from edge_mqtt.certs.tls import client_context, server_context
 
 CONTROL = TOPICS.control(ROGUE.name)
 CONNACK, SUBACK = packet(2, 0, b"\0\0"), packet(9, 0, b"\0\1\1")

@@ -15,16 +15,10 @@ import pytest
 
 from edge_mqtt.certs.errors import FileUnusable, PartyUnusable
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.party import Party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import (
-    Party,
-    client_context,
-    depends_on_the_time,
-    explain_tls_error,
-    load_party,
-    peer_identity,
-    server_context,
-)
+from edge_mqtt.certs.tls import client_context, depends_on_the_time, explain_tls_error, peer_identity, server_context
 
 #: Seconds after which a handshake on loopback hangs.
 TIMEOUT_S = 10.0

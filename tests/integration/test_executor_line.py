@@ -35,8 +35,9 @@ from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import load_party, server_context
+from edge_mqtt.certs.tls import server_context
 from edge_mqtt.executor.check import check_command
 from edge_mqtt.executor.errors import CannotDial
 from edge_mqtt.executor.line import open_line

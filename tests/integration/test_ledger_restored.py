@@ -39,7 +39,8 @@ from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.tls import client_context, load_party
+from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.tls import client_context
 from edge_mqtt.executor.exchange import News, UnknownJobs
 from edge_mqtt.executor.line import open_line
 from edge_mqtt.executor.link import Link

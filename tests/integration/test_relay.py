@@ -27,14 +27,15 @@ async def test_a_call_gets_the_job_s_token_and_keeps_its_own_headers() -> None:
         assert seen.line == "POST /execution/xcoms/d/r/t/k?x=%2F"
         assert seen.headers["authorization"] == "Bearer t1"
         assert seen.headers["airflow-api-version"] == "2026-06-30"
+        assert seen.headers["correlation-id"] == "r1"
         assert seen.body == b"[1]"
 
 
 @scenario
-async def test_the_answer_s_own_headers_arrive_and_the_connection_s_do_not() -> None:
+async def test_the_answer_s_headers_that_somebody_reads_arrive_and_no_others() -> None:
     async with api(Held(job())) as (relay, server):
         server.answers.append(
-            (206, ["Content-Range: map_indexes 10", "Connection: keep-alive", "Set-Cookie: a=b"], b"")
+            (206, ["Content-Range: map_indexes 10", "Connection: keep-alive", "Vary: x", "correlation-id: r1"], b"")
         )
         response = await relay.answer(WORKER, call("HEAD", "xcoms/d/r/t/k"))
         assert response is not None

@@ -20,7 +20,8 @@ from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.broker_bridge.transport.port import RefusalReason
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.tls import client_context, load_party, server_context
+from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.tls import client_context, server_context
 from tests.e2e.link import BadLink
 
 KEEP_ALIVE_S = 3

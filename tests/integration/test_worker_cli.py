@@ -20,8 +20,9 @@ import pytest
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import load_party, server_context
+from edge_mqtt.certs.tls import server_context
 from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.cli import EXIT_FAILURE
 from edge_mqtt.worker.config import StateDir

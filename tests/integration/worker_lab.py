@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from worker_dag import DAG_FILE
 
-from edge_mqtt.broker_bridge.protocol.codec import Decoder
+from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
@@ -46,7 +46,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import encode_now
 from edge_mqtt.worker.app import Worker
 from edge_mqtt.worker.config import StateDir, WorkerSettings
 from edge_mqtt.worker.core.drain import Ask
@@ -229,7 +228,7 @@ class FakeBridge:
 
     def send(self, topic: str, message: Message) -> None:
         """Publish to the worker."""
-        for packet in encode_now(message):
+        for packet in encode(message):
             self.broker.publish(topic, packet, qos=1, retain=False)
 
     def assign(self, assign: Assign) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, Finished, LogChunk, Message, WorkloadType
-from edge_mqtt.broker_bridge.transport.port import encode_now
 from tests.simulation.plan import CALM_S, GRACE_S, RECONNECT_S, TROUBLE_S
 
 if TYPE_CHECKING:
@@ -234,4 +234,4 @@ class Trouble:
             (topics.rpc_request(victim), call),
         ]
         for topic, message in said:
-            machine.worker.wire.send(topic, encode_now(message)[0])
+            machine.worker.wire.send(topic, encode(message)[0])

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edge_mqtt.broker_bridge.broker.acl import Action, allowed
+from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES, encode
+from edge_mqtt.broker_bridge.protocol.packing import MAGIC, unpack
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches
-from edge_mqtt.broker_bridge.transport.port import Listener, Will, encode_now
+from edge_mqtt.broker_bridge.transport.port import Listener, Will
 from edge_mqtt.certs.identity import Identity
 from tests.simulation.clock import Clock, Killed, Life
 from tests.simulation.plan import BROKER_TRUST, KEEP_ALIVE_S, Manners
@@ -112,7 +114,7 @@ class SimulatedTransport:
     def will(self, connection: int) -> Testament | None:
         """Return the packet of the last will."""
         will = self._will(connection)
-        return None if will is None else (will.topic, encode_now(will.message)[0])
+        return None if will is None else (will.topic, encode(will.message)[0])
 
 
 @dataclass(eq=False)
@@ -375,5 +377,8 @@ class Shown:
         self._payload = payload
 
     def __str__(self) -> str:
-        header, newline, body = self._payload.partition(b"\n")
+        payload = self._payload
+        if payload.startswith(MAGIC):
+            payload = unpack(payload, MAX_MESSAGE_BYTES)
+        header, newline, body = payload.partition(b"\n")
         return header.decode() + (f" + {len(body)} bytes" if newline else "")

@@ -142,6 +142,11 @@ class _Lines(logging.Handler):
             self._world.clock.failure = self._world.clock.failure or record.exc_info[1]
 
 
+def _no_watch(_: object) -> None:
+    """Stand in for inotify, whose events would come in the real time of this machine."""
+    raise OSError("there is no inotify here")
+
+
 def _logging(world: World) -> list[tuple[Any, str, Any]]:
     root = logging.getLogger("edge_mqtt")
     ours = [logger for name, logger in root.manager.loggerDict.items() if name.startswith("edge_mqtt.")]
@@ -180,6 +185,7 @@ def simulated_system(world: World) -> Iterator[None]:
         (worker_app, "Spool", RecordedSpool),
         (ExecutionApi, "serve", _serve),
         (log_shipping, "LOOK_S", LOG_LOOK_S),
+        (log_shipping, "LogWatch", _no_watch),
         (log_file, "datetime", Datetime),
         (bridge_app, "datetime", Datetime),
         *bridge.replaced(bridge_app, world),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.worker.api_client import REQUEST_ID_HEADER
 from edge_mqtt.worker.app import Worker as App
+from edge_mqtt.worker.calls import REQUEST_ID_HEADER
 from edge_mqtt.worker.config import StateDir, WorkerSettings
 from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.core.jobs import HeldByUs, JobState

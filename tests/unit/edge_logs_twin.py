@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 from edge_mqtt.broker_bridge.logs.lines import Piece
@@ -25,10 +26,14 @@ class TwinBridge:
         self._changed = threading.Condition(threading.RLock())
         self._logs: dict[str, bytes] = {}
         self._parked: TailRequest | None = None
+        #: The positions after each reply.
+        self._answered: dict[str, dict[str, int]] = {}
         self._complete: frozenset[str] = frozenset()
         self._run_state = "running"
         #: Every request that arrived.
         self.requests: list[TailRequest] = []
+        #: When each arrived, in monotonic seconds.
+        self.asked_at: list[float] = []
         #: Set: requests are noted and not answered.
         self.mute = False
         #: Set: the answer to the next request.
@@ -59,6 +64,7 @@ class TwinBridge:
         """Lose what waits for an answer, as a restart does."""
         with self._changed:
             self._parked = None
+            self._answered.clear()
 
     def send(self, message: Message) -> None:
         """Send the reader anything."""
@@ -91,7 +97,14 @@ class TwinBridge:
         """Answer a request, or park it."""
         assert isinstance(message, TailRequest)
         with self._changed:
+            if message.continues:
+                positions = self._answered.pop(message.continues, None)
+                if positions is None:
+                    self.send(TailReply(request_id=message.request_id, forgotten=True))
+                    return
+                message = message.model_copy(update={"positions": positions})
             self.requests.append(message)
+            self.asked_at.append(time.monotonic())
             self._parked = message
             self._answer_parked()
             self._changed.notify_all()
@@ -103,6 +116,9 @@ class TwinBridge:
         reply = self._reply(request)
         if reply.slices or reply.ended or reply.error or request.wait_s == 0:
             self._parked = None
+            self._answered[request.request_id] = dict(request.positions) | {
+                part.stream_id: part.offset + part.length for part in reply.slices
+            }
             self.send(reply)
 
     def _reply(self, request: TailRequest) -> TailReply:

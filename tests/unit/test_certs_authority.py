@@ -12,8 +12,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_mqtt.certs.authority import AUTHORITY_DAYS, BACKDATE, Authority, create_authority, new_key
 from edge_mqtt.certs.errors import Expired, InvalidRequest, NotYetValid, PartyUnusable
-from edge_mqtt.certs.facts import check_validity, hosts_of, identity_from_names, identity_of, is_authority
+from edge_mqtt.certs.facts import check_validity, hosts_of, identity_of, is_authority
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.party import identity_from_names
 from edge_mqtt.certs.profiles import check_host
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -12,8 +12,8 @@ import pytest
 from edge_mqtt.certs.authority import AUTHORITY_DAYS
 from edge_mqtt.certs.cli import main
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import load_party
 
 Captured = pytest.CaptureFixture[str]
 

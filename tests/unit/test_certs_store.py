@@ -25,8 +25,9 @@ from edge_mqtt.certs.errors import (
 from edge_mqtt.certs.facts import identity_of
 from edge_mqtt.certs.files import read_certificates, read_key, write_files
 from edge_mqtt.certs.identity import Identity, InvalidName, Role
+from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.party import expiry_warning
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import expiry_warning, load_party
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 WORKER = Identity(Role.WORKER, "lab-3")

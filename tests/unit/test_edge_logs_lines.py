@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.logs.lines import MAX_LINE_BYTES, Piece, Tail
-from edge_mqtt.broker_bridge.protocol.messages import LogSelector, LogStream, StreamBytes, TailReply
+from edge_mqtt.broker_bridge.protocol.messages import LogSelector, LogStream, StreamBytes, TailReply, TailRequest
 
 SELECTOR = LogSelector(dag_id="d")
 
@@ -40,6 +40,12 @@ def tail(*, last_lines: int | None = None) -> Tail:
     return Tail(SELECTOR, last_lines=last_lines, wait_s=20)
 
 
+def asked_whole(reading: Tail) -> TailRequest:
+    """Return the next request when the bridge has forgotten the ones before."""
+    assert reading.accept(reply(forgotten=True)).progress
+    return reading.request("again")
+
+
 def texts(pieces: tuple[Piece, ...]) -> list[bytes]:
     return [piece.data for piece in pieces]
 
@@ -47,7 +53,7 @@ def texts(pieces: tuple[Piece, ...]) -> list[bytes]:
 def test_an_incomplete_line_waits_for_its_end() -> None:
     reading = tail()
     assert texts(reading.accept(reply(("a", 0, b"one\ntw"))).pieces) == [b"one"]
-    assert reading.request("2").positions == {"a": 6}
+    assert asked_whole(reading).positions == {"a": 6}
     assert texts(reading.accept(reply(("a", 6, b"o\nthree\n"))).pieces) == [b"two", b"three"]
     assert reading.rest() == ()
 
@@ -80,40 +86,40 @@ def test_a_slice_after_a_gap_is_not_taken_but_asked_for_again() -> None:
     reading.accept(reply(("a", 0, b"one\n")))
     ahead = reading.accept(reply(("a", 9, b"three\n")))
     assert (ahead.pieces, ahead.progress) == ((), False)
-    assert reading.request("2").positions == {"a": 4}
+    assert asked_whole(reading).positions == {"a": 4}
 
 
 def test_a_slice_of_an_unknown_stream_is_left_alone() -> None:
     reading = tail()
     taken = reading.accept(reply(("a", 0, b"one\n"), streams=()))
     assert (taken.pieces, taken.progress) == ((), False)
-    assert reading.request("2").positions == {}
+    assert asked_whole(reading).positions == {}
 
 
 def test_a_stream_begins_where_the_bridge_says() -> None:
     reading = tail(last_lines=1)
     assert reading.request("1").last_lines == 1
     assert texts(reading.accept(reply(("a", 100, b"last\n"))).pieces) == [b"last"]
-    assert reading.request("2").positions == {"a": 105}
+    assert asked_whole(reading).positions == {"a": 105}
 
 
 def test_a_stream_that_turns_up_later_is_read_from_its_first_byte() -> None:
     reading = tail(last_lines=1)
     reading.accept(reply(("a", 100, b"last\n")))
-    assert reading.request("2").last_lines is None
+    assert asked_whole(reading).last_lines is None
 
 
 def test_an_empty_stream_is_known_from_then_on() -> None:
     reading = tail()
     assert reading.accept(reply(("a", 0, b""))).progress
-    assert reading.request("2").positions == {"a": 0}
+    assert asked_whole(reading).positions == {"a": 0}
 
 
 def test_the_newest_run_is_looked_up_once() -> None:
     reading = tail()
     assert reading.request("1").selector.run_id is None
     reading.accept(reply(run_id="first", cursor=7))
-    second = reading.request("2")
+    second = asked_whole(reading)
     assert (second.selector.run_id, second.cursor) == ("first", 7)
 
 
@@ -142,3 +148,19 @@ def test_any_cut_of_a_log_gives_its_bytes_once(log: bytes, windows: list[tuple[i
     for piece in reading.rest():
         printed += piece.data
     assert printed == log
+
+
+def test_what_the_bridge_remembers_is_not_told_again() -> None:
+    reading = tail(last_lines=1)
+    reading.accept(reply(("a", 0, b"one\n"), ("b", 0, b"two\n"), cursor=7, run_id="r"))
+    second = reading.request("2")
+    assert (second.continues, second.positions, second.last_lines, second.cursor) == ("x", {}, None, 0)
+    whole = asked_whole(reading)
+    assert (whole.continues, whole.positions, whole.cursor) == ("", {"a": 4, "b": 4}, 7)
+
+
+def test_after_a_gap_everything_is_told() -> None:
+    reading = tail()
+    reading.accept(reply(("a", 0, b"one\n")))
+    reading.accept(reply(("a", 9, b"three\n")))
+    assert reading.request("2").continues == ""

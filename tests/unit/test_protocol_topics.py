@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edge_mqtt.broker_bridge.protocol.delivery import qos_of
+from edge_mqtt.broker_bridge.protocol.delivery import WITHOUT_PUBACK, qos_of
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND
 from edge_mqtt.broker_bridge.protocol.topics import Topics, escape, matches, unescape
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
 
@@ -81,9 +82,14 @@ def test_unescape_is_the_inverse_of_escape() -> None:
     assert unescape(escape("a/b%.#")) == "a/b%.#"
 
 
-def test_handovers_go_with_qos_1_and_repeated_answers_with_qos_0() -> None:
-    assert [qos_of(kind) for kind in ("submit", "assign", "finished", "log_chunk")] == [1, 1, 1, 1]
-    assert [qos_of(kind) for kind in ("api_response", "log_ack")] == [0, 0]
+def test_what_is_repeated_until_it_is_answered_goes_with_qos_0_like_its_answer_and_all_else_with_qos_1() -> None:
+    assert {qos_of(kind) for kind in ("submit", "assign", "finished", "log_chunk", "api_request")} == {0}
+    assert {qos_of(kind) for kind in ("job_accepted", "result_ack", "log_ack", "api_response")} == {0}
+    assert {qos_of(kind) for kind in ("presence", "cancel", "assignment_rejected", "job_finished")} == {1}
+
+
+def test_every_kind_that_has_no_puback_is_one_of_ours() -> None:
+    assert set(MESSAGE_OF_KIND) >= WITHOUT_PUBACK
 
 
 def test_an_identity_round_trips_through_client_id_and_urn() -> None:

@@ -18,7 +18,7 @@ from deploy.quickstart.homes import merged, worker_config, write_home
 from deploy.quickstart.parts import WorkerSpec, bare_environment
 from deploy.quickstart.ports import HOST, Ports
 from deploy.quickstart.stack import Stack
-from edge_mqtt.certs.tls import load_party
+from edge_mqtt.certs.loading import load_party
 
 
 def written(directory: Path) -> Stack:

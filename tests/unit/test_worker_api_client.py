@@ -5,13 +5,14 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
-from typing import cast
 
 import httpx
 import pytest
 
-from edge_mqtt.worker.api_client import BASE_URL, REPEATED_HEADER, REQUEST_ID_HEADER, WorkerTransport
+from edge_mqtt.worker.api_client import HEARTBEAT_SPARED_S, WorkerTransport
+from edge_mqtt.worker.calls import BASE_URL, REPEATED_HEADER, REQUEST_ID_HEADER
 from edge_mqtt.worker.supervisor_main import ERROR_LENGTH, describe
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -55,10 +56,10 @@ def request_ids(requests: list[bytes]) -> set[bytes]:
     return {line for line in lines if line.lower().startswith(REQUEST_ID_HEADER.encode())}
 
 
-def call(path: Path, sleep: Callable[[float], None]) -> httpx.Response:
+def call(path: Path, sleep: Callable[[float], None], **headers: str) -> httpx.Response:
     transport = WorkerTransport(path, sleep=sleep)
     with httpx.Client(base_url=BASE_URL, transport=transport, timeout=None, trust_env=False) as client:  # noqa: S113 -- as in production
-        return client.post("variables/x", content=b"body")
+        return client.post("variables/x", content=b"body", headers=headers)
 
 
 def test_call_whose_connection_breaks_is_made_again_with_the_same_id(tmp_path: Path) -> None:
@@ -88,25 +89,62 @@ def test_call_waits_for_a_worker_that_is_being_restarted(tmp_path: Path) -> None
     assert max(waits) <= 1.0
 
 
-@pytest.mark.parametrize(("error", "made_before"), [(httpx.ConnectError, False), (httpx.ReadError, True)])
-def test_call_that_reached_nobody_was_not_made_before(
-    tmp_path: Path, error: type[httpx.TransportError], made_before: bool
-) -> None:
+def test_call_that_reached_nobody_was_not_made_before(tmp_path: Path) -> None:
     # A worker that was killed leaves its socket's file.
-    (tmp_path / "s").touch()
-    calls: list[httpx.Request] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as left_behind:
+        left_behind.bind(str(tmp_path / "s"))
+    servers: list[Listening] = []
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        calls.append(request)
-        if len(calls) == 1:
-            raise error("no answer")
-        return httpx.Response(200)
+    def sleep(_: float) -> None:
+        (tmp_path / "s").unlink()
+        servers.append(Listening(tmp_path / "s", [ANSWER]))
 
-    transport = WorkerTransport(tmp_path / "s", sleep=lambda _: None)
+    assert call(tmp_path / "s", sleep).text == "ok"
+    servers[0].thread.join()
+    assert REPEATED_HEADER.encode() not in servers[0].requests[0].lower()
+
+
+HEARTBEAT = f"{BASE_URL}task-instances/7/heartbeat"
+
+
+def answer_after(path: Path, seconds: float, request: httpx.Request, behaviours: list[bytes | None]) -> int:
+    """Make a call, and ``request`` so many seconds after its answer; return the status of its own."""
+    now = [100.0]
+    server = Listening(path, behaviours)
+    transport = WorkerTransport(path, clock=lambda: now[0])
+    transport.handle_request(httpx.Request("PATCH", f"{BASE_URL}task-instances/7/run", content=b"body"))
+    now[0] += seconds
+    status = transport.handle_request(request).status_code
     transport.close()
-    transport._inner = cast("httpx.HTTPTransport", httpx.MockTransport(answer))
-    transport.handle_request(httpx.Request("POST", BASE_URL))
-    assert [REPEATED_HEADER in call.headers for call in calls] == [False, made_before]
+    server.thread.join()
+    return status
+
+
+def test_heartbeat_right_after_an_answer_is_not_made(tmp_path: Path) -> None:
+    heartbeat = httpx.Request("PUT", HEARTBEAT, content=b"body")
+    status = answer_after(tmp_path / "s", HEARTBEAT_SPARED_S / 2, heartbeat, [ANSWER])
+    assert status == HTTPStatus.NO_CONTENT
+
+
+@pytest.mark.parametrize(
+    ("method", "url", "seconds"),
+    [
+        ("PUT", HEARTBEAT, HEARTBEAT_SPARED_S),
+        ("PATCH", f"{BASE_URL}task-instances/7/state", 0.0),
+        ("PUT", f"{BASE_URL}task-instances/7/rtif", 0.0),
+    ],
+)
+def test_any_other_call_is_made(tmp_path: Path, method: str, url: str, seconds: float) -> None:
+    request = httpx.Request(method, url, content=b"body")
+    assert answer_after(tmp_path / "s", seconds, request, [ANSWER, ANSWER]) == HTTPStatus.OK
+
+
+def test_first_heartbeat_is_made(tmp_path: Path) -> None:
+    server = Listening(tmp_path / "s", [ANSWER])
+    transport = WorkerTransport(server.path)
+    assert transport.handle_request(httpx.Request("PUT", HEARTBEAT, content=b"body")).text == "ok"
+    transport.close()
+    server.thread.join()
 
 
 def test_every_call_has_an_id_of_its_own(tmp_path: Path) -> None:
@@ -115,6 +153,13 @@ def test_every_call_has_an_id_of_its_own(tmp_path: Path) -> None:
         call(server.path, lambda _: None)
     server.thread.join()
     assert len(request_ids(server.requests)) == 2
+
+
+def test_call_has_the_id_that_airflow_gave_it(tmp_path: Path) -> None:
+    server = Listening(tmp_path / "s", [ANSWER])
+    call(server.path, lambda _: None, **{"correlation-id": "0199-abc"})
+    server.thread.join()
+    assert request_ids(server.requests) == {REQUEST_ID_HEADER.encode() + b": 0199-abc"}
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,13 @@ import psutil
 import pytest
 
 from edge_mqtt.broker_bridge.protocol import codec
-from edge_mqtt.broker_bridge.protocol.codec import Decoder
+from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
     ApiResponse,
     JobSpec,
+    Presence,
     PresenceAck,
     StartRequest,
     Welcome,
@@ -29,7 +30,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport, Packet
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, encode_now
+from edge_mqtt.broker_bridge.transport.port import MessageChannel
 from edge_mqtt.worker import execution_api as execution_api_module
 from edge_mqtt.worker.core.jobs import HeldByUs, JobState
 from edge_mqtt.worker.core.lease import Contact
@@ -186,6 +187,32 @@ def test_restarted_worker_goes_by_the_contact_that_its_running_jobs_had(
     play(tmp_path, spool, scenario)
 
 
+def test_worker_whose_last_job_has_gone_says_nothing_more(
+    tmp_path: Path, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(link: Link, presence: PresenceLoop) -> None:
+        said: list[Presence] = []
+
+        def say(message: Presence) -> bool:
+            said.append(message)
+            return True
+
+        monkeypatch.setattr(link, "send_presence", say)
+        link.ready = True
+        presence.welcomed(welcome(link).model_copy(update={"presence_interval_s": 0.02}))
+        await launch(presence._held)
+        running = asyncio.create_task(presence.run())
+        while not said:  # noqa: ASYNC110 -- nothing but the loop under test knows when
+            await asyncio.sleep(0)
+        await presence._held.change(JobId("j"), lambda _: None)
+        while not presence._quiet:  # noqa: ASYNC110 -- as above
+            await asyncio.sleep(0)
+        running.cancel()
+        assert all(message.jobs for message in said)
+
+    play(tmp_path, spool, scenario)
+
+
 # ---------------------------------------------------------------- calls
 
 
@@ -297,7 +324,7 @@ def test_call_that_is_lost_on_a_live_connection_is_sent_again(
             assert isinstance(message, ApiRequest | StartRequest)
             asked.append(message)
             response = ApiResponse(request_id=message.request_id, status=200)
-            for packet in encode_now(response):
+            for packet in encode(response):
                 broker.publish(ADDRESS.topics.rpc_response(ADDRESS.name), packet, qos=1, retain=False)
 
         broker.subscribe([ADDRESS.topics.rpc_request(ADDRESS.name)], answer)

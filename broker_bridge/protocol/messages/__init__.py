@@ -1,7 +1,6 @@
 """Every message, by who sends it. Frozen, discriminated by ``kind``, unknown fields ignored.
 
 The sender's identity is never a field: it is the topic, which the access table ties to the certificate.
-``id`` and ``sent_at`` of the envelope are stamped when a message is encoded; nothing is decided by them.
 What must be recognised when it is sent again has an id of its own (``job_id`` and ``fence``, ``request_id``,
 ``sequence``, a log offset).
 """
@@ -42,7 +41,7 @@ from edge_mqtt.broker_bridge.protocol.messages.operator import (
     TailReply,
     TailRequest,
 )
-from edge_mqtt.broker_bridge.protocol.messages.registry import MESSAGE_ADAPTER, AnyMessage
+from edge_mqtt.broker_bridge.protocol.messages.registry import MESSAGE_OF_KIND, AnyMessage
 from edge_mqtt.broker_bridge.protocol.messages.worker import (
     ApiRequest,
     ApiResponse,
@@ -66,7 +65,7 @@ from edge_mqtt.broker_bridge.protocol.messages.worker import (
 )
 
 __all__ = [
-    "MESSAGE_ADAPTER",
+    "MESSAGE_OF_KIND",
     "PROTOCOL_VERSION",
     "TAKEN",
     "TAKEN_OVER",

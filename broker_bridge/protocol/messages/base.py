@@ -17,7 +17,8 @@ MAX_INTEGER = 2**63 - 1
 class Part(BaseModel):
     """Something that messages are made of."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    # Built at its first use: a program needs a part of the kinds only, and building all takes 6 MB.
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Message(Part):
@@ -25,10 +26,6 @@ class Message(Part):
 
     kind: str
     v: int = PROTOCOL_VERSION
-    #: Unique per sending, for tracing.
-    id: str = ""
-    #: Unix time in seconds by the sender's clock, for people; no decision uses it.
-    sent_at: float = 0.0
 
 
 class BinaryMessage(Message):

@@ -23,11 +23,16 @@ class LogSelector(Part):
 
 
 class TailRequest(Message):
-    """Read logs from given offsets on; answered at once when there is something new, else after ``wait_s``."""
+    """Read logs from given offsets on; answered at once when there is something new, else after ``wait_s``.
+
+    One that ``continues`` brings no positions: the bridge remembers what it has answered.
+    """
 
     kind: Literal["tail_request"] = "tail_request"
     request_id: str
     selector: LogSelector
+    #: The request before, when its reply has been taken as a whole; empty: everything is in this one.
+    continues: str = ""
     #: Stream id -> offset of the next byte wanted. A stream that is missing is new to the reader.
     positions: dict[str, int] = Field(default_factory=dict)
     #: Begin a stream that is new to the reader with its last lines; None: with its first byte.
@@ -79,6 +84,8 @@ class TailReply(BinaryMessage):
     cursor: int = 0
     #: Airflow's state of that run; empty when it can't be asked now.
     run_state: str = ""
+    #: The bridge does not remember the request that this one continued: ask again with everything.
+    forgotten: bool = False
     #: There will never be more.
     ended: bool = False
     #: Set when the request can't be met: no such Dag, run or task.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field, TypeAdapter
+from collections.abc import Mapping
+from typing import Final, get_args
 
 from edge_mqtt.broker_bridge.protocol.messages.base import (
     ErrorReply,
@@ -43,7 +42,7 @@ from edge_mqtt.broker_bridge.protocol.messages.worker import (
     Welcome,
 )
 
-AnyMessage = Annotated[
+AnyMessage = (
     Submit
     | ExecutorHello
     | EventAck
@@ -71,8 +70,9 @@ AnyMessage = Annotated[
     | TailRequest
     | TailReply
     | Fragment
-    | ErrorReply,
-    Field(discriminator="kind"),
-]
+    | ErrorReply
+)
 
-MESSAGE_ADAPTER: TypeAdapter[AnyMessage] = TypeAdapter(AnyMessage)
+MESSAGE_OF_KIND: Final[Mapping[str, type[AnyMessage]]] = {
+    model.model_fields["kind"].default: model for model in get_args(AnyMessage)
+}

@@ -1,0 +1,214 @@
+"""A reader of many logs is told what has changed, and jobs are looked for only when some have changed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edge_mqtt.broker_bridge.changes import REMEMBERED, Changes
+from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
+from edge_mqtt.broker_bridge.logs import tail
+from edge_mqtt.broker_bridge.logs.patience import Patience
+from edge_mqtt.broker_bridge.logs.store import LogStore
+from edge_mqtt.broker_bridge.logs.tail import TailService
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, TailReply, TailRequest, WorkloadType
+
+TASKS = 100
+
+
+class Scene:
+    """A run of a hundred mapped tasks, its logs and somebody who reads them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_state = "running"
+        #: How often jobs were looked for.
+        self.finds = 0
+        self.now = 1000.0
+        self.changes = Changes()
+        self._ledger = MemoryLedger()
+        self._numbers = iter(range(1_000_000))
+        patience = Patience(lambda _: True, clock=self.clock)
+        self.service = TailService(LogStore(folder), self, self, self.changes, patience, clock=self.clock)
+        for index in range(TASKS):
+            self.put(job(index))
+            self.write(index, b"begins\n")
+
+    def clock(self) -> float:
+        return self.now
+
+    def put(self, job: Job) -> None:
+        self._ledger.commit([job])
+        self.changes.notify()
+
+    def write(self, index: int, data: bytes) -> None:
+        with (self.folder / path(index)).open("ab") as file:
+            file.write(data)
+        self.changes.notify([path(index)])
+
+    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
+        self.finds += 1
+        return self._ledger.find(selector, limit)
+
+    async def newest_run(self, dag_id: str) -> str | None:
+        return self._ledger.newest_run(dag_id)
+
+    async def next_sequence(self) -> int:
+        return 1
+
+    async def state(self, dag_id: str, run_id: str) -> str:
+        return self.run_state
+
+    async def problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
+        return None
+
+    async def ask(self, continues: str = "", **fields: Any) -> TailReply:
+        request = TailRequest(
+            request_id=f"r{next(self._numbers)}",
+            selector=LogSelector(dag_id="etl", run_id="r"),
+            continues=continues,
+            **{"wait_s": 20.0} | fields,
+        )
+        return await self.service.answer(request)
+
+
+def path(index: int) -> str:
+    return f"map_index={index}.log"
+
+
+def job(index: int) -> Job:
+    spec = JobSpec(
+        job_id=JobId(f"j{index}"),
+        type=WorkloadType.TASK,
+        queue="q",
+        dag_id="etl",
+        run_id="r",
+        task_id="t",
+        map_index=index,
+        log_path=path(index),
+    )
+    return Job(
+        spec=spec,
+        executor=ExecutorName("e"),
+        state=JobState.RUNNING,
+        worker=WorkerName("w"),
+        sequence=index + 1,
+        lease_s=60.0,
+        log_base=0,
+    )
+
+
+def play(folder: Path, scenario: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(scenario(Scene(folder)), 20))
+
+
+def test_reader_of_many_logs_is_told_only_of_the_one_that_has_grown(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        first = await scene.ask()
+        assert len(first.streams) == len(first.slices) == TASKS
+        finds = scene.finds
+        scene.write(7, b"goes on\n")
+        second = await scene.ask(first.request_id)
+        assert (second.streams, second.body) == ((), b"goes on\n")
+        assert [(part.stream_id, part.offset) for part in second.slices] == [(path(7), 7)]
+        assert scene.finds == finds
+
+    play(tmp_path, scenario)
+
+
+def test_reader_is_told_of_a_job_that_has_changed(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        first = await scene.ask()
+        scene.put(replace(job(3), state=JobState.FINISHED, log_size=7))
+        scene.put(job(TASKS))
+        scene.write(TASKS, b"one more\n")
+        second = await scene.ask(first.request_id)
+        assert {(stream.map_index, stream.complete) for stream in second.streams} == {(3, True), (TASKS, False)}
+        assert second.body == b"one more\n"
+
+    play(tmp_path, scenario)
+
+
+def test_run_is_over_only_when_all_of_its_jobs_have_been_looked_at_after_its_end(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        first = await scene.ask()
+        for index in range(TASKS):
+            scene.put(replace(job(index), state=JobState.FINISHED, log_size=7))
+        scene.run_state = "success"
+        second = await scene.ask(first.request_id)
+        assert second.ended
+        assert all(stream.complete for stream in second.streams)
+        assert len(second.streams) == TASKS
+
+    play(tmp_path, scenario)
+
+
+def test_reader_whom_the_bridge_has_forgotten_is_told_so_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        assert (await scene.ask("of the bridge before")).forgotten
+        first = await scene.ask()
+        scene.now += tail.KEEP_READER_S + 1
+        assert (await scene.ask(first.request_id)).forgotten
+        scene.write(7, b"goes on\n")
+        positions = {part.stream_id: part.offset + part.length for part in first.slices}
+        whole = await scene.ask(positions=positions, cursor=first.cursor)
+        assert (whole.body, len(whole.streams)) == (b"goes on\n", TASKS)
+
+    play(tmp_path, scenario)
+
+
+def test_request_that_is_given_up_leaves_nothing_behind(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        first = await scene.ask()
+        waiting = asyncio.create_task(scene.ask(first.request_id))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert (await scene.ask(first.request_id)).forgotten
+
+    play(tmp_path, scenario)
+
+
+def test_jobs_are_not_looked_for_again_at_once_when_that_took_long(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.service._clock = time.monotonic
+        find = scene.find
+
+        async def slow(selector: LogSelector, limit: int) -> list[Job]:
+            await asyncio.sleep(0.01)
+            return await find(selector, limit)
+
+        scene.find = slow  # type: ignore[method-assign]  # a ledger with more to do
+        first = await scene.ask()
+        finds = scene.finds
+        waiting = asyncio.create_task(scene.ask(first.request_id))
+        for _ in range(50):
+            scene.changes.notify()
+            await asyncio.sleep(0)
+        scene.put(job(TASKS))
+        scene.write(TASKS, b"one more\n")
+        assert (await waiting).body == b"one more\n"
+        assert scene.finds - finds < 5
+
+    play(tmp_path, scenario)
+
+
+def test_which_logs_have_grown_is_known_for_a_while() -> None:
+    changes = Changes()
+    assert changes.grown_since(0) == frozenset()
+    changes.notify(["a"])
+    changes.notify()
+    changes.notify(["b", "c"])
+    assert changes.grown_since(0) == {"a", "b", "c"}
+    assert changes.grown_since(1) == {"b", "c"}
+    assert (changes.version, changes.jobs_version) == (3, 2)
+    for _ in range(REMEMBERED):
+        changes.notify(["d"])
+    assert changes.grown_since(2) is None
+    assert changes.grown_since(3) == {"d"}
