@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit bench chaos outages postgres simulate lock
+.PHONY: venv demo test lint unit bench bench-executors bench-parts chaos outages postgres simulate lock
 
 venv: $(VENV)/.ready
 
@@ -30,9 +30,27 @@ test: venv
 unit: venv
 	$(BIN)/python -m pytest $(UNIT)
 
-# Where the time goes between Airflow's queue and the first line of user code, and how live logs are.
-bench: venv
-	$(BIN)/python -m tests.benchmarks.latency
+BENCH := .venv-bench
+
+$(BENCH)/.ready: tests/benchmarks/requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --require-hashes -r tests/benchmarks/requirements.lock
+	$(BENCH)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# What docs/benchmarks.md is about: side by side with other executors (Debian: postgresql, redis-server), then the parts.
+bench: bench-executors bench-parts
+
+bench-executors: $(BENCH)/.ready
+	$(BENCH)/bin/python -m tests.benchmarks.executors $(ARGS)
+
+bench-parts: venv
+	$(BIN)/python -m tests.benchmarks.bridge
+	$(BIN)/python -m tests.benchmarks.relay
+	$(BIN)/python -m tests.benchmarks.logs
+	$(BIN)/python -m tests.benchmarks.task_cost
+	$(BIN)/python -m tests.benchmarks.startup
+	$(BIN)/python -m tests.benchmarks.weight
 
 # Long outages, crashes of workers, cancels and large things on a whole system, with the times scaled down.
 outages: venv
@@ -58,7 +76,10 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Writes requirements.lock anew from pyproject.toml.
+# Writes both lock files anew from pyproject.toml.
+COMPILE := $(BIN)/uv pip compile pyproject.toml --extra bridge --universal --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links
 lock: venv
-	$(BIN)/uv pip compile pyproject.toml --extra bridge --group dev --universal --generate-hashes \
-		--no-header --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+	$(COMPILE) --group dev --output-file requirements.lock
+	$(COMPILE) tests/benchmarks/requirements.in --constraint requirements.lock \
+		--output-file tests/benchmarks/requirements.lock
