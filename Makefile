@@ -32,10 +32,11 @@ unit: venv
 
 BENCH := .venv-bench
 
-$(BENCH)/.ready: tests/benchmarks/requirements.lock pyproject.toml
-	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/pip install --quiet --require-hashes -r tests/benchmarks/requirements.lock
-	$(BENCH)/bin/pip install --quiet --no-deps --no-build-isolation --editable .
+# By uv: pip 23 takes no extras of a package that is locked with hashes.
+$(BENCH)/.ready: $(VENV)/.ready tests/benchmarks/requirements.lock pyproject.toml
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(BENCH)
+	$(BIN)/uv pip install --quiet --python $(BENCH) --require-hashes -r tests/benchmarks/requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BENCH) --no-deps --no-build-isolation --editable .
 	touch $@
 
 # What docs/benchmarks.md is about: side by side with other executors (Debian: postgresql, redis-server), then the parts.

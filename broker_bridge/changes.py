@@ -41,8 +41,8 @@ class Changes:
             return None
         return frozenset(path for version, paths in self._grown if version > seen for path in paths)
 
-    async def wait(self, seen: int, timeout_s: float) -> bool:
-        """Wait until the version is newer than ``seen``; False after ``timeout_s`` seconds."""
+    async def wait(self, seen: int, timeout_s: float | None) -> bool:
+        """Wait until the version is newer than ``seen``; False after ``timeout_s`` seconds, never with None."""
         if self.version > seen:
             return True
         waiter = asyncio.get_running_loop().create_future()

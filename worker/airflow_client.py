@@ -5,9 +5,9 @@ from __future__ import annotations
 import ssl
 from typing import Final
 
+import httpx
 from airflow.sdk.api.client import Client
 
-from edge_mqtt.worker.api_client import WorkerTransport
 from edge_mqtt.worker.calls import BASE_URL
 
 _NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -16,10 +16,11 @@ _NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 class WorkerClient(Client):
     """Calls the Execution API by way of the worker.
 
+    :param transport: what the calls go by.
     :param secret: opens the worker's socket for this job.
     """
 
-    def __init__(self, transport: WorkerTransport, secret: str) -> None:
+    def __init__(self, transport: httpx.BaseTransport, secret: str) -> None:
         # trust_env: a proxy variable must not send these calls anywhere but to the socket.
         super().__init__(base_url=BASE_URL, token=secret, transport=transport, timeout=None, trust_env=False)
 

@@ -99,6 +99,11 @@ class WorkerTransport(httpx.BaseTransport):
             return None
         try:
             connection.request(request.method, request.url.raw_path.decode("ascii"), body or None, headers)
+        except (OSError, http.client.HTTPException):
+            # The worker has not got it whole, and so has not passed it on: the next attempt will be the first.
+            connection.close()
+            return None
+        try:
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException):

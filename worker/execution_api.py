@@ -28,6 +28,7 @@ from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
 from edge_mqtt.worker.calls import REPEATED_HEADER, REQUEST_ID_HEADER, ROOT, START_TARGET
+from edge_mqtt.worker.core.log_cursor import SLOW_LINK_BYTES_PER_S
 from edge_mqtt.worker.errors import StateDirError
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link
@@ -49,8 +50,6 @@ KEEP_ALIVE_S: Final = 3600
 #: Seconds after which an unanswered call is sent again on a connection that is up: the broker may have lost it, or
 #: its answer. The bridge performs a call once, however often it comes.
 REPEAT_S: Final = 30.0
-#: Bytes a second of the slowest link on which a large call is not sent again while it is still being sent.
-SLOW_LINK_BYTES_PER_S: Final = 16 * 1024
 _HEARTBEAT: Final = re.compile(r"task-instances/[^/?]+/heartbeat")
 _RUN: Final = re.compile(r"task-instances/[^/?]+/run")
 
@@ -209,6 +208,9 @@ class ExecutionApi:
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request (ASGI 3)."""
         body = await _body(receive)
+        if body is None:
+            # Its supervisor is gone, or makes it again.
+            return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         response = await self._answer(scope, headers, body)
         content = b"" if response.status == HTTPStatus.NO_CONTENT else response.body
@@ -312,11 +314,14 @@ def problem(request_id: str, status: HTTPStatus, reason: str, message: str) -> A
     )
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive) -> bytes | None:
+    """Return a request's body; None when the connection ended before the body did."""
     body = bytearray()
     more = True
     while more:
         event = await receive()
+        if event["type"] == "http.disconnect":
+            return None
         body += event.get("body", b"")
         more = bool(event.get("more_body", False))
     return bytes(body)

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from edge_mqtt.worker.errors import LauncherError
@@ -105,6 +106,11 @@ class Launcher:
         self._reading = asyncio.create_task(self._read_reports(reader), name="worker.launcher")
         return {str(option): str(value) for option, value in hello["settings"].items()}
 
+    def settle_in(self, runs_dir: Path) -> None:
+        """Tell where the runs' files will be, so that what earlier tasks imported is loaded before the next ones."""
+        if self._writer is not None:
+            self._writer.write(framed(json.dumps({"folder": str(runs_dir)}).encode()))
+
     async def launch(self, order: RunOrder) -> int:
         """Start a supervisor; return its pid.
 
@@ -155,6 +161,8 @@ class Launcher:
                 while len(self._exits) > EXITS_KEPT:
                     del self._exits[next(iter(self._exits))]
                 self._exit_told.set()
+            elif "preloaded" in report:
+                _tell_of_imports(report["preloaded"], report["refused"])
         self.gone.set()
         self._exit_told.set()
         log.error("the launcher process is gone", extra={"action": "launcher_gone"})
@@ -162,6 +170,13 @@ class Launcher:
             if not reply.done():
                 reply.set_exception(LauncherError("the launcher process is gone"))
         self._launches.clear()
+
+
+def _tell_of_imports(imported: list[str], refused: dict[str, str]) -> None:
+    if imported:
+        log.info("imported ahead of the tasks: %s", ", ".join(imported), extra={"action": "imports_learned"})
+    for name, reason in refused.items():
+        log.info("left to the tasks: %s: %s", name, reason, extra={"action": "import_refused"})
 
 
 async def _read(reader: asyncio.StreamReader) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 
 from edge_mqtt.worker.config import AIRFLOW_OPTIONS
 from edge_mqtt.worker.core.lease import Contact, Due, due
+from edge_mqtt.worker.learned import Learner
 from edge_mqtt.worker.order import RunOrder, contact_file
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
@@ -74,6 +75,7 @@ class Launcher:
         self._contact: Contact | None = None
         self._children: dict[int, _Child] = {}
         self._worker_is_there = True
+        self._learner = Learner()
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector = selectors.DefaultSelector()
 
@@ -85,16 +87,23 @@ class Launcher:
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._selector.register(self._learner.ear, selectors.EVENT_READ)
         self._report(ready=True, settings=read_settings())
         while self._worker_is_there or self._children:
-            for key, _ in self._selector.select(None if self._worker_is_there else GUARD_INTERVAL_S):
+            events = self._selector.select(self._learner.patience_s if self._worker_is_there else GUARD_INTERVAL_S)
+            for key, _ in events:
                 if key.fileobj is self._channel:
                     self._read_order()
+                elif key.fileobj is self._learner.ear:
+                    self._learner.hear()
                 else:
                     self._drain_wakeups()
             self._reap()
             if not self._worker_is_there:
+                self._learner.retire()
                 self._guard_leases()
+            elif not events:
+                self._learner.try_missing(self._leave)
 
     def _read_order(self) -> None:
         data = read_document(self._channel)
@@ -102,11 +111,14 @@ class Launcher:
             self._worker_is_there = False
             self._selector.unregister(self._channel)
             return
-        order = RunOrder.from_json(data)
+        document = json.loads(data)
+        if "folder" in document:
+            self._settle_in(Path(document["folder"]))
+            self._learner.try_missing(self._leave)
+            return
+        order = RunOrder(**document)
         if self._runs_dir is None:
-            self._runs_dir = Path(order.runs_dir)
-            # From here on we may outlive the worker, whose terminal or pipe must not be held open by us.
-            redirect_output(self._runs_dir / "launcher.out")
+            self._settle_in(Path(order.runs_dir))
         pid = os.fork()
         if pid == 0:
             self._become_supervisor(order)
@@ -115,16 +127,27 @@ class Launcher:
         self._children[pid] = _Child(identity, order.lease_s)
         self._report(launched=order.job_id, fence=order.fence, pid=pid)
 
+    def _settle_in(self, runs_dir: Path) -> None:
+        self._runs_dir = runs_dir
+        # From here on we may outlive the worker, whose terminal or pipe must not be held open by us.
+        redirect_output(runs_dir / "launcher.out")
+        self._learner.begin(runs_dir)
+
+    def _leave(self) -> None:
+        """Be the launcher no longer: this is a process that it has forked."""
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_DFL)
+        self._selector.close()
+        for end in (self._channel, self._wake_read, self._wake_write, self._learner.ear):
+            end.close()
+
     def _become_supervisor(self, order: RunOrder) -> NoReturn:
         code = 1
         try:
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, signal.SIG_DFL)
-            self._selector.close()
-            for end in (self._channel, self._wake_read, self._wake_write):
-                end.close()
+            self._leave()
+            self._learner.tell_imports()
             nowhere = os.open(os.devnull, os.O_RDONLY)
             os.dup2(nowhere, 0)
             os.close(nowhere)
@@ -145,13 +168,18 @@ class Launcher:
                 pass
 
     def _reap(self) -> None:
-        while self._children:
+        while self._children or self._learner.trial_pid:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if pid == self._learner.trial_pid:
+                imported, refused = self._learner.trial_ended()
+                self._report(preloaded=imported, refused=refused)
+                self._learner.try_missing(self._leave)  # The rest, if a module put an end to this one.
+                continue
             child = self._children.pop(pid, None)
             if status and child is not None:
                 # It was killed, so its task was not. The worker that would see to that may be dead.

@@ -13,7 +13,7 @@ from typing import Final
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import LogChunk, LogPosition
 from edge_mqtt.worker.core.jobs import HeldByUs
-from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, LogCursor
+from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, LogCursor, lost_at
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.log_file import LogFile
 from edge_mqtt.worker.log_watch import LogWatch
@@ -128,7 +128,9 @@ class LogShipper:
     def acknowledge(self, job_id: JobId, fence: Fence, offset: int) -> None:
         """Take note that the centre has a run's log up to ``offset``; what an earlier run is told is ignored."""
         shipped = self._logs.get(job_id)
-        if shipped is not None and shipped.fence == fence and shipped.cursor.acknowledge(offset, self._time()):
+        if shipped is None or shipped.fence != fence:
+            return
+        if shipped.cursor.acknowledge(offset, lost_at(self._time(), self._on_the_way())):
             self._wake.set()
 
     def resume(self, positions: Iterable[LogPosition]) -> None:
@@ -219,7 +221,7 @@ class LogShipper:
                     job_id,
                     extra={"action": "log_rewound", "job_id": job_id, "offset": shipped.cursor.acked},
                 )
-        room = WORKER_WINDOW_BYTES - sum(shipped.cursor.in_flight for shipped in self._logs.values())
+        room = WORKER_WINDOW_BYTES - self._on_the_way()
         hungry = dict(self._logs)
         while hungry and room > 0:
             for job_id, shipped in list(hungry.items()):
@@ -227,6 +229,9 @@ class LogShipper:
                 room -= sent
                 if sent == 0:
                     del hungry[job_id]
+
+    def _on_the_way(self) -> int:
+        return sum(shipped.cursor.in_flight for shipped in self._logs.values())
 
     def _send_chunk(self, job_id: JobId, shipped: _Log, room: int) -> int:
         cursor = shipped.cursor
@@ -256,5 +261,5 @@ class LogShipper:
         chunk = LogChunk(job_id=job_id, fence=shipped.fence, offset=cursor.sent, body=body)
         if not self._link.send_log(job_id, chunk):
             return 0
-        cursor.advance(len(body), self._time())
+        cursor.advance(len(body), lost_at(self._time(), self._on_the_way() + len(body)))
         return len(body)

@@ -107,11 +107,6 @@ class RunOrder:
         """Return it as JSON."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """Read what :meth:`to_json` wrote."""
-        return cls(**json.loads(data))
-
     @property
     def files(self) -> RunFiles:
         """The run's files."""

@@ -12,6 +12,7 @@ import sys
 from typing import Final
 
 from edge_mqtt.worker import shortcuts
+from edge_mqtt.worker.rehearsal import rehearse
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def preload() -> None:
     shortcuts.take()
     _let_go_of_database()
     _configure_logging()
+    rehearse()
     gc.freeze()
 
 
@@ -94,7 +96,7 @@ def _let_go_of_database() -> None:
 def _configure_logging() -> None:
     """Let what a supervisor logs on its own behalf go to its standard output, which becomes a file.
 
-    Last, so that no logger is used before it.
+    Before anything that uses a logger: each is made once, as configured then.
     """
     from airflow.sdk.log import configure_logging, reset_logging
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -73,12 +73,31 @@ class QuickDictConfig:
         manager = logging.root.manager
         known = manager.loggerDict
         if before == settings:
-            manager.loggerDict = {name: known[name] for name in config["loggers"] if name in known}
+            manager.loggerDict = _SomeLoggers(known, config["loggers"])
         try:
             self._configure(config)
         finally:
-            if manager.loggerDict is not known:
-                known.update(manager.loggerDict)
-                manager.loggerDict = known
+            manager.loggerDict = known
         if before is None:
             self._before = settings
+
+
+class _SomeLoggers(dict[str, Any]):
+    """All loggers, of which whoever goes through them meets only some.
+
+    Whatever is imported for a handler's sake may ask for any logger meanwhile, and make new ones.
+    """
+
+    def __init__(self, known: dict[str, Any], names: Iterable[str]) -> None:
+        super().__init__({name: known[name] for name in names if name in known})
+        self._known = known
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._known
+
+    def __missing__(self, name: str) -> Any:
+        return self._known[name]
+
+    def __setitem__(self, name: str, logger: Any) -> None:
+        self._known[name] = logger
+        super().__setitem__(name, logger)

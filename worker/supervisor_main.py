@@ -25,6 +25,7 @@ from edge_mqtt.worker.sysinfo import (
     create_exclusively,
     kill_below,
     oom_kills,
+    prefer_as_oom_victim,
     redirect_output,
     write_atomically,
 )
@@ -54,6 +55,8 @@ def run(order: RunOrder) -> int:
     if not create_exclusively(files.process, str(ProcessIdentity.of_this()).encode()):
         # A restarted worker found no process and took the job back; or a repeat. It is not ours to run.
         return 0
+    # Without worker and launcher there would be no tasks at all.
+    prefer_as_oom_victim()
     # The worker's terminal or pipe may go away before we do: our own words go into a file.
     redirect_output(files.output)
     signal.signal(signal.SIGTERM, _on_sigterm)

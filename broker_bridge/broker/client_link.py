@@ -42,8 +42,13 @@ log = logging.getLogger(__name__)
 
 #: Silence of this many keep alives ends a connection [MQTT-3.1.2-24].
 SILENCE_FACTOR: Final = 1.5
+#: Packets of one client that are worked off in one round of the event loop: then it is the turn of the others. One
+#: WebSocket message may have hundreds of thousands of them.
+PACKETS_A_TURN: Final = 200
 #: Bytes that may wait for one client. The largest message must fit, with room for what comes beside it.
 MAX_BACKLOG_BYTES: Final = MAX_MESSAGE_BYTES + 16 * 1024 * 1024
+#: Bytes that a packet which waits takes up beside its own.
+PACKET_OVERHEAD_BYTES: Final = 64
 #: Seconds in which a client that is that far behind must take something.
 STALLED_S: Final = 60.0
 #: Bytes that are sent as one WebSocket message at most, so that small packets share a TLS record.
@@ -69,7 +74,7 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
 
     def __init__(self, connection: TlsConnection, client_id: str) -> None:
         self._connection = connection
-        self._client_id = client_id
+        self.client_id = client_id
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
         self._flushing = False
@@ -91,12 +96,14 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         if self._broken or self._closing is not None:
             return
         self._queue.append(bytes(data))
-        self._queued_bytes += len(data)
+        self._queued_bytes += len(data) + PACKET_OVERHEAD_BYTES
         if not self._flushing:
             self._flushing = True
             self._connection.loop.call_soon(self.flush)
         if self._queued_bytes > MAX_BACKLOG_BYTES and not self._full:
             self._take_no_more(f"it is {self._queued_bytes >> 20} MiB behind with reading")
+        elif self._queued_bytes > 2 * MAX_BACKLOG_BYTES:
+            self.drop("it sends and sends and does not read the answers")
 
     async def drain(self) -> None:
         """Return at once: amqtt would wait while it holds a lock of the session."""
@@ -159,9 +166,9 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
             self._dropped = True
             log.warning(
                 "%s dropped: %s",
-                self._client_id,
+                self.client_id,
                 reason,
-                extra={"action": "client_dropped", "client": self._client_id},
+                extra={"action": "client_dropped", "client": self.client_id},
             )
             self._connection.transport.abort()
 
@@ -169,6 +176,8 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         """Send nothing more."""
         self._broken = True
         self._queue.clear()
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
         if self._watch is not None:
             self._watch.cancel()
 
@@ -176,9 +185,9 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         self._full = reason
         log.warning(
             "%s gets nothing more before it has what waits for it and has come back: %s",
-            self._client_id,
+            self.client_id,
             reason,
-            extra={"action": "client_behind", "client": self._client_id},
+            extra={"action": "client_behind", "client": self.client_id},
         )
         self._watch_progress()
 
@@ -210,7 +219,7 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         while self._queue and size + len(self._queue[0]) <= SEND_BATCH_BYTES:
             size += len(self._queue[0])
             batch.append(self._queue.popleft())
-        self._queued_bytes -= size
+        self._queued_bytes -= size + len(batch) * PACKET_OVERHEAD_BYTES
         return batch[0] if len(batch) == 1 else b"".join(batch)
 
 
@@ -264,6 +273,9 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
         self._started = False
         self._said_goodbye = False
         self._ended = False
+        #: The others have their turn; packets wait in the splitter.
+        self._resting = False
+        self._lost_while_resting = False
 
     # ------------------------------------------------------------ ReaderAdapter
 
@@ -309,13 +321,9 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
     def take(self, data: bytes) -> None:
         """Work off what has arrived."""
         self._heard_at = self._connection.loop.time()
-        try:
-            for packet in self._splitter.feed(data):
-                if self._ended or self._said_goodbye:
-                    return
-                self._work_off(packet)
-        except PacketError as error:
-            self._end(str(error))
+        self._splitter.add(data)
+        if not self._resting:
+            self._take_turn()
 
     def take_text(self) -> None:
         """End the connection: MQTT is binary [MQTT-6.0.0-1]."""
@@ -327,7 +335,10 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
         self._writer.flush()
 
     def lost(self) -> None:
-        """Tell amqtt that the connection has ended."""
+        """Tell amqtt that the connection has ended, once what came before is worked off."""
+        if self._resting and not self._ended:
+            self._lost_while_resting = True
+            return
         closed = self._connection.protocol.close_sent
         if closed is not None and closed.code not in _ORDERLY and not self._ended:
             self._end(closed.reason or f"WebSocket error {closed.code}")
@@ -338,6 +349,27 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
             self._silence.cancel()
 
     # ------------------------------------------------------------ packets
+
+    def _take_turn(self) -> None:
+        try:
+            for count, packet in enumerate(self._splitter.packets(), start=1):
+                if self._ended or self._said_goodbye:
+                    return
+                self._work_off(packet)
+                if count == PACKETS_A_TURN:
+                    self._resting = True
+                    self._connection.pause_reading()
+                    self._connection.loop.call_soon(self._go_on)
+                    return
+        except PacketError as error:
+            self._end(str(error))
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self._connection.resume_reading()
+        self._take_turn()
+        if self._lost_while_resting and not self._resting:
+            self.lost()
 
     def _work_off(self, packet: bytes) -> None:
         kind = packet_type(packet)

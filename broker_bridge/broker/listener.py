@@ -101,6 +101,7 @@ class WssListener:
         self._live: dict[str, _Live] = {}
         self._server: Server | None = None
         self._handshakes = Handshakes()
+        self._read_buffer = bytearray(TLS_READ_BYTES)
         #: Connections that were turned down since the start.
         self.refused = 0
 
@@ -152,6 +153,7 @@ class WssListener:
                     context=self._context,
                     refused=self._log_refusal,
                     handshakes=self._handshakes,
+                    read_buffer=self._read_buffer,
                 ),
             ),
         )

@@ -13,6 +13,8 @@ from typing import Final
 
 #: Bytes of one packet at most. The protocol's largest payload is half of it.
 MAX_PACKET_BYTES: Final = 256 * 1024
+#: Topic filters of one packet at most. They are worked off in one go, and ours have fewer than ten.
+MAX_FILTERS: Final = 200
 #: Bytes of a fixed header at most: type and a remaining length of four [MQTT-2.2.3].
 _LONGEST_FIXED_HEADER: Final = 5
 
@@ -85,12 +87,20 @@ class PacketSplitter:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the packets that ``data`` completes.
+        """Add ``data`` and return :meth:`packets`."""
+        self.add(data)
+        return self.packets()
+
+    def add(self, data: bytes) -> None:
+        """Add what has arrived."""
+        self._buffer += data
+
+    def packets(self) -> Iterator[bytes]:
+        """Take out and yield one complete packet after the other.
 
         :raises PacketTooLarge: a packet says that it will be over the limit.
         :raises PacketError: a remaining length is malformed.
         """
-        self._buffer += data
         while (size := self._next_size()) is not None and size <= len(self._buffer):
             packet = bytes(self._buffer[:size])
             del self._buffer[:size]
@@ -222,6 +232,8 @@ def parse_subscribe(packet: bytes) -> Subscribe:
         qos = cursor.take(1)[0] if with_qos else 0
         if qos > 2:
             raise PacketError("a subscription's QoS is malformed")
+        if len(filters) == MAX_FILTERS:
+            raise PacketError(f"a subscription has more than {MAX_FILTERS} topic filters")
         filters.append((topic_filter, qos))
     return Subscribe(packet_id=packet_id, filters=tuple(filters))
 

@@ -126,8 +126,12 @@ class IndexedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
 
     def send_retained(self, topic_filter: str, subscriber: Subscriber, qos: int) -> None:
         """Deliver the retained messages that match."""
-        for topic, message in list(self._retained_messages.items()):
-            if matches(topic_filter, topic):
+        # Every worker has a retained message, and every worker subscribes: a look at each by each has to be quick.
+        common = topic_filter.partition("+")[0].partition("#")[0].rstrip("/")
+        topics = [topic for topic in self._retained_messages if topic.startswith(common)]
+        for topic in topics:
+            message = self._retained_messages.get(topic)
+            if message is not None and matches(topic_filter, topic):
                 subscriber.deliver(topic, bytes(message.data), qos=min(qos, message.qos or 0), retain=True)
 
     def forget(self, subscriber: Subscriber) -> None:
@@ -195,9 +199,9 @@ class IndexedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
         finally:
             if isinstance(writer, ClientWriter):
                 self.forget(writer)
-            for client_id, (_, handler) in list(self._sessions.items()):
-                if handler.writer is writer:
-                    del self._sessions[client_id]
+                _, handler = self._sessions.get(writer.client_id, (None, None))
+                if handler is not None and handler.writer is writer:
+                    del self._sessions[writer.client_id]
 
     async def _publish_session_retained_messages(self, session: Session) -> None:
         # The last thing that amqtt does before it waits for a client's packets; sessions are clean and have none.

@@ -36,10 +36,11 @@ TLS_SHUTDOWN_S: Final = 2.0
 
 #: Bytes that asyncio reads at once from a TLS connection, 256 KiB unless told otherwise. A TLS record has no more.
 TLS_READ_BYTES: Final = 16 * 1024
-#: asyncio has a buffer of that size for each connection, but what is read is taken out before anything else happens.
-_READ_BUFFER: Final = bytearray(TLS_READ_BYTES)
 #: Bytes that may have arrived before somebody takes them.
 MAX_EARLY_BYTES: Final = 64 * 1024
+
+#: Bytes that may wait in the TLS layer. Messages wait elsewhere: these are answers to pings that the client ignores.
+MAX_UNREAD_BYTES: Final = 4 * 1024 * 1024
 
 #: Told of a connection that ends before it is one: peer address, reason.
 Refused = Callable[[str, str], None]
@@ -163,6 +164,8 @@ class TlsConnection(ServerConnection):
     :param context: requires the client's certificate.
     :param refused: told when the handshake fails.
     :param handshakes: those of the listener.
+    :param read_buffer: ``TLS_READ_BYTES``, for all connections of one event loop. asyncio has one a connection, but
+        takes out what was read before anything else happens in its loop.
     """
 
     def __init__(
@@ -173,6 +176,7 @@ class TlsConnection(ServerConnection):
         context: ssl.SSLContext,
         refused: Refused,
         handshakes: Handshakes,
+        read_buffer: bytearray,
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
@@ -181,6 +185,8 @@ class TlsConnection(ServerConnection):
         self._secured = False
         self._lost = False
         self._handshakes = handshakes
+        self._read_buffer = read_buffer
+        self._tcp: asyncio.Transport | None = None
         #: Address and port for log lines, also when the connection is gone.
         self.peer = "an unknown address"
         #: What the TLS layer delivered before the task that opens it went on.
@@ -195,6 +201,7 @@ class TlsConnection(ServerConnection):
         """Begin the TLS handshake."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own promise to a stream protocol
         self.peer = peer_name(transport)
+        self._tcp = transport
         if self._handshakes.closed:
             transport.abort()
             return
@@ -237,6 +244,7 @@ class TlsConnection(ServerConnection):
         """Take what a data frame has in it; leave everything else to websockets."""
         if not isinstance(event, Frame) or event.opcode not in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
             super().process_event(event)
+            self._check_unread()
             return
         data = None if event.opcode is Opcode.TEXT else bytes(event.data)
         if self._receiver is not None:
@@ -245,8 +253,28 @@ class TlsConnection(ServerConnection):
         self._untaken.append(data)
         self._untaken_bytes += len(data or b"")
         if self._untaken_bytes > MAX_EARLY_BYTES:
-            self.transport.pause_reading()
+            self.pause_reading()
         self._arrived.set()
+
+    def _check_unread(self) -> None:
+        if not self.transport.is_closing() and self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            log.warning(
+                "%s dropped: it sends and sends and does not read the answers",
+                self.peer,
+                extra={"action": "client_dropped", "peer": self.peer},
+            )
+            self.transport.abort()
+
+    def pause_reading(self) -> None:
+        """Let the client wait."""
+        # On the TLS layer it would go on being read, up to 256 KiB, and all of that would come at once afterwards.
+        if self._tcp is not None:
+            self._tcp.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self._tcp is not None:
+            self._tcp.resume_reading()
 
     async def first_data(self) -> bytes | None:
         """Return bytes that have arrived before there was a receiver; None for a text message.
@@ -274,7 +302,7 @@ class TlsConnection(ServerConnection):
         if self._lost:
             receiver.lost()
         else:
-            self.transport.resume_reading()
+            self.resume_reading()
             if not self.paused:
                 receiver.writable()
 
@@ -309,18 +337,18 @@ class TlsConnection(ServerConnection):
         if secure is None or self._lost:
             return
         self._secured = True
-        _share_buffer(transport)
+        _share_buffer(transport, self._read_buffer)
         super().connection_made(secure)
         for data in self._early:
             super().data_received(data)
         self._early.clear()
 
 
-def _share_buffer(transport: asyncio.Transport) -> None:
+def _share_buffer(transport: asyncio.Transport, buffer: bytearray) -> None:
     protocol = transport.get_protocol()
     if isinstance(protocol, sslproto.SSLProtocol):
-        protocol._ssl_buffer = _READ_BUFFER  # type: ignore[attr-defined]  # noqa: SLF001  16 KiB a connection
-        protocol._ssl_buffer_view = memoryview(_READ_BUFFER)  # type: ignore[attr-defined]  # noqa: SLF001  the same
+        protocol._ssl_buffer = buffer  # type: ignore[attr-defined]  # noqa: SLF001  16 KiB a connection
+        protocol._ssl_buffer_view = memoryview(buffer)  # type: ignore[attr-defined]  # noqa: SLF001  the same
 
 
 def _hand_over(data: bytes | None, receiver: Receiver) -> None:

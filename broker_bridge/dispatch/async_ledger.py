@@ -11,6 +11,7 @@ from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.ledger import Ledger
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
+from edge_mqtt.broker_bridge.together import Together
 
 T = TypeVar("T")
 
@@ -21,6 +22,7 @@ class AsyncLedger:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bridge.ledger")
+        self._logs: Together[str, list[Job]] = Together(self._same_logs)
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
@@ -32,6 +34,17 @@ class AsyncLedger:
     async def commit(self, changes: Sequence[Job]) -> None:
         """Store ``changes`` in one transaction."""
         await self._run(lambda: self._ledger.commit(changes))
+
+    async def add(self, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
+        """Store ``changes`` in one transaction; when some of ``new`` are known, store nothing and return those."""
+
+        def add() -> list[Job]:
+            known = self._ledger.get(new) if new else []
+            if not known:
+                self._ledger.commit(changes)
+            return known
+
+        return await self._run(add)
 
     async def probe(self) -> None:
         """Write, and change nothing."""
@@ -55,7 +68,13 @@ class AsyncLedger:
 
     async def same_log(self, log_path: str) -> list[Job]:
         """Return the jobs that write ``log_path``, oldest first."""
-        return await self._run(lambda: self._ledger.same_log(log_path))
+        return await self._logs.get(log_path)
+
+    async def _same_logs(self, log_paths: list[str]) -> dict[str, list[Job]]:
+        by_path: dict[str, list[Job]] = {log_path: [] for log_path in log_paths}
+        for job in await self._run(lambda: self._ledger.same_log(log_paths)):
+            by_path[job.spec.log_path or ""].append(job)
+        return by_path
 
     async def unsaid(self) -> list[JobId]:
         """Return jobs whose log stays on its worker without a line that says so."""

@@ -11,7 +11,7 @@ LedgerError
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
@@ -79,8 +79,8 @@ class Ledger(Protocol):
     def newest_run(self, dag_id: str) -> str | None:
         """Return the run of ``dag_id`` whose job came last."""
 
-    def same_log(self, log_path: str) -> list[Job]:
-        """Return the jobs that write to one log file, in order of arrival."""
+    def same_log(self, log_paths: Collection[str]) -> list[Job]:
+        """Return the jobs that write to one of some log files, in order of arrival."""
 
     def unsaid(self) -> list[JobId]:
         """Return the jobs that have begun with a log that stays on its worker, of which no line is noted

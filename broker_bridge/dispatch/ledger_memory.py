@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
@@ -52,10 +52,10 @@ class MemoryLedger:
         newest = self.find(LogSelector(dag_id=dag_id), 1)
         return newest[0].spec.run_id if newest else None
 
-    def same_log(self, log_path: str) -> list[Job]:
-        """Return the jobs that write to one log file, in order of arrival."""
+    def same_log(self, log_paths: Collection[str]) -> list[Job]:
+        """Return the jobs that write to one of some log files, in order of arrival."""
         with self._lock:
-            found = [job for job in self._jobs.values() if job.spec.log_path == log_path]
+            found = [job for job in self._jobs.values() if job.spec.log_path in log_paths]
         return sorted(found, key=_sequence)
 
     def unsaid(self) -> list[JobId]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -24,8 +24,8 @@ from edge_mqtt.broker_bridge.dispatch.ledger_schema import HOLDER, JOBS, WRITTEN
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, Outcome, WorkloadType
 
-#: Ids in one query: below SQLite's limit on variables, however it was built.
-IDS_PER_QUERY: Final = 500
+#: Ids or paths in one query: below SQLite's limit on variables, however it was built.
+VALUES_PER_QUERY: Final = 500
 
 #: Conditions of partial indexes, word for word as in ``ledger_migrations``: only then does SQLite use the indexes.
 _LIVE: Final = sa.text("live")
@@ -86,12 +86,7 @@ class SqlLedger:
 
     def get(self, job_ids: Iterable[JobId]) -> list[Job]:
         """Return those of ``job_ids`` that are known."""
-        wanted = list(dict.fromkeys(job_ids))
-        found: list[Job] = []
-        for start in range(0, len(wanted), IDS_PER_QUERY):
-            some = wanted[start : start + IDS_PER_QUERY]
-            found += self._jobs(sa.select(JOBS).where(JOBS.c.job_id.in_(some)))
-        return found
+        return self._with(JOBS.c.job_id, job_ids)
 
     def find(self, selector: LogSelector, limit: int) -> list[Job]:
         """Return at most ``limit`` jobs that match, newest first."""
@@ -107,9 +102,9 @@ class SqlLedger:
             run_id: str | None = connection.execute(query.limit(1)).scalar()
         return run_id
 
-    def same_log(self, log_path: str) -> list[Job]:
-        """Return the jobs that write to one log file, in order of arrival."""
-        return self._jobs(sa.select(JOBS).where(JOBS.c.log_path == log_path).order_by(JOBS.c.sequence))
+    def same_log(self, log_paths: Collection[str]) -> list[Job]:
+        """Return the jobs that write to one of some log files, in order of arrival."""
+        return sorted(self._with(JOBS.c.log_path, log_paths), key=lambda job: job.sequence)
 
     def unsaid(self) -> list[JobId]:
         """Return the jobs whose log stays on its worker without a line that says so."""
@@ -145,6 +140,13 @@ class SqlLedger:
         # Not an update: SQLite writes nothing when the row stays as it is.
         connection.execute(sa.delete(HOLDER))
         connection.execute(sa.insert(HOLDER).values(bridge=self._bridge))
+
+    def _with(self, column: sa.Column[Any], values: Iterable[str]) -> list[Job]:
+        wanted = list(dict.fromkeys(values))
+        found: list[Job] = []
+        for start in range(0, len(wanted), VALUES_PER_QUERY):
+            found += self._jobs(sa.select(JOBS).where(column.in_(wanted[start : start + VALUES_PER_QUERY])))
+        return found
 
     def _jobs(self, query: sa.Select[Any]) -> list[Job]:
         with self._transaction() as connection:

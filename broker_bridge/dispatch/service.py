@@ -116,9 +116,8 @@ class DispatchService:
     ) -> None:
         self._dispatcher.checkpoint()
         try:
-            changed, effects = await self._decide_each([waiting.event for waiting in batch])
+            changed, effects = await self._decide_and_store([waiting.event for waiting in batch])
             if changed:
-                await self._ledger.commit(list(changed.values()))
                 self._recovered()
         except LedgerTaken:
             raise
@@ -143,10 +142,25 @@ class DispatchService:
             else:
                 perform(effect)
 
-    async def _decide_each(self, batch: list[Event]) -> tuple[dict[JobId, Job], list[Effect]]:
-        missing = {job_id for event in batch for job_id in self._dispatcher.missing(event)}
-        if missing:
-            self._dispatcher.recall(await self._ledger.get(missing))
+    async def _decide_and_store(self, batch: list[Event]) -> tuple[dict[JobId, Job], list[Effect]]:
+        missing, submitted = set[JobId](), set[JobId]()
+        for event in batch:
+            (submitted if isinstance(event, events.Submitted) else missing).update(self._dispatcher.missing(event))
+        known = await self._ledger.get(missing) if missing else []
+        self._dispatcher.recall(known)
+        changed, effects = self._decide_each(batch)
+        # A submission's job is nearly always new. That is made sure of on the way into the ledger, not by a way of
+        # its own before; when it is not so, everything is decided once more.
+        new = (submitted - missing) & changed.keys()
+        repeated = await self._ledger.add(list(changed.values()), new) if changed else []
+        if repeated:
+            self._dispatcher.rollback()
+            self._dispatcher.recall([*known, *repeated])
+            changed, effects = self._decide_each(batch)
+            await self._ledger.commit(list(changed.values()))
+        return changed, effects
+
+    def _decide_each(self, batch: list[Event]) -> tuple[dict[JobId, Job], list[Effect]]:
         now = time.monotonic()
         changed: dict[JobId, Job] = {}
         effects: list[Effect] = []

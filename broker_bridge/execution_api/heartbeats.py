@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Final, Protocol
 
+from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
@@ -51,13 +52,17 @@ class Jobs(Protocol):
 
 
 class Heartbeats:
-    """Sends one heartbeat for every running task every ``interval_s`` seconds."""
+    """Sends one heartbeat for every running task every ``interval_s`` seconds.
+
+    :param changes: told of every job that begins; nothing is looked at while nothing runs.
+    """
 
     def __init__(
         self,
         api: ExecutionApiClient,
         jobs: Jobs,
         relay: Relay,
+        changes: Changes,
         *,
         interval_s: float,
         clock: Callable[[], float],
@@ -65,6 +70,7 @@ class Heartbeats:
         self._api = api
         self._jobs = jobs
         self._relay = relay
+        self._changes = changes
         self._interval_s = interval_s
         self._clock = clock
         self._slots = asyncio.Semaphore(CONCURRENT_HEARTBEATS)
@@ -76,10 +82,13 @@ class Heartbeats:
     async def run(self) -> None:
         """Heartbeat until cancelled."""
         while True:
+            seen = self._changes.version
             tasks = [job for job in self._jobs.running_jobs() if job.spec.type is WorkloadType.TASK]
             self._doubted = {job.id: self._doubted[job.id] for job in tasks if job.id in self._doubted}
             self._confirmed &= {job.id for job in tasks}
             await asyncio.gather(*(self._keep_alive(job) for job in tasks))
+            if not tasks:
+                await self._changes.wait(seen, None)
             await asyncio.sleep(self._interval_s)
 
     async def _keep_alive(self, job: Job) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import select
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -131,9 +132,6 @@ class Screen:
     def __init__(self, renderer: Renderer, stdout: BinaryIO) -> None:
         self._renderer = renderer
         self._stdout = stdout
-        self._poll = select.poll()
-        # Asking for nothing: errors, such as a pipe that nobody reads, are told in any case.
-        self._poll.register(stdout.fileno(), 0)
 
     def lines(self, pieces: Sequence[Piece]) -> None:
         """Print lines, now.
@@ -152,13 +150,17 @@ class Screen:
         """Tell something about the connection."""
         _say(text)
 
-    def check(self) -> None:
-        """Look whether somebody reads: ``edge-logs -f | head`` ends with head, not with the next line.
+    def watch(self, unread: Callable[[], None]) -> None:
+        """Call ``unread`` when nobody reads: ``edge-logs -f | head`` ends with head, not with the next line."""
+        poll = select.poll()
+        # Asking for nothing: errors, such as a pipe that nobody reads, are told in any case.
+        poll.register(self._stdout.fileno(), 0)
 
-        :raises BrokenPipeError: nobody reads any more.
-        """
-        if any(event & select.POLLERR for _, event in self._poll.poll(0)):
-            raise BrokenPipeError
+        def wait() -> None:
+            if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll()):
+                unread()
+
+        threading.Thread(target=wait, name=f"{PROGRAM}.stdout", daemon=True).start()
 
 
 class _Warnings(logging.Handler):
@@ -211,6 +213,7 @@ def _reader(
         output=screen,
         follow=follow,
     )
+    screen.watch(reader.unread)
     ours = logging.getLogger("edge_mqtt")
     ours.propagate = False
     ours.addHandler(_Warnings(reader.trouble))

@@ -36,8 +36,6 @@ NAME_IN_USE: Final = (
     "another edge-logs is connected to the bridge with this certificate, and only one at a time can be: stop it, or "
     "make a second certificate with 'edge-certs issue operator NAME' and name its folder with --certs"
 )
-#: Seconds between looks at whether somebody still reads our output.
-OUTPUT_CHECK_S: Final = 1.0
 
 
 class End(Enum):
@@ -77,12 +75,6 @@ class Output(Protocol):
     def news(self, text: str) -> None:
         """Tell something about the connection."""
 
-    def check(self) -> None:
-        """Look whether somebody reads.
-
-        :raises BrokenPipeError: nobody reads any more.
-        """
-
 
 @dataclass(frozen=True, slots=True)
 class _Up:
@@ -105,7 +97,12 @@ class _Got:
     message: Message
 
 
-_Event = _Up | _Down | _Trouble | _Got | Refusal
+@dataclass(frozen=True, slots=True)
+class _Unread:
+    pass
+
+
+_Event = _Up | _Down | _Trouble | _Got | _Unread | Refusal
 
 
 @dataclass(slots=True)
@@ -184,6 +181,10 @@ class Reader:
         """Note that an attempt to connect failed; there will be another."""
         self._events.put(_Trouble(reason, name_in_use))
 
+    def unread(self) -> None:
+        """Note that nobody reads our output any more."""
+        self._events.put(_Unread())
+
     # ------------------------------------------------------------ the loop, in the caller's thread
 
     def run(self) -> Ending:
@@ -199,7 +200,6 @@ class Reader:
                 try:
                     event = self._events.get(timeout=self._patience_s())
                 except queue.Empty:
-                    self._output.check()
                     ending = self._time_passed()
                 else:
                     ending = self._handle(event)
@@ -208,26 +208,31 @@ class Reader:
         finally:
             self._channel.stop()
 
-    def _patience_s(self) -> float:
-        now = self._clock()
-        until = now + OUTPUT_CHECK_S
-        if self._ask_at is not None:
-            until = min(until, self._ask_at)
-        if not self._follow:
-            until = min(until, self._give_up_at)
-        return max(until - now, 0.0)
+    def _patience_s(self) -> float | None:
+        """Return the seconds until something is to be done though nothing happens; None: there is no such thing."""
+        deadlines = [self._ask_at, self._lost_at, self._tell_at, None if self._follow else self._give_up_at]
+        until = min((at for at in deadlines if at is not None), default=None)
+        return None if until is None else max(until - self._clock(), 0.0)
+
+    @property
+    def _lost_at(self) -> float | None:
+        """When the answer that is outstanding counts as lost."""
+        asked = self._link.asked
+        return None if asked is None else asked.at + self._tail.wait_s + ANSWER_WITHIN_S
+
+    @property
+    def _tell_at(self) -> float | None:
+        """When to tell that there is no connection."""
+        return None if self._link.up or self._link.told else self._began + QUIET_S
 
     def _time_passed(self) -> Ending | None:
         now = self._clock()
         if not self._follow and now >= self._give_up_at:
             return self._given_up()
-        if not self._link.up and not self._link.told and now >= self._began + QUIET_S:
+        if _is_past(self._tell_at, now):
             self._link.told = True
             self._output.news(f"waiting for the bridge at {self._url}")
-        asked = self._link.asked
-        lost = asked is not None and now >= asked.at + self._tail.wait_s + ANSWER_WITHIN_S
-        due = self._ask_at is not None and now >= self._ask_at
-        if self._link.up and (lost or due):
+        if _is_past(self._lost_at, now) or _is_past(self._ask_at, now):
             self._ask()
         return None
 
@@ -247,6 +252,8 @@ class Reader:
                 self._ask()
             case _Down(reason) | _Trouble(reason):
                 self._away(event, reason)
+            case _Unread():
+                raise BrokenPipeError
             case Refusal():
                 in_use = event.reason is RefusalReason.NAME_IN_USE
                 return Ending(end=End.REFUSED, message=NAME_IN_USE if in_use else event.message)
@@ -314,3 +321,7 @@ class Reader:
         if first is not None:
             more = f"; {len(others)} more logs are incomplete too" if others else ""
             self._output.news(f"{first.dag_id} {first.task_id} try {first.try_number}: {first.missing}{more}")
+
+
+def _is_past(deadline: float | None, now: float) -> bool:
+    return deadline is not None and now >= deadline

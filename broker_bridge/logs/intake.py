@@ -121,20 +121,20 @@ class LogIntake:
         batch = _Batch()
         for worker, chunk in chunks:
             batch.chunks.setdefault((worker, chunk.job_id, chunk.fence), []).append(chunk)
-        for job_id in list(self._kept):
-            await self._find_kept(batch, job_id)
-        for key in batch.chunks:
-            await self._find(batch, key)
+        # Together, so that all logs that begin are noted by one commit.
+        await asyncio.gather(
+            *(self._find_kept(batch, job_id) for job_id in list(self._kept)),
+            *(self._find(batch, key) for key in batch.chunks),
+        )
         self._let_go(batch)
         if not batch.last:
             return
         appended = await self._append(batch)
         for log_path, reason in appended.failed.items():
             self._troubles.failed(log_path, reason)
-        for place in batch.last.values():
-            if place.job.id in appended.stored:
-                await self._stored(batch, place, appended.stored[place.job.id])
-        grown = [place.log_path for place in batch.last.values() if place.job.id in appended.stored]
+        stored = [place for place in batch.last.values() if place.job.id in appended.stored]
+        await asyncio.gather(*(self._stored(batch, place, appended.stored[place.job.id]) for place in stored))
+        grown = [place.log_path for place in stored]
         if grown:
             self._changes.notify(grown)
 

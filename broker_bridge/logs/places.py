@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.logs import marker
@@ -15,6 +16,7 @@ from edge_mqtt.broker_bridge.logs.patience import Patience
 from edge_mqtt.broker_bridge.logs.placement import Found, base_now, final_lacks, is_closed, stored, unwritten
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.together import Together
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +81,9 @@ class Places:
         #: What has been given a place since this program started, and may not all be written there.
         self._begun: dict[JobId, Place] = {}
         self._refused: dict[tuple[WorkerName, JobId, Fence], None] = {}
+        self._sizes: Together[str, int] = Together(self._look_at_sizes)
+        #: One job at a time begins in a file.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def find(self, worker: WorkerName, job_id: JobId, fence: Fence) -> Place | Unwanted | None:
         """Return the place of what a worker ships; None while it has to wait.
@@ -136,7 +141,7 @@ class Places:
         of_file = await self._jobs.same_log(job.spec.log_path)
         if job.log_size is not None and is_closed(job, of_file):
             return job.log_size
-        return stored(job, of_file, await asyncio.to_thread(self._store.size, job.spec.log_path))
+        return stored(job, of_file, await self._sizes.get(job.spec.log_path))
 
     # ------------------------------------------------------------ parts
 
@@ -144,7 +149,8 @@ class Places:
         if job.log_base is not None and job.state is JobState.RUNNING:
             return self._place(job)
         try:
-            return await self._find_in_file(job, log_path)
+            async with self._locks.setdefault(log_path, asyncio.Lock()):
+                return await self._find_in_file(job, log_path)
         except LogPathRefused as error:
             return self._refuse(job.worker or WorkerName(""), job.id, job.fence, str(error))
 
@@ -155,7 +161,7 @@ class Places:
             return Unwanted(job.log_size)
         if job.log_base is not None or job.id in self._begun:
             return self._place(job)
-        size = await asyncio.to_thread(self._store.size, log_path)
+        size = await self._sizes.get(log_path)
         before = [other for other in of_file if other.sequence < job.sequence]
         missing = final_lacks(before, size, self.patience.is_over)
         if missing is None:
@@ -169,6 +175,9 @@ class Places:
                 extra={"action": "log_given_up", "job_id": lack.job.id, "missing": lack.missing},
             )
         return place
+
+    async def _look_at_sizes(self, log_paths: list[str]) -> dict[str, int | Exception]:
+        return await asyncio.to_thread(self._store.sizes, log_paths)
 
     async def _open_behind(
         self, job: Job, log_path: str, size: int, lines: bytes, overtaken: Sequence[Job] = ()

@@ -7,10 +7,12 @@ besides, for as long as this program runs, only serves to notice that somebody e
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,10 @@ log = logging.getLogger(__name__)
 
 #: Files that are remembered as we left them.
 REMEMBERED_FILES: Final = 10_000
+#: Files that are synced at a time: the file system writes its journal once for all of them. More do not gain.
+SYNCS_AT_ONCE: Final = 4
+#: Files that are open at a time.
+FILES_AT_ONCE: Final = 64
 
 
 class LogPathRefused(Exception):
@@ -63,12 +69,22 @@ class _Left:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A file that is written, and not synced yet."""
+
+    descriptor: int
+    #: How many bytes of each job are in it.
+    stored: dict[JobId, int]
+
+
 class LogStore:
     """Files below one folder. Every method does file I/O: call it from a thread that may wait."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.resolve()
         self._left: dict[str, _Left] = {}
+        self._syncing = ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="bridge.log_sync")
 
     def check_writable(self) -> None:
         """Make the folder when it is not there, and a file in it, which is removed again.
@@ -100,6 +116,16 @@ class LogStore:
         except FileNotFoundError:
             return 0
 
+    def sizes(self, log_paths: Iterable[str]) -> dict[str, int | Exception]:
+        """Return the size of each file, or why it cannot be told."""
+        sizes: dict[str, int | Exception] = {}
+        for log_path in log_paths:
+            try:
+                sizes[log_path] = self.size(log_path)
+            except (OSError, LogPathRefused) as error:
+                sizes[log_path] = error
+        return sizes
+
     def append(self, writes: Iterable[Write]) -> Appended:
         """Store ``writes`` on disk, file by file: one that cannot be written holds up no other.
 
@@ -112,31 +138,54 @@ class LogStore:
         for write in writes:
             by_path.setdefault(write.log_path, []).append(write)
         appended = Appended(stored={}, failed={})
-        for log_path, of_path in by_path.items():
-            try:
-                self._append_to(log_path, of_path, appended)
-            except (OSError, LogPathRefused) as error:
-                # Some of it may be written: whatever the size is next time, it is our own doing.
-                self._left.pop(log_path, None)
-                appended.failed[log_path] = str(error)
+        paths = list(by_path)
+        for start in range(0, len(paths), FILES_AT_ONCE):
+            with contextlib.ExitStack() as opened:
+                written: dict[str, _Written] = {}
+                for log_path in paths[start : start + FILES_AT_ONCE]:
+                    try:
+                        self._write_to(log_path, by_path[log_path], opened, written, appended)
+                    except (OSError, LogPathRefused) as error:
+                        self._failed(log_path, error, appended)
+                self._sync(written, appended)
         return appended
 
-    def _append_to(self, log_path: str, writes: list[Write], appended: Appended) -> None:
+    def _failed(self, log_path: str, error: Exception, appended: Appended) -> None:
+        # Some of it may be written: whatever the size is next time, it is our own doing.
+        self._left.pop(log_path, None)
+        appended.failed[log_path] = str(error)
+
+    def _write_to(
+        self,
+        log_path: str,
+        writes: list[Write],
+        opened: contextlib.ExitStack,
+        written: dict[str, _Written],
+        appended: Appended,
+    ) -> None:
         path = self.path(log_path)
         path.parent.mkdir(parents=True, exist_ok=True)
         # Airflow's own mode for log files ([logging] file_task_handler_new_file_permissions).
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o664)
-        try:
-            found = self._find(log_path, descriptor)
-            base = writes[0].base
-            begin = base + min(0, *(write.offset for write in writes))
-            if base_now(base, begin, found) != base:
-                appended.changed[log_path] = found
+        opened.callback(os.close, descriptor)
+        found = self._find(log_path, descriptor)
+        base = writes[0].base
+        begin = base + min(0, *(write.offset for write in writes))
+        if base_now(base, begin, found) != base:
+            appended.changed[log_path] = found
+        else:
+            written[log_path] = _Written(descriptor, _append(descriptor, writes, found.size))
+        self._leave(log_path, descriptor)
+
+    def _sync(self, written: dict[str, _Written], appended: Appended) -> None:
+        """Wait until what was written is on the disk. Files that are synced at once share the disk's work."""
+        descriptors = [one.descriptor for one in written.values()]
+        run = map if len(descriptors) == 1 else self._syncing.map
+        for (log_path, one), error in zip(written.items(), run(_sync_error, descriptors), strict=True):
+            if error is None:
+                appended.stored.update(one.stored)
             else:
-                appended.stored.update(_append(descriptor, writes, found.size))
-            self._leave(log_path, descriptor)
-        finally:
-            os.close(descriptor)
+                self._failed(log_path, error, appended)
 
     def _find(self, log_path: str, descriptor: int) -> Found:
         status, left = os.fstat(descriptor), self._left.get(log_path)
@@ -204,8 +253,15 @@ def _append(descriptor: int, writes: Iterable[Write], end: int) -> dict[JobId, i
         if start <= end < start + len(write.data):
             end += _write_all(descriptor, write.data[end - start :], end)
         stored[write.job_id] = max(end - write.base, 0)
-    os.fdatasync(descriptor)
     return stored
+
+
+def _sync_error(descriptor: int) -> OSError | None:
+    try:
+        os.fdatasync(descriptor)
+    except OSError as error:
+        return error
+    return None
 
 
 def _write_all(descriptor: int, data: bytes, at: int) -> int:

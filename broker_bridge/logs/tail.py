@@ -84,6 +84,14 @@ class _Reader:
     find_at: float = 0.0
     answered_at: float = -PACE_S
 
+    def is_behind(self) -> bool:
+        """Tell whether there is anything to read; a stream that has not been told is told even when empty."""
+        return any(
+            path not in self.positions or self.positions[path] < self.sizes[path]
+            for path in self.streams
+            if path in self.sizes
+        )
+
     def news(self) -> tuple[LogStream, ...]:
         """Return the streams that are not as they were told, which they are from now on."""
         news = {path: stream for path, stream in self.streams.items() if self.told.get(path) != stream}
@@ -119,6 +127,7 @@ class TailService:
     async def answer(self, request: TailRequest) -> TailReply:
         """Return what is new to the reader, waiting up to ``request.wait_s`` seconds for it."""
         deadline = self._clock() + min(request.wait_s, MAX_WAIT_S)
+        self._forget_old()
         reader = self._remembered(request) if request.continues else await self._new(request)
         if isinstance(reader, TailReply):
             return reader
@@ -131,7 +140,7 @@ class TailService:
             run_state = await self._run_state(reader.selector)
             is_over = run_state in FINAL_RUN_STATES
             found_all = await self._update(reader, stale=is_over or is_new)
-            slices, body = await asyncio.to_thread(self._read, reader)
+            slices, body = await asyncio.to_thread(self._read, reader) if reader.is_behind() else ((), b"")
             complete = all(stream.complete for stream in reader.streams.values())
             ended = not slices and is_over and found_all and complete
             remaining = deadline - self._clock()
@@ -153,9 +162,11 @@ class TailService:
                 reader.sizes_seen, min(remaining, self._next_look_in(reader, found_all=found_all))
             )
 
-    def _remembered(self, request: TailRequest) -> _Reader | TailReply:
+    def _forget_old(self) -> None:
         oldest = self._clock() - KEEP_READER_S
         self._readers = {name: reader for name, reader in self._readers.items() if reader.answered_at >= oldest}
+
+    def _remembered(self, request: TailRequest) -> _Reader | TailReply:
         reader = self._readers.pop(request.continues, None)
         return reader or TailReply(request_id=request.request_id, forgotten=True)
 
@@ -216,7 +227,8 @@ class TailService:
             changed = self._changes.grown_since(reader.sizes_seen)
         reader.sizes_seen = version
         paths = list(reader.jobs) if changed is None else [path for path in changed if path in reader.jobs]
-        reader.sizes.update(await asyncio.to_thread(self._sizes, paths))
+        if paths:
+            reader.sizes.update(await asyncio.to_thread(self._sizes, paths))
         # A log that is waited for may be given up now, without any change.
         waiting = [path for path, jobs in reader.jobs.items() if self._may_be_given_up(reader, path, jobs[-1])]
         for path in {*paths, *waiting}:

@@ -1,8 +1,8 @@
 """Messages to packets and back.
 
 A packet is one JSON object; a binary message's packet is one JSON line and then its body. Either is packed where that
-makes it smaller (see packing). A packet over ``MAX_PACKET_BYTES`` travels as fragments and is put together again by
-the decoder.
+makes it smaller (see packing) and there is not too much JSON. A packet over ``MAX_PACKET_BYTES`` travels as fragments
+and is put together again by the decoder.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ from edge_mqtt.broker_bridge.protocol.packing import MAGIC, pack, unpack
 MAX_PACKET_BYTES: Final = 128 * 1024
 #: Bytes of one message at most, before compression: bounds what a peer can make us hold in memory.
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
+#: Bytes of JSON in a packed message at most; the body may have any size. JSON that is read takes up to thirty times
+#: its size, and its time: a few bytes from a peer that means ill must not cost us seconds in which nobody is served.
+MAX_PACKED_JSON_BYTES: Final = 32 * 1024
 #: Messages that may be incomplete at once on one topic. A sender publishes a message's pieces in a row, so more than
 #: a few can only be left over from connections that dropped.
 MAX_PARTIAL_MESSAGES: Final = 8
@@ -53,7 +56,7 @@ def encode(message: Message) -> list[bytes]:
         raise MessageTooLarge(
             f"a {message.kind} message of {len(plain)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
         )
-    packet = pack(plain)
+    packet = pack(plain) if _is_packable(plain) else plain
     if len(packet) <= MAX_PACKET_BYTES:
         return [packet]
     # What is sent again has the same pieces: those of one sending may complete another.
@@ -64,6 +67,10 @@ def encode(message: Message) -> list[bytes]:
         _line({"kind": "fragment", "v": PROTOCOL_VERSION, "of": of, "index": i, "count": len(pieces)}) + b"\n" + piece
         for i, piece in enumerate(pieces)
     ]
+
+
+def _is_packable(plain: bytes) -> bool:
+    return len(plain) <= MAX_PACKED_JSON_BYTES or plain.find(b"\n", 0, MAX_PACKED_JSON_BYTES + 1) >= 0
 
 
 def write(message: Message) -> bytes:
@@ -127,7 +134,10 @@ class Decoder:
 def _read(packet: bytes) -> Message:
     if not packet.startswith(MAGIC):
         return _parse(packet)
-    message = _parse(unpack(packet, MAX_MESSAGE_BYTES))
+    plain = unpack(packet, MAX_MESSAGE_BYTES)
+    if not _is_packable(plain):
+        raise MalformedMessage(f"over {MAX_PACKED_JSON_BYTES} bytes of JSON are compressed")
+    message = _parse(plain)
     if isinstance(message, Fragment):
         # Nobody packs pieces of what is packed: this could only be meant to fill our memory.
         raise MalformedMessage("a fragment is compressed")

@@ -84,10 +84,12 @@ class PahoTransport:
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
         """Send one packet; False, and nothing sent, while there is no connection. Thread-safe, never blocks."""
         live = self._live
-        if live is None or not live.publish(topic, payload, qos=qos, retain=retain):
+        if live is None:
             return False
+        is_sent = live.publish(topic, payload, qos=qos, retain=retain)
+        # Also when it is not: then the thread ends the connection.
         self._wake()
-        return True
+        return is_sent
 
     def stop(self) -> None:
         """Say goodbye and end the thread."""

@@ -25,6 +25,7 @@ from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, proxy_for
 from edge_mqtt.broker_bridge.transport.port import Refusal, Will
+from edge_mqtt.broker_bridge.transport.vigil import ANSWER_WITHIN, Vigil
 from edge_mqtt.broker_bridge.transport.websocket import WebSocket, open_websocket
 from edge_mqtt.certs.identity import Identity
 
@@ -35,10 +36,6 @@ CONNECT_TIMEOUT_S: Final = 10.0
 HANDSHAKE_TIMEOUT_S: Final = 15.0
 #: Seconds that saying goodbye may take.
 GOODBYE_TIMEOUT_S: Final = 2.0
-#: A silent connection that was asked for a sign of life is given up after this part of the keep alive.
-ANSWER_WITHIN: Final = 0.5
-#: How often in a keep alive the clock is looked at.
-CHECKS_PER_KEEP_ALIVE: Final = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,28 +181,27 @@ class Connection:
         :raises NameInUse: another program has our client id.
         :raises Refused: the broker does not want us.
         """
-        keep_alive_s = float(self._options.keep_alive_s)
-        silence_s = keep_alive_s * (1 + ANSWER_WITHIN)
         poller = select.poll()
         poller.register(wake, select.POLLIN)
-        started = heard = time.monotonic()
-        told = False
+        now = time.monotonic()
+        vigil = Vigil(self._options.keep_alive_s, now)
+        answer_by: float | None = now + HANDSHAKE_TIMEOUT_S
         while not stopping.is_set():
-            tick_s = min(keep_alive_s / CHECKS_PER_KEEP_ALIVE, max(0.0, heard + silence_s - time.monotonic()))
-            heard = self._step(poller, wake, tick_s, heard)
+            until = vigil.next_look_at() if answer_by is None else min(answer_by, vigil.next_look_at())
+            self._step(poller, wake, max(0.0, until - now), vigil)
             now = time.monotonic()
-            if not told and self._is_subscribed():
-                told = True
+            if answer_by is not None and self._is_subscribed():
+                answer_by = None
                 subscribed()
-            if not told and now - started > HANDSHAKE_TIMEOUT_S:
+            if answer_by is not None and now >= answer_by:
                 raise Lost(f"the broker did not answer within {HANDSHAKE_TIMEOUT_S:g} s")
             if self._full:
                 # Every packet id is taken. What was not sent is sent again after the next connect.
                 raise Lost("the broker does not acknowledge what we publish")
-            if now - heard >= silence_s:
+            if vigil.is_over(now):
                 raise Lost("the broker does not answer to pings")
 
-    def _step(self, poller: select.poll, wake: socket.socket, tick_s: float, heard: float) -> float:
+    def _step(self, poller: select.poll, wake: socket.socket, wait_s: float, vigil: Vigil) -> None:
         websocket = self._websocket
         if websocket is None:
             raise Lost("the connection was closed")
@@ -213,18 +209,22 @@ class Connection:
         writing = websocket.unsent or self._client.want_write()
         poller.register(descriptor, select.POLLIN | (select.POLLOUT if writing else 0))
         pending = websocket.pending
-        events = dict(poller.poll(0 if pending else math.ceil(tick_s * 1000)))
+        events = dict(poller.poll(0 if pending else math.ceil(wait_s * 1000)))
         if wake.fileno() in events:
             with contextlib.suppress(BlockingIOError):
                 wake.recv(4096)
         if pending or events.get(descriptor, 0) & ~select.POLLOUT:
-            heard = time.monotonic()
             self._check(self._client.loop_read())
+            vigil.heard(time.monotonic())
         websocket.flush()
         if self._client.want_write():
             self._check(self._client.loop_write())
+            vigil.sent(time.monotonic())
+        # paho sends a ping here when one is due by its clock, which is never behind ours: its times of what came and
+        # what went are taken before those of the vigil, and the present one after it.
+        now = time.monotonic()
         self._check(self._client.loop_misc())
-        return heard
+        vigil.looked(now)
 
     def _check(self, result: MQTTErrorCode) -> None:
         code = self._connack

@@ -30,6 +30,7 @@ from rich.table import Table
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 from edge_mqtt.certs.identity import Identity, Role
+from tests.benchmarks.figures import percentile
 from tests.integration.bad_link_site import QUEUE, BadLinkSite, WorkerProcess, log_path
 
 DAG_FILE = """
@@ -263,11 +264,6 @@ def wait(condition: Callable[[], bool]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(LOOK_S)
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which ``share`` of the values lie."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
 def print_tables(console: Console, results: Sequence[Figures]) -> None:

@@ -57,16 +57,28 @@ def programs() -> Path:
 class Postgres:
     """A server that runs while the block does."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, fsync: bool = False) -> None:
         """Describe it; nothing is written before the block begins.
 
         :param directory: must not exist; the server's user must be able to reach its parent.
+        :param fsync: wait for the disk at each commit; what a killed server has written, the system has without it.
         """
         self._directory = directory
         self._programs = programs()
+        self._fsync = fsync
         self._password = secrets.token_urlsafe(12)
         self._process: subprocess.Popen[bytes] | None = None
         self.port = _free_port()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the last start.
+
+        :raises PostgresFailed: there was none.
+        """
+        if self._process is None:
+            raise PostgresFailed("PostgreSQL was never started")
+        return self._process.pid
 
     @property
     def url(self) -> str:
@@ -162,9 +174,8 @@ class Postgres:
             self._process = subprocess.Popen(
                 [
                     *(str(self._programs / "postgres"), "-D", str(self._directory / "data")),
-                    # No unix socket: its folder is the system's. No fsync: what a killed server has written, the
-                    # system still has.
-                    *("-h", HOST, "-p", str(self.port), "-k", "", "-c", "fsync=off"),
+                    # No unix socket: its folder is the system's.
+                    *("-h", HOST, "-p", str(self.port), "-k", "", "-c", f"fsync={'on' if self._fsync else 'off'}"),
                 ],
                 cwd="/",
                 env={"PATH": os.defpath, "LANG": "C.UTF-8"},

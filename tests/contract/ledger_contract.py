@@ -155,8 +155,10 @@ class LedgerContract:
 
     def test_jobs_of_one_log_file_come_in_order_of_arrival(self, ledger: Ledger) -> None:
         ledger.commit([make_job(number) for number in (6, 3, 0, 1)])
-        assert ids(ledger.same_log("dag_id=weather/0.log")) == ["job-0", "job-3", "job-6"]
-        assert ledger.same_log("dag_id=weather/none.log") == []
+        assert ids(ledger.same_log(["dag_id=weather/0.log"])) == ["job-0", "job-3", "job-6"]
+        assert ledger.same_log(["dag_id=weather/none.log"]) == []
+        both = ledger.same_log(["dag_id=weather/1.log", "dag_id=weather/0.log"])
+        assert ids(both) == ["job-0", "job-1", "job-3", "job-6"]
 
     def test_purge_forgets_only_what_is_over_for_long_enough(self, ledger: Ledger, clock: Clock) -> None:
         ledger.commit([finished(make_job(1)), finished(make_job(2), acked=False), make_job(3)])

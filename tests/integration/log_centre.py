@@ -37,7 +37,7 @@ class Records:
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
 
-    def put(self, job_id: str, sequence: int, **changes: Any) -> None:
+    def put(self, job_id: str, sequence: int, *, log_path: str = PATH, **changes: Any) -> None:
         """Store a job: one that runs, unless ``changes`` say otherwise."""
         spec = JobSpec(
             job_id=JobId(job_id),
@@ -47,7 +47,7 @@ class Records:
             run_id="r",
             task_id="t",
             try_number=1,
-            log_path=PATH,
+            log_path=log_path,
         )
         job = Job(
             spec=spec,
@@ -75,7 +75,7 @@ class Records:
 
     async def same_log(self, log_path: str) -> list[Job]:
         """Return the jobs of one file."""
-        return self.ledger.same_log(log_path)
+        return self.ledger.same_log([log_path])
 
     async def log_opened(self, job_id: JobId, base: int) -> None:
         """Store where a job begins."""

@@ -7,10 +7,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
+import pytest
 
+from deploy.quickstart.errors import PartFailed
+from deploy.quickstart.process import Part
+from deploy.quickstart.stack import Stack
 from tests.benchmarks.executors.processes import cpu_seconds, freeze, pss_bytes, thaw
+from tests.benchmarks.executors.systems import add_part
 
 #: A process that has a child and has waited for another one, which has used CPU.
 _PROGRAM = """
@@ -56,6 +62,30 @@ def test_a_family_stands_still_until_it_may_go_on() -> None:
         thaw(members_of(parent))
         wait_for(members_of(parent), stopped=False)
         assert len(members_of(parent)) == 2
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """A stack without parts."""
+    stack = Stack(tmp_path / "stack", dags=tmp_path, executor="LocalExecutor")
+    stack.central_home.mkdir(parents=True)
+    yield stack
+    stack.stop(at_once=True)
+
+
+def test_a_part_that_was_added_is_found_with_its_stack(stack: Stack) -> None:
+    add_part(stack, "sleeper", ["sleep", "100"], ready=lambda _: True)
+    assert [process.pid for process in stack.left_over()] == [stack.parts["sleeper"].pid]
+
+
+def test_a_part_that_hides_that_it_is_the_stacks_is_refused(stack: Stack) -> None:
+    # Redis does so when it gives itself a title; it would neither be frozen nor stopped.
+    def replaced(part: Part) -> bool:
+        return psutil.Process(part.pid).name() == "sleep"
+
+    with pytest.raises(PartFailed, match=r"^sleeper hides the environment"):
+        add_part(stack, "sleeper", ["env", "-i", "sleep", "100"], ready=replaced)
+    assert stack.parts["sleeper"].wait(10.0)
 
 
 def test_what_ended_children_have_used_counts() -> None:

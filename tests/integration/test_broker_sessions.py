@@ -22,7 +22,7 @@ from broker_parts import (
 from websockets.exceptions import ConnectionClosed
 
 from edge_mqtt.broker_bridge.broker import client_link
-from edge_mqtt.broker_bridge.broker.packets import MAX_PACKET_BYTES, build_publish
+from edge_mqtt.broker_bridge.broker.packets import MAX_FILTERS, MAX_PACKET_BYTES, build_publish
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 
 CONTROL = TOPICS.control(ROGUE.name)
@@ -211,6 +211,10 @@ MISBEHAVIOUR: dict[str, tuple[Callable[[RawClient], None], str]] = {
     "topic longer than packet": (lambda client: client.send(packet(3, 0, b"\xff\xffab")), "longer than its packet"),
     "no utf-8": (lambda client: client.send(packet(3, 0, b"\x00\x02\xff\xfe")), "not UTF-8"),
     "empty subscribe": (lambda client: client.send(packet(8, 2, b"\0\1")), "no topic filter"),
+    "too many filters": (
+        lambda client: client.send(subscribe_packet(*["a"] * (MAX_FILTERS + 1))),
+        "more than 200 topic filters",
+    ),
     "reserved packet": (lambda client: client.send(packet(15, 0, b"")), "type 15"),
     "puback of a server": (lambda client: client.send(packet(9, 0, b"\0\1\0")), "type 9"),
     "wrong flags": (lambda client: client.send(packet(8, 0, b"\0\1" + text("a") + b"\0")), "unexpected SUBSCRIBE"),

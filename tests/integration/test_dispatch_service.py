@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -27,6 +27,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     HeldJobState,
     JobAccepted,
     JobSpec,
+    Outcome,
     Presence,
     PresenceAck,
     WorkerState,
@@ -131,6 +132,42 @@ def test_a_job_is_in_the_ledger_before_its_acceptance_is_said() -> None:
             bridge.service.post(submitted())
             await bridge.until(is_acceptance)
             assert [job.id for job in bridge.ledger.load_live()] == ["j"]
+
+    asyncio.run(test())
+
+
+def test_a_submission_that_comes_again_after_its_job_is_forgotten_runs_nothing_and_harms_no_new_one() -> None:
+    async def test() -> None:
+        disk = MovableDisk()
+        old = Job(spec=submitted("old").job, executor=EXECUTOR, lease_s=900.0, sequence=7)
+        disk.commit([replace(old, state=JobState.FINISHED, outcome=Outcome.SUCCESS, event_acked=True)])
+        async with running(disk) as bridge:
+            await bridge.service.commit(seen())
+            bridge.service.post(submitted("old"))
+            await bridge.service.commit(submitted("new"))
+            assigned = [effect.message.job.job_id for effect in bridge.effects if isinstance(effect, Assigned)]
+            accepted = [effect.message.job_id for effect in bridge.effects if is_acceptance(effect)]  # type: ignore[union-attr]  # it is one
+            assert assigned == ["new"]
+            assert accepted == ["old", "new"]
+            (kept,) = disk.get([JobId("old")])
+            assert (kept.state, kept.sequence) == (JobState.FINISHED, 7)
+
+    asyncio.run(test())
+
+
+def test_a_new_job_takes_one_way_to_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways: list[str] = []
+    run = AsyncLedger._run
+
+    async def counted(ledger: AsyncLedger, call: Callable[[], object]) -> object:
+        ways.append("one")
+        return await run(ledger, call)
+
+    async def test() -> None:
+        async with running() as bridge:
+            monkeypatch.setattr(AsyncLedger, "_run", counted)
+            await bridge.service.commit(submitted())
+            assert len(ways) == 1
 
     asyncio.run(test())
 

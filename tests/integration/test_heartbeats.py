@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
 from edge_mqtt.broker_bridge.execution_api import heartbeats as heartbeats_module
@@ -117,6 +118,7 @@ def beat(
             airflow,
             jobs,
             Relay(airflow, jobs, Mint()),
+            Changes(),
             interval_s=0.001,
             clock=clock,
         )
@@ -170,7 +172,9 @@ def test_a_superseded_job_gets_no_heartbeats_and_is_ended(monkeypatch: pytest.Mo
     async def test() -> None:
         held = Held(running())
         airflow = Airflow([FINE])
-        beats = Heartbeats(airflow, held, Relay(airflow, held, Mint()), interval_s=0.001, clock=lambda: 0.0)
+        beats = Heartbeats(
+            airflow, held, Relay(airflow, held, Mint()), Changes(), interval_s=0.001, clock=lambda: 0.0
+        )
         task = asyncio.create_task(beats.run())
         await asyncio.wait_for(airflow.all_asked.wait(), 10)
         held.superseded = True
@@ -178,6 +182,34 @@ def test_a_superseded_job_gets_no_heartbeats_and_is_ended(monkeypatch: pytest.Mo
         await asyncio.wait_for(held.told.wait(), 10)
         assert airflow.calls == []
         assert "queued the task again" in held.ended[0]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await airflow.aclose()
+
+    asyncio.run(test())
+
+
+def test_nothing_is_looked_at_before_a_job_begins() -> None:
+    @dataclass
+    class Idle(Held):
+        looks: int = 0
+        idle: bool = True
+
+        def running_jobs(self) -> list[Job]:
+            self.looks += 1
+            return [] if self.idle else super().running_jobs()
+
+    async def test() -> None:
+        held, changes = Idle(running()), Changes()
+        airflow = Airflow([FINE])
+        beats = Heartbeats(airflow, held, Relay(airflow, held, Mint()), changes, interval_s=0.001, clock=lambda: 0.0)
+        task = asyncio.create_task(beats.run())
+        # Fifty intervals.
+        await asyncio.sleep(0.05)
+        assert held.looks == 1
+        held.idle = False
+        changes.notify()
+        await asyncio.wait_for(airflow.all_asked.wait(), 10)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await airflow.aclose()

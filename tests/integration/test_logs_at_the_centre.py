@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,55 @@ def test_chunks_are_acknowledged_by_what_is_on_disk(tmp_path: Path) -> None:
         assert await centre.acknowledged() == 8
         assert (tmp_path / PATH).read_bytes() == b"one\ntwo\n"
         assert await centre.intake.stored(JobId("j")) == 8
+
+    centre_test(tmp_path, test)
+
+
+def test_logs_that_begin_together_are_noted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(centre: Centre) -> None:
+        noting, all_are_noting = set[JobId](), asyncio.Event()
+        log_opened = centre.records.log_opened
+
+        async def noted_with_the_others(job_id: JobId, base: int) -> None:
+            noting.add(job_id)
+            if len(noting) == 3:
+                all_are_noting.set()
+            await all_are_noting.wait()
+            await log_opened(job_id, base)
+
+        monkeypatch.setattr(centre.records, "log_opened", noted_with_the_others)
+        for number in range(3):
+            centre.records.put(f"j{number}", number, log_path=f"{number}.log")
+            centre.ship(f"j{number}", 0, b"one\n")
+        assert [await centre.acknowledged() for _ in range(3)] == [4, 4, 4]
+        assert [(tmp_path / f"{number}.log").read_bytes() for number in range(3)] == [b"one\n"] * 3
+
+    centre_test(tmp_path, test)
+
+
+def test_a_log_that_cannot_be_synced_is_not_acknowledged_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fdatasync
+    broken = tmp_path / "0.log"
+
+    def fails_for_one(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), broken.stat()):
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    async def test(centre: Centre) -> None:
+        monkeypatch.setattr(os, "fdatasync", fails_for_one)
+        for number in range(3):
+            centre.records.put(f"j{number}", number, log_path=f"{number}.log")
+            centre.ship(f"j{number}", 0, b"one\n")
+        await centre.settled()
+        assert centre.acked == {"j1": 4, "j2": 4}
+        assert centre.intake.problem is not None
+        monkeypatch.setattr(os, "fdatasync", sync)
+        centre.ship("j0", 0, b"one\n")
+        assert await centre.acknowledged() == 4
+        assert broken.read_bytes() == b"one\n"
 
     centre_test(tmp_path, test)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import select
 import socket
 import sys
 import threading
@@ -9,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from broker_parts import TOPICS, BrokerThread, Recorder
+from paho.mqtt.enums import MQTTErrorCode
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName
@@ -78,6 +82,13 @@ class Fleet:
         transport = PahoTransport(f"wss://localhost:{self.link.port}/mqtt", context, options)
         transport.start(recorder)
         return transport
+
+    def connect_again(self, me: Identity, keep_alive_s: int) -> tuple[PahoTransport, Recorder]:
+        """Connect in the place of ``me``'s first connection."""
+        self.transports[me].stop()
+        recorder = Recorder()
+        self.transports[me] = self.connect(me, recorder, keep_alive_s)
+        return self.transports[me], recorder
 
     def run(self) -> None:
         for recorder in self.watched.values():
@@ -199,6 +210,41 @@ def test_a_slow_answer_of_many_seconds_is_no_silent_loss(fleet: Fleet) -> None:
     # Eight seconds, several keep alives, in which every ping's answer waits behind the rest.
     assert [payload for _, payload in fleet.watched[me].wait_packets(4)] == pieces
     assert fleet.watched[me].events == ["connected"]
+
+
+def test_an_idle_connection_sleeps_until_its_next_ping(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    sleeps: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    class Poller:
+        def __init__(self) -> None:
+            self._poll = select.poll()
+            self.register = self._poll.register
+
+        def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
+            sleeps.put(timeout_ms)
+            return self._poll.poll(timeout_ms)
+
+    fake = SimpleNamespace(poll=Poller, POLLIN=select.POLLIN, POLLOUT=select.POLLOUT)
+    monkeypatch.setattr(paho_connection, "select", fake)
+    me = PARTIES[0]
+    _, recorder = fleet.connect_again(me, keep_alive_s=600)
+    recorder.wait_event("connected")
+    while sleeps.get(timeout=10) < 590_000:
+        pass
+
+
+def test_a_connection_that_can_take_no_more_ends_at_once_not_at_its_next_ping(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = PARTIES[0]
+    transport, recorder = fleet.connect_again(me, keep_alive_s=600)
+    recorder.wait_event("connected")
+    live = transport._live
+    assert live is not None
+    full = SimpleNamespace(rc=MQTTErrorCode.MQTT_ERR_QUEUE_SIZE)
+    monkeypatch.setattr(live._client, "publish", lambda *_: full)
+    assert not transport.publish(outbox(me), b"one too many", qos=1)
+    recorder.wait_event("disconnected")
 
 
 # ---------------------------------------------------------------- handshakes

@@ -35,6 +35,9 @@ class NoProcess:
     async def ready(self) -> dict[str, str]:
         return {}
 
+    def settle_in(self, _: Path) -> None:
+        pass
+
     async def stop(self) -> None:
         pass
 

@@ -86,6 +86,25 @@ def test_task_is_ended_when_its_log_cannot_be_written_and_that_is_reported_when_
     play(tmp_path, scenario)
 
 
+def test_kernel_short_of_memory_takes_a_task_rather_than_the_launcher_or_the_worker(tmp_path: Path) -> None:
+    def score(process: psutil.Process) -> int:
+        return int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+
+    async def scenario(lab: Lab) -> None:
+        job_id = lab.bridge.assign(task_job("wait_for"))
+        await lab.log_line(job_id, "tick 1")
+        supervisor = supervisor_of(lab.state)
+        (task,) = supervisor.children()
+        launcher = supervisor.parent()
+        assert launcher is not None
+        assert score(launcher) == score(psutil.Process())
+        assert score(supervisor) == score(task) == min(1000, score(launcher) + 500)
+        lab.until_file.touch()
+        await lab.bridge.result(job_id)
+
+    play(tmp_path, scenario)
+
+
 # ---------------------------------------------------------------- hung
 
 

@@ -19,13 +19,18 @@ sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("contract
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Postgres]:
-    # Not below pytest's own folder, which the server's user may not enter.
+def folder() -> Iterator[Path]:
+    """A folder for servers: not below pytest's own, which a server's user may not enter."""
     folder = Path(tempfile.mkdtemp(prefix="postgres-"))
     folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def server(folder: Path) -> Iterator[Postgres]:
     with Postgres(folder / "pg") as running:
         yield running
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

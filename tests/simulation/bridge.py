@@ -131,7 +131,7 @@ class Bridge(Program):
         assert job.spec.log_path is not None
         later = [
             other.log_base
-            for other in self.ledger.same_log(job.spec.log_path)
+            for other in self.ledger.same_log([job.spec.log_path])
             if other.log_base is not None and other.sequence > job.sequence
         ]
         sizes = [] if job.log_size is None else [job.log_base + job.log_size]

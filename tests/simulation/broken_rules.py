@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -75,12 +75,15 @@ def _believe_everybody(self: Board, _worker: WorkerName, job_id: JobId, _fence: 
     return None if job is None or job.holder is None else job
 
 
-async def _commit_later(self: AsyncLedger, changes: Sequence[Job]) -> None:
+async def _add_later(self: AsyncLedger, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
     def commit() -> None:
         with contextlib.suppress(LedgerError):
             self._ledger.commit(changes)
 
-    _later(commit)
+    known = self._ledger.get(new)
+    if not known:
+        _later(commit)
+    return known
 
 
 _append = LogStore.append
@@ -92,9 +95,9 @@ def _append_later(self: LogStore, writes: Iterable[Write]) -> Appended:
     return Appended(stored={write.job_id: max(0, write.offset + len(write.data)) for write in given}, failed={})
 
 
-def _advance_before_ack(self: LogCursor, length: int, now: float) -> None:
+def _advance_before_ack(self: LogCursor, length: int, lost_at: float) -> None:
     self.sent += length
-    self.acked, self.progress_at = self.sent, now
+    self.acked, self.lost_at = self.sent, lost_at
 
 
 def _settle_unseen(self: EdgeMqttExecutor) -> None:
@@ -127,7 +130,7 @@ BROKEN = (
     ),
     BrokenRule(
         name="the bridge speaks before its commit",
-        replaced=((AsyncLedger, "commit", _commit_later),),
+        replaced=((AsyncLedger, "add", _add_later),),
         noticed="promise (1|2|4)",
     ),
     BrokenRule(

@@ -188,9 +188,6 @@ class Paper:
             self._news.append(text)
             self._changed.notify_all()
 
-    def check(self) -> None:
-        """Be read by somebody."""
-
     def wait_for_lines(self, count: int) -> None:
         """Wait until ``count`` lines are printed."""
         with self._changed:

@@ -15,6 +15,7 @@ from tests.benchmarks.executors.summary import (
     METRICS,
     QUEUED_TO_START,
     TARGETS,
+    TASKS_PER_S,
     Target,
     ratio,
     round_trips,
@@ -39,6 +40,7 @@ def raw(*queued_to_start_s: float, tasks_per_s: float = 5.0, pss_bytes: int = 10
         "idle": [{"seconds": 30.0, "cpu_s": 0.1, "pss_bytes": pss_bytes, **COUNTS}],
         "lines": [{"central file": [0.01, 0.03]}, {"central file": [0.02]}],
         "wan": {},
+        "failed": [],
     }
 
 
@@ -150,6 +152,21 @@ def test_the_page_keeps_what_stands_around_the_results() -> None:
 def test_a_page_without_a_place_for_results_is_refused() -> None:
     with pytest.raises(ValueError, match="no part between"):
         replace_results(f"text {END} {BEGIN}", "results")
+
+
+def test_what_failed_is_said_first_and_in_the_table() -> None:
+    broken = raw(0.2) | {"mapped": [], "failed": [("round 1 of 3, 100 mapped tasks", "WaitedTooLong: a | b")]}
+    failed, comparison, *_ = sheets({"ours": raw(0.1), "edge3": broken})
+    assert failed.rows == (("edge3", "round 1 of 3, 100 mapped tasks", "WaitedTooLong: a / b"),)
+    cells = {row[0]: row[1:] for row in comparison.rows}
+    assert cells[TASKS_PER_S.title] == ("5.00 tasks/s", "failed")
+    assert cells[QUEUED_TO_START.title] == ("100 ms", "200 ms (2.00)")
+
+
+def test_a_link_over_which_every_task_failed_is_left_out() -> None:
+    figures = {"ours": raw(0.05) | {"wan": {"0.1": [single(0.15)], "0.3": []}}}
+    (far_away,) = [sheet for sheet in sheets(figures) if "WAN" in sheet.title]
+    assert [row[1] for row in far_away.rows] == ["0", "100"]
 
 
 def test_stored_figures_give_the_same_tables() -> None:

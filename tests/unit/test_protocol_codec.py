@@ -8,7 +8,7 @@ import os
 import pytest
 
 from edge_mqtt.broker_bridge.protocol import codec
-from edge_mqtt.broker_bridge.protocol.codec import MAX_PACKET_BYTES, Decoder, encode
+from edge_mqtt.broker_bridge.protocol.codec import MAX_PACKED_JSON_BYTES, MAX_PACKET_BYTES, Decoder, encode
 from edge_mqtt.broker_bridge.protocol.errors import (
     MalformedMessage,
     MessageTooLarge,
@@ -183,6 +183,24 @@ def test_a_packed_fragment_is_refused() -> None:
     piece = b'{"kind":"fragment","v":1,"of":"x","index":0,"count":2}\n' + b"x" * 5000
     with pytest.raises(MalformedMessage, match="a fragment is compressed"):
         Decoder().feed("t", pack(piece))
+
+
+def test_much_json_is_not_packed_and_refused_when_it_is() -> None:
+    job = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * MAX_PACKED_JSON_BYTES})
+    message = Submit(executor=ExecutorName("e"), job=job, token="")
+    (packet,) = encode(message)
+    assert packet == codec.write(message)
+    assert Decoder().feed("t", packet) == message
+    # A few kilobytes could become gigabytes of lists, and take half a minute in which nobody else is served.
+    with pytest.raises(MalformedMessage, match="bytes of JSON are compressed"):
+        Decoder().feed("t", pack(b'{"v":1,"kind":"presence","x":[' + b"[]," * MAX_PACKED_JSON_BYTES + b"[]]}"))
+
+
+def test_a_body_of_any_size_is_packed() -> None:
+    message = call(bytes(10 * MAX_PACKET_BYTES))
+    (packet,) = encode(message)
+    assert packet.startswith(MAGIC)
+    assert Decoder().feed("t", packet) == message
 
 
 def test_one_topic_may_have_several_messages_in_pieces_at_once() -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
-from hypothesis import given, settings
+from amqtt.contexts import BrokerConfig
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edge_mqtt.broker_bridge.broker.routing import is_valid_filter
+from edge_mqtt.broker_bridge.broker.routing import IndexedBroker, is_valid_filter
 from edge_mqtt.broker_bridge.broker.topic_index import TopicIndex
+from edge_mqtt.broker_bridge.protocol.topics import Topics
 
 LEVELS = st.sampled_from(["a", "b", "", "$c"])
 TOPICS = st.lists(LEVELS, min_size=1, max_size=4).map("/".join)
+#: Clients may not publish to topics that begin with $.
+RETAINED_TOPICS = TOPICS.filter(lambda topic: not topic.startswith("$"))
 FILTERS = st.builds(
     lambda levels, rest: "/".join([*levels, *rest]),
     st.lists(st.sampled_from(["a", "b", "", "+", "$c"]), min_size=0, max_size=4),
@@ -79,6 +85,64 @@ def test_removing_one_subscriber_leaves_the_others() -> None:
         index.add("a/b", subscriber, 0)
     index.discard("ann")
     assert index.match("a/b") == {"bob": 1}
+
+
+@pytest.fixture(scope="module")
+def broker() -> IndexedBroker:
+    async def make() -> IndexedBroker:
+        config = BrokerConfig.from_dict({"listeners": {"default": {"type": "external"}}, "plugins": {}})
+        return IndexedBroker(config, Topics())
+
+    return asyncio.run(make())
+
+
+def retain_only(broker: IndexedBroker, retained: dict[str, int]) -> None:
+    broker._retained_messages.clear()
+    for topic, qos in retained.items():
+        broker.retain(topic, topic.encode() + b"!", qos)
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.got: list[tuple[str, bytes, int, bool]] = []
+
+    def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        self.got.append((topic, payload, qos, retain))
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(TOPICS.filter(lambda topic: not topic.startswith("$")), st.integers(0, 1), max_size=8),
+    FILTERS,
+    st.integers(0, 1),
+)
+@example({"a": 1, "ab": 1, "a/b": 0, "b": 1}, "a/#", 1)
+@example({"": 1, "/": 1, "a": 1, "a/": 1}, "+/+", 1)
+@example({"a": 1, "a/": 1, "a//b": 1}, "a/", 1)
+def test_a_newcomer_gets_the_retained_messages_that_the_standard_names_each_once(
+    broker: IndexedBroker, retained: dict[str, int], topic_filter: str, granted: int
+) -> None:
+    retain_only(broker, retained)
+    newcomer = Collector()
+    broker.send_retained(topic_filter, newcomer, granted)
+    assert newcomer.got == [
+        (topic, topic.encode() + b"!", min(qos, granted), True)
+        for topic, qos in retained.items()
+        if by_the_book(topic_filter, topic)
+    ]
+
+
+def test_what_a_newcomer_does_about_a_retained_message_does_not_disturb_the_rest(broker: IndexedBroker) -> None:
+    retain_only(broker, {"a/1": 1, "a/2": 1, "a/3": 1})
+
+    class Remover(Collector):
+        def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+            super().deliver(topic, payload, qos=qos, retain=retain)
+            broker.retain("a/2", b"", 1)
+
+    remover = Remover()
+    broker.send_retained("a/+", remover, 1)
+    assert [topic for topic, *_ in remover.got] == ["a/1", "a/3"]
 
 
 @pytest.mark.parametrize("topic_filter", ["a", "+", "#", "a/+/b", "a/#", "/", "+/+", "/#"])

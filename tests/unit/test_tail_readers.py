@@ -163,6 +163,16 @@ def test_reader_whom_the_bridge_has_forgotten_is_told_so_and_goes_on_where_it_wa
     play(tmp_path, scenario)
 
 
+def test_readers_that_ask_once_are_not_remembered_for_ever(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        for _ in range(5):
+            await scene.ask()
+            scene.now += tail.KEEP_READER_S + 1
+        assert len(scene.service._readers) == 1
+
+    play(tmp_path, scenario)
+
+
 def test_request_that_is_given_up_leaves_nothing_behind(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
         first = await scene.ask()

@@ -104,6 +104,20 @@ def test_call_that_reached_nobody_was_not_made_before(tmp_path: Path) -> None:
     assert REPEATED_HEADER.encode() not in servers[0].requests[0].lower()
 
 
+def test_call_that_found_the_kept_connection_broken_was_not_made_before(tmp_path: Path) -> None:
+    before = Listening(tmp_path / "s", [ANSWER])
+    transport = WorkerTransport(tmp_path / "s", sleep=lambda _: None)
+    request = httpx.Request("POST", f"{BASE_URL}variables/x", content=b"body")
+    transport.handle_request(request)
+    before.thread.join()
+    (tmp_path / "s").unlink()
+    after = Listening(tmp_path / "s", [ANSWER])
+    transport.handle_request(request)
+    transport.close()
+    after.thread.join()
+    assert REPEATED_HEADER.encode() not in after.requests[0].lower()
+
+
 HEARTBEAT = f"{BASE_URL}task-instances/7/heartbeat"
 
 

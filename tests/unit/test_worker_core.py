@@ -16,9 +16,11 @@ from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Due, Lease, due
 from edge_mqtt.worker.core.log_cursor import (
     CHUNK_BYTES,
     JOB_WINDOW_BYTES,
+    SLOW_LINK_BYTES_PER_S,
     STALLED_AFTER_S,
     WORKER_WINDOW_BYTES,
     LogCursor,
+    lost_at,
 )
 from edge_mqtt.worker.core.silence import LOOKS, Silence
 from edge_mqtt.worker.core.slots import launchable, used
@@ -290,7 +292,7 @@ def test_cursor_sends_chunks_up_to_its_window_and_no_further() -> None:
     sent = 0
     while length := cursor.next_length(size, WORKER_WINDOW_BYTES):
         assert length <= CHUNK_BYTES
-        cursor.advance(length, now=0.0)
+        cursor.advance(length, lost_at=0.0)
         sent += length
     assert sent == cursor.in_flight == JOB_WINDOW_BYTES
 
@@ -303,34 +305,39 @@ def test_cursor_respects_the_room_that_the_worker_has_left() -> None:
 
 def test_a_lower_acknowledgement_means_that_the_centre_has_lost_bytes_and_wants_them_again() -> None:
     cursor = LogCursor()
-    cursor.advance(100, now=0.0)
-    cursor.acknowledge(60, now=1.0)
-    assert cursor.acknowledge(10, now=2.0)
+    cursor.advance(100, lost_at=0.0)
+    cursor.acknowledge(60, lost_at=1.0)
+    assert cursor.acknowledge(10, lost_at=2.0)
     assert (cursor.acked, cursor.sent) == (10, 10)
 
 
 def test_acknowledgement_advances_and_a_repeated_one_is_no_news() -> None:
     cursor = LogCursor()
-    cursor.advance(100, now=0.0)
-    assert cursor.acknowledge(60, now=1.0)
-    assert not cursor.acknowledge(60, now=2.0)
+    cursor.advance(100, lost_at=0.0)
+    assert cursor.acknowledge(60, lost_at=1.0)
+    assert not cursor.acknowledge(60, lost_at=2.0)
     assert (cursor.acked, cursor.sent, cursor.in_flight) == (60, 100, 40)
 
 
 def test_acknowledgement_beyond_what_this_connection_sent_is_believed() -> None:
     cursor = LogCursor()
-    assert cursor.acknowledge(500, now=0.0)
+    assert cursor.acknowledge(500, lost_at=0.0)
     assert cursor.in_flight == 0
 
 
 def test_cursor_goes_back_when_nothing_is_acknowledged() -> None:
     cursor = LogCursor()
-    cursor.advance(100, now=10.0)
-    cursor.advance(100, now=12.0)
-    assert not cursor.rewind_if_stalled(10.0 + STALLED_AFTER_S - 0.1)
-    assert cursor.rewind_if_stalled(10.0 + STALLED_AFTER_S)
+    cursor.advance(100, lost_at=10.0)
+    cursor.advance(100, lost_at=12.0)
+    assert not cursor.rewind_if_stalled(9.9)
+    assert cursor.rewind_if_stalled(10.0)
     assert cursor.sent == 0
     assert not cursor.rewind_if_stalled(1e9)
+
+
+def test_what_is_on_the_way_is_given_the_time_that_a_slow_link_takes_for_everything() -> None:
+    assert lost_at(10.0, 0) == 10.0 + STALLED_AFTER_S
+    assert lost_at(10.0, 3 * SLOW_LINK_BYTES_PER_S) == 13.0 + STALLED_AFTER_S
 
 
 def test_cursor_resumes_where_the_centre_says_even_if_that_is_further_back() -> None:

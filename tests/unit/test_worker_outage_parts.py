@@ -286,6 +286,37 @@ def test_permission_to_start_counts_from_when_it_was_asked_for_first(
     asyncio.run(asyncio.wait_for(scenario(), 20))
 
 
+def test_call_of_which_only_a_part_arrives_is_not_passed_on(spool: Spool) -> None:
+    events = iter(
+        [{"type": "http.request", "body": b'{"half', "more_body": True}, {"type": "http.disconnect"}],
+    )
+    sent: list[object] = []
+    scope = {
+        "method": "POST",
+        "raw_path": b"/execution/xcoms/d/r/t/k",
+        "query_string": b"",
+        "headers": [(b"authorization", b"Bearer s"), (b"x-request-id", b"r")],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return next(events)
+
+    async def send(event: object) -> None:
+        sent.append(event)
+
+    async def scenario() -> None:
+        async with connected_link() as link:
+            held = HeldJobs(spool)
+            await launch(held)
+            api = execution_api(held, link)
+            await api.app(scope, receive, cast("Any", send))
+            assert not api.waiting()
+            assert not sent
+            held.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))
+
+
 def listening_link() -> tuple[MemoryBroker, Link]:
     broker = MemoryBroker()
     link = Link(MessageChannel(MemoryTransport(broker, "worker:w", ADDRESS.subscriptions)), ADDRESS)

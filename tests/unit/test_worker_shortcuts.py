@@ -78,6 +78,22 @@ def test_second_equal_configuration_looks_at_no_other_logger_and_forgets_none() 
     assert logging.root.manager.loggerDict["shortcut.child"] is child
 
 
+def test_logger_made_for_a_handlers_sake_finds_its_parent_which_stays_the_same() -> None:
+    configure = QuickDictConfig(logging.config.dictConfig)
+    parent = logging.getLogger("shortcut_parent")
+    made: list[logging.Logger] = []
+
+    def handler() -> logging.Handler:
+        made.append(logging.getLogger(f"shortcut_parent.made_{len(made)}"))
+        return logging.NullHandler()
+
+    configure(to_stream(io.StringIO()))
+    configure({**to_stream(io.StringIO()), "handlers": {"default": {"()": handler}}})
+    assert logging.getLogger("shortcut_parent") is parent
+    assert [logger.parent for logger in made] == [parent]
+    assert logging.getLogger("shortcut_parent.made_0") is made[0]
+
+
 def test_other_configuration_is_no_shortcut() -> None:
     configure = QuickDictConfig(logging.config.dictConfig)
     stream = io.StringIO()

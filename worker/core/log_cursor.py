@@ -11,8 +11,18 @@ CHUNK_BYTES: Final = 64 * 1024
 JOB_WINDOW_BYTES: Final = 256 * 1024
 #: Bytes of all logs of a worker that may be on the way.
 WORKER_WINDOW_BYTES: Final = 1024 * 1024
-#: Seconds without an acknowledgement after which what is on the way counts as lost.
+#: Seconds without an acknowledgement after which what is on the way counts as lost, on top of those that it may take.
 STALLED_AFTER_S: Final = 5.0
+#: Bytes a second of the slowest link on which nothing is sent again while it is still being sent.
+SLOW_LINK_BYTES_PER_S: Final = 16 * 1024
+
+
+def lost_at(now: float, on_the_way: int) -> float:
+    """Return when what was sent just now counts as lost, unless something is acknowledged before.
+
+    :param on_the_way: bytes of all logs: they take turns on the link.
+    """
+    return now + STALLED_AFTER_S + on_the_way / SLOW_LINK_BYTES_PER_S
 
 
 @dataclass(slots=True)
@@ -23,8 +33,8 @@ class LogCursor:
     acked: int = 0
     #: Everything below has been sent on this connection.
     sent: int = 0
-    #: Monotonic time in seconds of the last acknowledgement, or of the first byte sent after all were acknowledged.
-    progress_at: float = 0.0
+    #: Monotonic time in seconds at which what is on the way counts as lost.
+    lost_at: float = 0.0
 
     @property
     def in_flight(self) -> int:
@@ -39,14 +49,19 @@ class LogCursor:
         """
         return max(0, min(CHUNK_BYTES, size - self.sent, JOB_WINDOW_BYTES - self.in_flight, room))
 
-    def advance(self, length: int, now: float) -> None:
-        """Take note that ``length`` bytes are on their way."""
+    def advance(self, length: int, lost_at: float) -> None:
+        """Take note that ``length`` bytes are on their way.
+
+        :param lost_at: see :func:`lost_at`; counts when nothing was on the way.
+        """
         if self.in_flight == 0:
-            self.progress_at = now
+            self.lost_at = lost_at
         self.sent += length
 
-    def acknowledge(self, offset: int, now: float) -> bool:
+    def acknowledge(self, offset: int, lost_at: float) -> bool:
         """Take note that the centre has everything below ``offset``; tell whether that was news.
+
+        :param lost_at: see :func:`lost_at`, of what is still on the way.
 
         Acknowledgements of one connection come in order: a lower one means that the centre's file has become shorter.
         """
@@ -57,7 +72,7 @@ class LogCursor:
             return False
         self.acked = offset
         self.sent = max(self.sent, offset)
-        self.progress_at = now
+        self.lost_at = lost_at
         return True
 
     def resume(self, offset: int) -> None:
@@ -66,7 +81,7 @@ class LogCursor:
 
     def rewind_if_stalled(self, now: float) -> bool:
         """Go back to what is acknowledged when nothing was for too long; tell whether it was so."""
-        if self.in_flight > 0 and now - self.progress_at >= STALLED_AFTER_S:
+        if self.in_flight > 0 and now >= self.lost_at:
             self.sent = self.acked
             return True
         return False

@@ -61,7 +61,8 @@ class Dispatcher:
         """Return the jobs that ``event`` may be about and that are not in memory.
 
         They are new, or over for so long that only the ledger knows them: give what it has to :meth:`recall`.
-        Without that a submission that is repeated very late would run a second time.
+        Without that a submission that is repeated very late would run a second time. One may be decided about before
+        the ledger is asked, if that is undone (:meth:`rollback`) should the ledger know its job.
         """
         return tuple(job_id for job_id in _named(event) if job_id not in self._board.jobs)
 

@@ -27,6 +27,10 @@ from tests.benchmarks.bridge.report import machine, plot, print_tables
 FIRST = 10
 
 
+#: Median, 95th and 99th percentile, in seconds.
+Spread = tuple[float, float, float]
+
+
 @dataclass(kw_only=True, slots=True)
 class Figures:
     """What was measured with some number of workers; times in seconds, sizes in bytes."""
@@ -37,11 +41,14 @@ class Figures:
     bridge_cpu_per_job_s: float = 0.0
     bridge_cpu_share: float = 0.0
     load_cpu_share: float = 0.0
-    #: From submission to arrival at the worker, and to the final event, with many jobs and with one at a time.
-    busy_assigned_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    busy_finished_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    calm_assigned_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    calm_finished_s: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    #: From submission to arrival at the worker, from acceptance to there, from submission to the final event; with
+    #: many jobs and with one at a time.
+    busy_assigned_s: Spread = (0.0, 0.0, 0.0)
+    busy_begun_s: Spread = (0.0, 0.0, 0.0)
+    busy_finished_s: Spread = (0.0, 0.0, 0.0)
+    calm_assigned_s: Spread = (0.0, 0.0, 0.0)
+    calm_begun_s: Spread = (0.0, 0.0, 0.0)
+    calm_finished_s: Spread = (0.0, 0.0, 0.0)
     set_up_s: float = 0.0
     set_up_cpu_s: float = 0.0
     pss: int = 0
@@ -53,18 +60,19 @@ class Figures:
     storm_finish_s: float = 0.0
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
+def spread(values: Sequence[float]) -> Spread:
     """Return median, 95th and 99th percentile."""
     ordered = sorted(values)
     last = len(ordered) - 1
     return statistics.median(ordered), ordered[int(last * 0.95)], ordered[int(last * 0.99)]
 
 
-def latencies(fleet: Fleet, jobs: Sequence[bytes]) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return how long jobs took to their worker, and to their end."""
+def latencies(fleet: Fleet, jobs: Sequence[bytes]) -> tuple[Spread, Spread, Spread]:
+    """Return how long jobs took to their worker, from their acceptance to there, and to their end."""
     began, executor = fleet.executor.submitted_at, fleet.executor
     return (
         spread([fleet.assigned_at[job] - began[job] for job in jobs]),
+        spread([fleet.assigned_at[job] - executor.accepted_at[job] for job in jobs]),
         spread([executor.finished_at[job] - began[job] for job in jobs]),
     )
 
@@ -79,7 +87,9 @@ def run_jobs(fleet: Fleet, count: int, *, outstanding: int) -> list[bytes]:
     for _ in range(first):
         executor.submit()
     fleet.run_until(lambda: len(executor.finished_at) - before >= count, f"the end of {count} jobs")
-    return list(executor.submitted_at)[known:]
+    jobs = list(executor.submitted_at)[known:]
+    fleet.run_until(lambda: fleet.logs_stored.issuperset(jobs), "their logs")
+    return jobs
 
 
 def set_up(bridge: BridgeProcess, fleet: Fleet, figures: Figures) -> None:
@@ -119,8 +129,9 @@ def measure_jobs(bridge: BridgeProcess, fleet: Fleet, figures: Figures, outstand
     figures.bridge_cpu_per_job_s = used.bridge_cpu_s / len(jobs)
     figures.bridge_cpu_share = used.bridge_cpu_s / used.wall_s
     figures.load_cpu_share = used.load_cpu_s / used.wall_s
-    figures.busy_assigned_s, figures.busy_finished_s = latencies(fleet, jobs)
-    figures.calm_assigned_s, figures.calm_finished_s = latencies(fleet, run_jobs(fleet, 200, outstanding=1))
+    busy, calm = latencies(fleet, jobs), latencies(fleet, run_jobs(fleet, 200, outstanding=1))
+    figures.busy_assigned_s, figures.busy_begun_s, figures.busy_finished_s = busy
+    figures.calm_assigned_s, figures.calm_begun_s, figures.calm_finished_s = calm
 
 
 def measure_storm(bridge: BridgeProcess, fleet: Fleet, figures: Figures) -> None:

@@ -93,7 +93,7 @@ class Simulated:
 
 
 class SimulatedWorker(Simulated):
-    """Accepts every assignment, asks whether it may start, ships a log, reports success."""
+    """Asks of every assignment whether it may start it at once, ships a log, reports success."""
 
     def __init__(self, fleet: Fleet, number: int) -> None:
         name = f"w{number:04d}"
@@ -104,7 +104,6 @@ class SimulatedWorker(Simulated):
             (b"edge/v1/jobs/+/" + topic, b"edge/v1/control/" + topic, b"edge/v1/rpc/" + topic + b"/response"),
         )
         self._topic = topic
-        self._acks = publish_head(b"edge/v1/acks/" + topic, "assignment_accepted")
         self._results = publish_head(b"edge/v1/results/" + topic, "finished")
         self._rpc = publish_head(b"edge/v1/rpc/" + topic + b"/request", "start_request")
         self._presence = publish_head(b"edge/v1/workers/" + topic, "presence", retain=True)
@@ -143,6 +142,8 @@ class SimulatedWorker(Simulated):
             self._answered(_REQUEST.search(payload)[1], _STATUS.search(payload)[1])  # type: ignore[index]  # the same
         elif kind == b"result_ack":
             self.holds.pop(_JOB.search(payload)[1], None)  # type: ignore[index]  # the same
+        elif kind == b"log_ack":
+            self.fleet.logs_stored.add(_JOB.search(payload)[1])  # type: ignore[index]  # the same
         elif kind == b"welcome":
             self.welcomed = True
             self.fleet.welcomed += 1
@@ -150,8 +151,6 @@ class SimulatedWorker(Simulated):
     def _assigned(self, job: bytes, fence: bytes) -> None:
         self.fleet.assigned_at.setdefault(job, time.perf_counter())
         self.holds[job] = fence
-        accepted = b'{"kind":"assignment_accepted","job_id":"%s","fence":%s,' % (job, fence)
-        self.line().publish(self._acks, pack(accepted + _ENVELOPE))
         asks = b'{"kind":"start_request","request_id":"%s","job_id":"%s","fence":%s,' % (job, job, fence)
         self.line().publish(self._rpc, pack(asks + _ENVELOPE))
 
@@ -241,6 +240,8 @@ class Fleet:
         #: Whether jobs that have started go on until they are told to end.
         self.hold = False
         self.assigned_at: dict[bytes, float] = {}
+        #: Jobs whose logs are on the bridge's disk.
+        self.logs_stored: set[bytes] = set()
         self._epoll = select.epoll()
         self._watched: dict[int, Simulated] = {}
         self._pings: deque[tuple[float, Simulated]] = deque()

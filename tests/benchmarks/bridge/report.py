@@ -25,13 +25,15 @@ def _spread(name: str) -> Callable[[Row], str]:
 
 
 _LINES: Sequence[tuple[str, Callable[[Row], str]]] = (
-    ("jobs/s, accepted, dispatched, finished, on disk", lambda row: f"{row['jobs_per_s']:.0f}"),
+    ("jobs/s, accepted, dispatched, finished, with their logs, on disk", lambda row: f"{row['jobs_per_s']:.0f}"),
     ("bridge CPU a job, ms", lambda row: _ms(row["bridge_cpu_per_job_s"])),
     ("CPU share: bridge", lambda row: f"{row['bridge_cpu_share']:.0%}"),
     ("CPU share: load", lambda row: f"{row['load_cpu_share']:.0%}"),
     ("submitted → at the worker, busy, ms (median / p95 / p99)", _spread("busy_assigned_s")),
+    ("accepted → at the worker, busy, ms", _spread("busy_begun_s")),
     ("submitted → finished, busy, ms", _spread("busy_finished_s")),
     ("submitted → at the worker, one at a time, ms", _spread("calm_assigned_s")),
+    ("accepted → at the worker, one at a time, ms", _spread("calm_begun_s")),
     ("submitted → finished, one at a time, ms", _spread("calm_finished_s")),
     ("connecting: s", lambda row: f"{row['set_up_s']:.1f}"),
     ("connecting: bridge CPU a connection, ms", lambda row: _ms(row["set_up_cpu_s"] / max(1, row["workers"] - 10))),

@@ -56,11 +56,11 @@ def measure(stack: Stack, *, with_edge_logs: bool, wait_run: Callable[[str, str]
             tail = readers.enter_context(_tail(stack, run_id))
             delays[EDGE_LOGS] = []
             readers.enter_context(_recording(lambda: iter(tail.readline, b""), delays[EDGE_LOGS]))
+        readers.callback(over.set)
         wait_run(DAG, run_id)
         deadline = time.monotonic() + _LAST_LINES_S
         while len(delays[FILE]) < _LINES and time.monotonic() < deadline:
             time.sleep(0.1)
-        over.set()
     if with_edge_logs:
         # What was printed before it had started is not what is measured.
         del delays[EDGE_LOGS][:-_LAST_LINES]
@@ -76,8 +76,11 @@ def _tail(stack: Stack, run_id: str) -> Iterator[IO[bytes]]:
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
         if tail.stdout is None:
             raise RuntimeError("edge-logs has no output")
-        yield tail.stdout
-        tail.wait(_LAST_LINES_S)
+        try:
+            yield tail.stdout
+        finally:
+            # It ends with the run; when that has failed to end, it would never.
+            tail.kill()
 
 
 @contextmanager
@@ -87,6 +90,7 @@ def _recording(chunks: Callable[[], Iterator[bytes]], delays: list[float]) -> It
     thread = threading.Thread(target=lambda: _record(chunks(), delays), name="reader", daemon=True)
     thread.start()
     yield
+    # After a failure nobody waits: what it reads ends soon.
     thread.join(2 * _LAST_LINES_S)
 
 

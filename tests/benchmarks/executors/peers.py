@@ -15,7 +15,7 @@ from deploy.quickstart.ports import HOST
 from deploy.quickstart.process import Part
 from deploy.quickstart.stack import EDGE_EXECUTOR
 from tests.benchmarks.executors.processes import cpu_seconds
-from tests.benchmarks.executors.systems import CONCURRENCY, DAGS, System
+from tests.benchmarks.executors.systems import CONCURRENCY, DAGS, System, add_part
 
 _AIRFLOW: Final = str(SCRIPTS / "airflow")
 #: The link to Airflow's api-server: the tasks' Execution API, and all that edge3's worker speaks to.
@@ -92,7 +92,7 @@ class Celery(System):
         # A title of its own would be written over the environment by which the stack knows its processes.
         title = ["--set-proc-title", "no"]
         argv = ["/usr/bin/redis-server", "--port", port, "--bind", HOST, "--save", "", *title]
-        self.add_part("redis", argv, ready=_says("Ready to accept connections"))
+        add_part(self.stack, "redis", argv, ready=_says("Ready to accept connections"))
         database = self.postgres.url.replace(f":{self.postgres.port}/", f":{self.links['database'].port}/")
         environment = {
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": self.url_through(_API, "/execution/"),
@@ -100,7 +100,7 @@ class Celery(System):
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
         }
         argv = [_AIRFLOW, "celery", "worker", "--skip-serve-logs"]
-        self.add_part("worker", argv, ready=_says("ready."), environment=environment)
+        add_part(self.stack, "worker", argv, ready=_says("ready."), environment=environment)
 
 
 class Edge3(System):
@@ -127,7 +127,7 @@ class Edge3(System):
         }
         write_home(home, {**worker_config(home, executor=self.executor), **config}, dags=DAGS)
         argv = [_AIRFLOW, "edge", "worker", "--edge-hostname", "edge1", "--concurrency", str(CONCURRENCY)]
-        self.add_part("worker", argv, ready=lambda _: self._idle(), home=home)
+        add_part(self.stack, "worker", argv, ready=lambda _: self._idle(), home=home)
 
     def _idle(self) -> bool:
         return bool(self.query("SELECT 1 FROM edge_worker WHERE worker_name = 'edge1' AND state = 'idle'"))

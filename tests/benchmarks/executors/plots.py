@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.benchmarks.executors.summary import (
     TASKS_PER_S,
     Metric,
     Raw,
+    over_links,
 )
 from tests.benchmarks.executors.waterfall import STAGES
 
@@ -46,7 +46,7 @@ def draw(figures: Mapping[str, Raw], folder: Path) -> list[Path]:
     ours = figures.get(_OURS, {})
     if ours.get("waterfall"):
         drawn["waterfall"] = _waterfall(ours["waterfall"])
-    if ours.get("wan") and ours["single"]:
+    if any(ours.get("wan", {}).values()):
         drawn["wan"] = _wan(ours)
     return [_save(figure, folder / name, suffix) for name, figure in drawn.items() for suffix in ("svg", "png")]
 
@@ -70,21 +70,27 @@ def _bars(axes: Any, metric: Metric, figures: Mapping[str, Raw]) -> None:
     values = [number * metric.scale for number in shown.values()]
     bars = axes.bar(list(shown), values, color=[_COLOURS[name] for name in shown])
     axes.bar_label(bars, [f"{value:,.{metric.digits}f}" for value in values], padding=2)
-    axes.set_title(textwrap.fill(f"{metric.title}, {metric.unit}".rstrip(", "), _TITLE_CHARS), fontsize=9)
     axes.set_xticks(
         range(len(shown)), [name.replace(" + ", "\n+ ").replace("lE", "l\nE") for name in shown], fontsize=8
     )
     axes.tick_params(axis="x", length=0)
     positive = [value for value in values if value > 0]
+    title = f"{metric.title}, {metric.unit}".rstrip(", ")
     if positive and max(positive) > _LOG_FROM * min(positive):
         axes.set_yscale("log")
+        title += " (logarithmic scale)"
+        # Which has no place for it.
+        for place in (place for place, value in enumerate(values) if not value):
+            axes.text(place, 0.02, "0", transform=axes.get_xaxis_transform(), ha="center")
+    axes.set_title(textwrap.fill(title, _TITLE_CHARS), fontsize=9)
     axes.margins(y=0.15)
 
 
 def _waterfall(waterfall: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
     figure = Figure(figsize=(10, 2.6 * len(waterfall)), layout="constrained")
-    for place, (where, tasks) in enumerate(waterfall.items(), 1):
-        axes = figure.add_subplot(len(waterfall), 1, place)
+    # One scale for all: the eye compares them.
+    panels = figure.subplots(len(waterfall), sharex=True, squeeze=False)[:, 0]
+    for axes, (where, tasks) in zip(panels, waterfall.items(), strict=True):
         begin = 0.0
         for row, length in enumerate(stage_lengths(tasks)):
             axes.barh(row, length * 1000, left=begin * 1000, color=_STAGE_COLOURS[row])
@@ -92,8 +98,9 @@ def _waterfall(waterfall: Mapping[str, Sequence[Sequence[float]]]) -> Figure:
             begin += length
         axes.set_yticks(range(len(STAGES)), STAGES)
         axes.invert_yaxis()
-        axes.set_title(f"One task, {where}: milliseconds from its queueing (medians of {len(tasks)})", fontsize=9)
+        axes.set_title(f"One task, ours, {where} (medians of {len(tasks)})", fontsize=9)
         axes.margins(x=0.08)
+    panels[-1].set_xlabel("milliseconds since its queueing")
     return figure
 
 
@@ -101,9 +108,11 @@ def _wan(ours: Raw) -> Figure:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.add_subplot()
     for key, label in (("queued_to_start_s", "queued → start"), ("start_to_end_s", "start → end")):
-        points = {0.0: ours["single"], **{float(rtt): tasks for rtt, tasks in ours["wan"].items()}}
-        medians = [statistics.median(task[key] for task in tasks) * 1000 for tasks in points.values()]
-        axes.plot([rtt * 1000 for rtt in points], medians, marker="o", label=label)
+        medians = over_links(ours, key)
+        axes.plot(
+            [rtt * 1000 for rtt in medians], [each * 1000 for each in medians.values()], marker="o", label=label
+        )
+    axes.set_title("One task, ours, over links of 1 Mbit/s (at 0: the local link)", fontsize=9)
     axes.set_xlabel("round trip time of the worker's link, ms")
     axes.set_ylabel("median of one task, ms")
     axes.set_ylim(bottom=0)

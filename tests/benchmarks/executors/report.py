@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.executors.live_lines import EDGE_LOGS, FILE
-from tests.benchmarks.executors.summary import METRICS, TARGETS, Metric, Raw, delays, round_trips
+from tests.benchmarks.executors.summary import METRICS, TARGETS, Metric, Raw, delays, over_links, round_trips
 from tests.benchmarks.executors.waterfall import STAGES
 from tests.benchmarks.figures import percentile
 
@@ -32,10 +32,15 @@ class Sheet:
 
 def sheets(figures: Mapping[str, Raw]) -> list[Sheet]:
     """Return all tables that the figures give."""
-    found = [_comparison(figures), _targets(figures), _far_away(figures)]
+    found = [_failed(figures), _comparison(figures), _targets(figures), _far_away(figures)]
     if _OURS in figures:
         found += [_readers(figures[_OURS]), *_waterfalls(figures[_OURS])]
     return [sheet for sheet in found if sheet.rows]
+
+
+def _failed(figures: Mapping[str, Raw]) -> Sheet:
+    rows = ((name, step, reason.replace("|", "/")) for name, raw in figures.items() for step, reason in raw["failed"])
+    return Sheet(title="Steps that failed", columns=("", "step", "why"), rows=tuple(rows))
 
 
 def _comparison(figures: Mapping[str, Raw]) -> Sheet:
@@ -51,6 +56,8 @@ def _cell(metric: Metric, figures: Mapping[str, Raw], name: str) -> str:
     number = metric.of(figures[name])
     own = metric.of(figures[_OURS]) if _OURS in figures else None
     text = metric.show(number)
+    if number is None and figures[name]["failed"]:
+        return "failed"
     return text if name == _OURS or number is None or not own else f"{text} ({number / own:,.2f})"
 
 
@@ -68,19 +75,17 @@ def _far_away(figures: Mapping[str, Raw]) -> Sheet:
     return Sheet(
         title="Over a simulated WAN of 1 Mbit/s, one task, median",
         columns=("", "RTT, ms", "queued → start, ms", "start → end, ms"),
-        rows=tuple(
-            row for name, raw in figures.items() if raw["wan"] and raw["single"] for row in _wan_rows(name, raw)
-        ),
+        rows=tuple(row for name, raw in figures.items() if any(raw["wan"].values()) for row in _wan_rows(name, raw)),
     )
 
 
 def _wan_rows(name: str, raw: Raw) -> Iterator[tuple[str, ...]]:
     keys = ("queued_to_start_s", "start_to_end_s")
-    for rtt, tasks in {"0": raw["single"], **raw["wan"]}.items():
-        medians = (f"{statistics.median(task[key] for task in tasks) * 1000:.0f}" for key in keys)
-        yield (name, f"{float(rtt) * 1000:.0f}", *medians)
+    medians = [over_links(raw, key) for key in keys]
+    for rtt in medians[0]:
+        yield (name, f"{rtt * 1000:.0f}", *(f"{found[rtt] * 1000:,.0f}" for found in medians))
     # One far link alone would make round trips of what is chance, and of a worker that polls most is.
-    if len(raw["wan"]) > 1:
+    if len(medians[0]) > 2:
         yield (name, "round trips", *(f"{round_trips(raw, key):.1f}" for key in keys))
 
 

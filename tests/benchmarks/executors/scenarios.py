@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Final
 
 from tests.benchmarks.executors import live_lines
 from tests.benchmarks.executors.systems import CONCURRENCY, System
-from tests.benchmarks.executors.traffic import Traffic
 
 #: Raw figures, ready for JSON.
 Figures = dict[str, Any]
@@ -23,10 +22,9 @@ HOLD: Final = "bench_hold"
 _POLL_PERIOD_S: Final = 5.0
 #: Seconds after a run's end that still count for it: log pushes, acknowledgements.
 _AFTERMATH_S: Final = 1.0
-#: Seconds after which a worker that has had a task is idle.
-_SETTLE_S: Final = 10.0
 #: Seconds between two looks into the database.
 _LOOK_S: Final = 0.05
+#: Seconds that a run may take: several times as long as the slowest executor needs.
 _RUN_S: Final = 300.0
 _ENDED: Final = ("success", "failed")
 
@@ -99,31 +97,30 @@ def full_worker(system: System) -> Figures:
         times = system.query(_TIMES, dag_id=HOLD, run_id=run_id)
         return sum(task["state"] == "running" for task in times) == CONCURRENCY
 
-    system.stack.wait_until(held, f"{CONCURRENCY} tasks to run", timeout_s=_RUN_S)
-    time.sleep(_AFTERMATH_S)
-    memory, processes = system.worker_pss(), len(system.worker_processes())
-    release.touch()
+    try:
+        system.stack.wait_until(held, f"{CONCURRENCY} tasks to run", timeout_s=_RUN_S)
+        time.sleep(_AFTERMATH_S)
+        memory, processes = system.worker_pss(), len(system.worker_processes())
+    finally:
+        # Whatever happens, the tasks must not hold the slots until the end of all days.
+        release.touch()
     wait_run(system, HOLD, run_id)
-    release.unlink()
     return {"pss_bytes": memory, "processes": processes}
 
 
-def idle_together(systems: Sequence[System], seconds: float) -> dict[str, Figures]:
-    """Let all systems idle at the same time: what they use does not depend on each other."""
-    time.sleep(_SETTLE_S)
-    before = {system.name: (system.traffic(), system.worker_cpu_s(), time.monotonic()) for system in systems}
-    time.sleep(seconds)
-    return {system.name: _idled(system, *before[system.name]) for system in systems}
+def idle_from_now(system: System) -> Callable[[], Figures]:
+    """Return what tells, when called, what the system has used since now."""
+    traffic, cpu, since = system.traffic(), system.worker_cpu_s(), time.monotonic()
 
+    def used() -> Figures:
+        return {
+            "seconds": time.monotonic() - since,
+            "cpu_s": system.worker_cpu_s() - cpu,
+            "pss_bytes": system.worker_pss(),
+            **asdict(system.traffic() - traffic),
+        }
 
-def _idled(system: System, traffic: Traffic, cpu: float, since: float) -> Figures:
-    used, crossed = system.worker_cpu_s() - cpu, system.traffic() - traffic
-    return {
-        "seconds": time.monotonic() - since,
-        "cpu_s": used,
-        "pss_bytes": system.worker_pss(),
-        **asdict(crossed),
-    }
+    return used
 
 
 def printed_lines(system: System) -> dict[str, list[float]]:

@@ -183,18 +183,18 @@ def _own(metric: Metric) -> Callable[[Mapping[str, Raw]], float | None]:
     return lambda figures: metric.of(figures[_OURS]) if _OURS in figures else None
 
 
+def over_links(raw: Raw, key: str) -> dict[float, float]:
+    """Return the median of a duration by the round trip time of the link, both in seconds."""
+    tasks = {0.0: raw["single"], **{float(rtt): tasks for rtt, tasks in raw["wan"].items()}}
+    return {rtt: statistics.median(task[key] for task in found) for rtt, found in sorted(tasks.items()) if found}
+
+
 def round_trips(raw: Raw, key: str) -> float:
     """Return by how many round trips a duration grows with the round trip time of the link.
 
     :raises ValueError: it was measured over one link only.
     """
-    points = [(0.0, statistics.median(_values(raw, "single", key)))]
-    points += [
-        (float(rtt), statistics.median(figures[key] for figures in tasks))
-        for rtt, tasks in raw["wan"].items()
-        if tasks
-    ]
-    return slope(points)
+    return slope(list(over_links(raw, key).items()))
 
 
 def _extra_round_trips(figures: Mapping[str, Raw]) -> float | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, Final, Self
 import psutil
 import sqlalchemy as sa
 
-from deploy.quickstart.errors import RestFailed
+from deploy.quickstart.errors import PartFailed, RestFailed
 from deploy.quickstart.homes import Config, merged
 from deploy.quickstart.parts import STARTUP_S, STOP_S, WorkerSpec
 from deploy.quickstart.ports import HOST, Ports
@@ -59,7 +60,7 @@ class System(ABC):
         :param directory: an empty folder with a short path; the PostgreSQL server's user must be able to reach it.
         """
         self.directory = directory
-        self.postgres = Postgres(directory / "pg")
+        self.postgres = Postgres(directory / "pg", fsync=True)
         self.ports = Ports.free()
         self.secret = secrets.token_urlsafe(48)
         self.links: dict[str, CountingLink] = {}
@@ -69,6 +70,16 @@ class System(ABC):
     def __enter__(self) -> Self:
         """Use it; :meth:`start` starts it."""
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop it."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop everything; safe to repeat."""
+        self._held.close()
 
     def start(self) -> None:
         """Start everything and return when it is up."""
@@ -96,12 +107,6 @@ class System(ABC):
             held.callback(self._engine.dispose)
             self.start_worker()
             self._held = held.pop_all()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        self._held.close()
 
     # ---------------------------------------------------------------- what is special
 
@@ -156,33 +161,6 @@ class System(ABC):
         thaw(self._processes())
         self.stack.wait_until(self._answers, f"{self.name} to answer again", timeout_s=_THAW_S)
 
-    def add_part(
-        self,
-        name: str,
-        argv: Sequence[str],
-        *,
-        ready: Callable[[Part], bool],
-        home: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        """Start one more process of the stack and return when it is up.
-
-        :param home: its AIRFLOW_HOME; the centre's when not given.
-        """
-        home = home or self.stack.central_home
-        part = self.stack.parts[name] = Part(
-            name=name,
-            argv=argv,
-            environment=self.stack.environment(home) | dict(environment or {}),
-            directory=home,
-            output=self.stack.directory / "output" / f"{name}.log",
-            ready=ready,
-            startup_s=STARTUP_S,
-            stop_s=STOP_S,
-        )
-        part.start()
-        self.stack.wait_until(part.check, f"{name} to be up", timeout_s=STARTUP_S)
-
     def url_through(self, link: str, path: str) -> str:
         """Return the address of something of Airflow's api-server, as the worker reaches it."""
         return f"http://{HOST}:{self.links[link].port}{path}"
@@ -193,5 +171,37 @@ class System(ABC):
         return False
 
     def _processes(self) -> list[psutil.Process]:
-        server = psutil.Process(self.postgres._process.pid)
+        server = psutil.Process(self.postgres.pid)
         return [*self.stack.left_over(), server, *server.children(recursive=True)]
+
+
+def add_part(
+    stack: Stack,
+    name: str,
+    argv: Sequence[str],
+    *,
+    ready: Callable[[Part], bool],
+    home: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """Start one more process of a stack and return when it is up.
+
+    :param home: its AIRFLOW_HOME; the centre's when not given.
+    :raises PartFailed: it died, did not come up, or does not show that it is the stack's: it could not be frozen.
+    """
+    home = home or stack.central_home
+    part = stack.parts[name] = Part(
+        name=name,
+        argv=argv,
+        environment=stack.environment(home) | dict(environment or {}),
+        directory=home,
+        output=stack.directory / "output" / f"{name}.log",
+        ready=ready,
+        startup_s=STARTUP_S,
+        stop_s=STOP_S,
+    )
+    part.start()
+    stack.wait_until(part.check, f"{name} to be up", timeout_s=STARTUP_S)
+    if part.pid not in {process.pid for process in stack.left_over()}:
+        part.send(signal.SIGKILL)
+        raise PartFailed(name, "hides the environment by which the stack knows its processes", part.last_lines())
