@@ -30,7 +30,14 @@ def test_tasks_go_on_while_the_centre_is_dead_and_their_calls_and_results_arrive
     ended.release()
     busy.await_beats(5)
     assert calling.trace("pushed") == []
+    adopted = stack.log_of("scheduler").count("job adopted") + 3
     for name in dead:
+        if name == "bridge":
+            # A task whose end Airflow learns before its new scheduler takes over the old one's is adopted by nobody,
+            # and no event of it is due.
+            stack.wait_until(
+                lambda: stack.log_of("scheduler").count("job adopted") >= adopted, "adoption", timeout_s=150
+            )
         stack.restart(name, wait=False)
     for name in dead:
         stack.wait_until(stack.parts[name].check, f"the {name} to be back", timeout_s=150)
