@@ -21,7 +21,8 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from edge_mqtt.broker_bridge.broker.acl import CLIENT_ROLES, Action, allowed
-from edge_mqtt.broker_bridge.broker.client_link import ClientReader, ClientWriter
+from edge_mqtt.broker_bridge.broker.client_reader import ClientReader
+from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
 from edge_mqtt.broker_bridge.broker.connect_packet import (
     MAX_CONNECT_BYTES,
     PROTOCOL_LEVEL,

@@ -22,7 +22,8 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.session import Session
 
 from edge_mqtt.broker_bridge.broker.acl import Action, allowed, may_retain
-from edge_mqtt.broker_bridge.broker.client_link import ClientReader, ClientWriter
+from edge_mqtt.broker_bridge.broker.client_reader import ClientReader
+from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
 from edge_mqtt.broker_bridge.broker.packets import Publish
 from edge_mqtt.broker_bridge.broker.topic_index import TopicIndex
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches

@@ -18,8 +18,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from edge_mqtt.broker_bridge.broker import client_link, listener, tls_connection
-from edge_mqtt.broker_bridge.broker.client_link import ClientReader, ClientWriter
+from edge_mqtt.broker_bridge.broker import client_reader, client_writer, listener, tls_connection
+from edge_mqtt.broker_bridge.broker.client_reader import ClientReader
+from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
 from edge_mqtt.broker_bridge.broker.packets import build_publish
 from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
 
@@ -109,7 +110,7 @@ def test_others_have_their_turn_between_the_packets_of_one_large_message(site: S
         site.heard.wait_packets(len(flood))
         turns.end()
     assert [payload for _, payload in site.heard.packets] == [b"%d" % number for number in range(10_000)]
-    assert max(turns.seen) <= client_link.PACKETS_A_TURN
+    assert max(turns.seen) <= client_reader.PACKETS_A_TURN
     site.expect_undisturbed_victim()
 
 
@@ -142,7 +143,7 @@ def test_a_client_that_is_cut_off_in_the_middle_of_its_flood_gets_nothing_more_d
 def test_who_does_not_read_the_answers_to_its_packets_is_dropped(
     site: Site, deaf: DeafClient, monkeypatch: pytest.MonkeyPatch, asking: bytes
 ) -> None:
-    monkeypatch.setattr(client_link, "MAX_BACKLOG_BYTES", 1024 * 1024)
+    monkeypatch.setattr(client_writer, "MAX_BACKLOG_BYTES", 1024 * 1024)
     deaf.message(subscribe_packet(CONTROL))
     wait_for(lambda: is_subscribed(site))
     # The system's own buffers would take millions of answers.
@@ -185,7 +186,7 @@ def test_what_waits_for_a_slow_reader_goes_out_whole_and_in_order_once_it_reads(
 def test_a_connection_that_ends_while_its_last_words_wait_frees_its_name_at_once(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_link, "LAST_WORDS_S", 1000.0)
+    monkeypatch.setattr(client_writer, "LAST_WORDS_S", 1000.0)
     monkeypatch.setattr(listener, "SESSION_END_S", 1000.0)
     deaf = DeafClient(site)
     deaf.message(PING)

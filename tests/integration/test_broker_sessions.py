@@ -21,7 +21,7 @@ from broker_parts import (
 )
 from websockets.exceptions import ConnectionClosed
 
-from edge_mqtt.broker_bridge.broker import client_link
+from edge_mqtt.broker_bridge.broker import client_writer
 from edge_mqtt.broker_bridge.broker.packets import MAX_FILTERS, MAX_PACKET_BYTES, build_publish
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 
@@ -235,8 +235,8 @@ def test_a_client_that_breaks_the_protocol_is_dropped_with_one_line(site: Site, 
 def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(
     site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_link, "MAX_BACKLOG_BYTES", 1024 * 1024)
-    monkeypatch.setattr(client_link, "STALLED_S", 0.2)
+    monkeypatch.setattr(client_writer, "MAX_BACKLOG_BYTES", 1024 * 1024)
+    monkeypatch.setattr(client_writer, "STALLED_S", 0.2)
     assert rogue.subscribe(CONTROL) == [1]
     rogue.websocket.recv_events_thread  # noqa: B018 - it reads up to its own limit and then no more
     sent = 0
@@ -255,7 +255,7 @@ def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(
 def test_a_slow_client_gets_what_it_was_about_to_get_before_it_is_told_to_come_back(
     site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_link, "MAX_BACKLOG_BYTES", 1024 * 1024)
+    monkeypatch.setattr(client_writer, "MAX_BACKLOG_BYTES", 1024 * 1024)
     assert rogue.subscribe(CONTROL) == [1]
     payloads = [bytes((number,)) * 100_000 for number in range(60)]
     for payload in payloads:
@@ -272,8 +272,8 @@ def test_a_slow_client_gets_what_it_was_about_to_get_before_it_is_told_to_come_b
 def test_a_client_that_acknowledges_nothing_gets_no_more_than_there_are_packet_ids(
     site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_link, "MAX_PACKET_ID", 100)
-    monkeypatch.setattr(client_link, "STALLED_S", 0.2)
+    monkeypatch.setattr(client_writer, "MAX_PACKET_ID", 100)
+    monkeypatch.setattr(client_writer, "STALLED_S", 0.2)
     assert rogue.subscribe(CONTROL) == [1]
     for number in range(200):
         assert site.centre.publish(CONTROL, b"%d" % number, qos=1)

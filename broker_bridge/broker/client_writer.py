@@ -1,0 +1,195 @@
+"""The end of a client's connection that sends: what is written never waits for anybody.
+
+amqtt's own WebSocket adapter lets messages for a slow client pile up without limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections import deque
+from typing import Final
+
+from amqtt.adapters import WriterAdapter
+
+from edge_mqtt.broker_bridge.broker.packets import build_publish
+from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
+from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
+
+log = logging.getLogger(__name__)
+
+#: Bytes that may wait for one client. The largest message must fit, with room for what comes beside it.
+MAX_BACKLOG_BYTES: Final = MAX_MESSAGE_BYTES + 16 * 1024 * 1024
+#: Bytes that a packet which waits takes up beside its own.
+PACKET_OVERHEAD_BYTES: Final = 64
+#: Seconds in which a client that is that far behind must take something.
+STALLED_S: Final = 60.0
+#: Bytes that are sent as one WebSocket message at most, so that small packets share a TLS record.
+SEND_BATCH_BYTES: Final = 64 * 1024
+#: Seconds that the last packets of a connection have to be sent at its end.
+LAST_WORDS_S: Final = 5.0
+#: Packet ids are 1 to 65535 [MQTT-2.3.1-1].
+MAX_PACKET_ID: Final = 65535
+
+
+class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
+    """Sends packets to one client, in order; what is written in one round of the event loop goes out together.
+
+    A client for which too much waits gets no more than that. Once it has it all, its connection is ended, and on the
+    next one everybody sends again what is missing. Ending it at once would lose what it was about to get: two answers
+    that are too large together would never arrive over a slow link.
+
+    :param connection: the open connection.
+    :param client_id: for log lines.
+    """
+
+    def __init__(self, connection: TlsConnection, client_id: str) -> None:
+        self._connection = connection
+        self.client_id = client_id
+        self._queue: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._flushing = False
+        self._closing: asyncio.Future[None] | None = None
+        self._broken = False
+        self._dropped = False
+        #: Why the client gets no more on this connection.
+        self._full: str | None = None
+        #: Counts what the client has taken.
+        self._progress = 0
+        self._last_packet_id = 0
+        self._unacknowledged: set[int] = set()
+        self._watch: asyncio.TimerHandle | None = None
+
+    # ------------------------------------------------------------ WriterAdapter
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; messages no more when too many wait."""
+        if self._broken or self._closing is not None:
+            return
+        self._queue.append(bytes(data))
+        self._queued_bytes += len(data) + PACKET_OVERHEAD_BYTES
+        if not self._flushing:
+            self._flushing = True
+            self._connection.loop.call_soon(self.flush)
+        if self._queued_bytes > MAX_BACKLOG_BYTES and not self._full:
+            self._take_no_more(f"it is {self._queued_bytes >> 20} MiB behind with reading")
+        elif self._queued_bytes > 2 * MAX_BACKLOG_BYTES:
+            self.drop("it sends and sends and does not read the answers")
+
+    async def drain(self) -> None:
+        """Return at once: amqtt would wait while it holds a lock of the session."""
+
+    def get_peer_info(self) -> tuple[str, int]:
+        """Return the peer's address and port."""
+        address = self._connection.remote_address
+        return (address[0], address[1]) if address else ("?", 0)
+
+    def get_ssl_info(self) -> ssl.SSLObject | None:
+        """Return nothing: amqtt would keep it, and has no use for it."""
+        return None
+
+    async def close(self) -> None:
+        """Send what waits and take nothing more. The listener ends the connection itself."""
+        if self._closing is None:
+            self._closing = self._connection.loop.create_future()
+            self.flush()
+        await asyncio.wait({self._closing}, timeout=LAST_WORDS_S)
+
+    # ------------------------------------------------------------ ours
+
+    def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
+        """Queue a message."""
+        if self._broken or self._closing is not None or self._full:
+            return
+        packet_id = None
+        if qos:
+            if len(self._unacknowledged) >= MAX_PACKET_ID:
+                self._take_no_more(f"it has not acknowledged {MAX_PACKET_ID} messages")
+                return
+            packet_id = self._next_packet_id()
+        self.write(build_publish(topic, payload, packet_id=packet_id, retain=retain))
+
+    def acknowledged(self, packet_id: int) -> None:
+        """Take note of a PUBACK. What is not acknowledged is not repeated: our protocol does that, end to end."""
+        self._unacknowledged.discard(packet_id)
+        self._progress += 1
+        self._end_when_caught_up()
+
+    def flush(self) -> None:
+        """Send what waits, for as long as the connection takes it."""
+        self._flushing = False
+        while self._queue and not self._broken and not self._connection.paused:
+            if not self._connection.send_now(self._next_batch()):
+                self.stop()
+            self._progress += 1
+        if self._queue:
+            # Until then the connection calls nobody: it does when it takes more.
+            self._flushing = True
+            return
+        self._end_when_caught_up()
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+
+    def drop(self, reason: str) -> None:
+        """End the connection now; one line in the log says why."""
+        self.stop()
+        if not self._dropped:
+            self._dropped = True
+            log.warning(
+                "%s dropped: %s",
+                self.client_id,
+                reason,
+                extra={"action": "client_dropped", "client": self.client_id},
+            )
+            self._connection.transport.abort()
+
+    def stop(self) -> None:
+        """Send nothing more."""
+        self._broken = True
+        self._queue.clear()
+        if self._closing is not None and not self._closing.done():
+            self._closing.set_result(None)
+        if self._watch is not None:
+            self._watch.cancel()
+
+    def _take_no_more(self, reason: str) -> None:
+        self._full = reason
+        log.warning(
+            "%s gets nothing more before it has what waits for it and has come back: %s",
+            self.client_id,
+            reason,
+            extra={"action": "client_behind", "client": self.client_id},
+        )
+        self._watch_progress()
+
+    def _watch_progress(self) -> None:
+        before = self._progress
+
+        def look() -> None:
+            if self._progress == before:
+                self.drop(f"{self._full} and took nothing for {STALLED_S:g} s")
+            else:
+                self._watch_progress()
+
+        self._watch = self._connection.loop.call_later(STALLED_S, look)
+
+    def _end_when_caught_up(self) -> None:
+        if self._full and not self._queue and not self._unacknowledged and not self._broken:
+            self.drop("it has caught up and is to come back for the rest")
+
+    def _next_packet_id(self) -> int:
+        while True:
+            self._last_packet_id = self._last_packet_id % MAX_PACKET_ID + 1
+            if self._last_packet_id not in self._unacknowledged:
+                self._unacknowledged.add(self._last_packet_id)
+                return self._last_packet_id
+
+    def _next_batch(self) -> bytes:
+        batch = [self._queue.popleft()]
+        size = len(batch[0])
+        while self._queue and size + len(self._queue[0]) <= SEND_BATCH_BYTES:
+            size += len(self._queue[0])
+            batch.append(self._queue.popleft())
+        self._queued_bytes -= size + len(batch) * PACKET_OVERHEAD_BYTES
+        return batch[0] if len(batch) == 1 else b"".join(batch)
