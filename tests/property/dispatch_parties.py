@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class Link:
     down: list[Downward] = field(default_factory=list)
 
 
-class Party:
+class Party(ABC):
     """Somebody with a link to the bridge."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -66,16 +67,17 @@ class Party:
                 self.link.up.clear()
             self.last_will()
 
+    @abstractmethod
     def hello(self) -> None:
         """Say what is held."""
-        raise NotImplementedError
 
+    @abstractmethod
     def last_will(self) -> None:
         """Have the broker tell of the end of the connection."""
 
+    @abstractmethod
     def receive(self, message: Downward) -> None:
         """Take a message from the bridge."""
-        raise NotImplementedError
 
 
 @dataclass
@@ -97,6 +99,9 @@ class Executor(Party):
         self.waiting: set[JobId] = set()
         self.revoked: set[JobId] = set()
         self.asked: dict[str, tuple[JobId, ...]] = {}
+
+    def last_will(self) -> None:
+        """Do nothing: an executor leaves no will."""
 
     @property
     def executor(self) -> ExecutorName:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Executor
 from contextvars import Context
@@ -53,7 +54,7 @@ class Computer:
         self._booted_at = self._clock.now
 
 
-class Program:
+class Program(ABC):
     """A program over all its restarts. :meth:`main` is what one run of it does."""
 
     #: Its name among the plan's dangers.
@@ -72,9 +73,9 @@ class Program:
         self.loop = SimulatedLoop(self)  # type: ignore[abstract]  # what it lacks nobody asks for
         self.loop.create_task(self.main()).add_done_callback(self._ended)
 
+    @abstractmethod
     async def main(self) -> None:
         """Live."""
-        raise NotImplementedError
 
     def kill(self) -> None:
         """Die at once."""

@@ -26,7 +26,7 @@ class NeverUp(System):
         return {}
 
     def start_worker(self) -> None:
-        raise NotImplementedError
+        pytest.fail("the worker of a system that did not start was started")
 
     def start(self) -> None:
         raise RuntimeError("no such program\nand much more about it")
