@@ -38,6 +38,13 @@ class HandshakeFailed(ConnectionError):
     """The server's answer is not that of an MQTT broker behind a WebSocket."""
 
 
+class _TlsSocket(ssl.SSLSocket):
+    """Closes its descriptor also when its making fails, as it does after a reset: Python then leaves it open."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def open_websocket(
     endpoint: Endpoint,
     context: ssl.SSLContext,
@@ -56,6 +63,7 @@ def open_websocket(
     try:
         opened(plain)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        context.sslsocket_class = _TlsSocket
         secure = context.wrap_socket(plain, server_hostname=endpoint.host, do_handshake_on_connect=False)
     except BaseException:
         plain.close()
