@@ -8,6 +8,7 @@ import ssl
 import struct
 
 import pytest
+
 from edge_mqtt.broker_bridge.transport.endpoint import Endpoint
 from edge_mqtt.broker_bridge.transport.websocket import open_websocket
 
