@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit bench bench-executors bench-parts chaos outages postgres simulate lock
+.PHONY: venv demo test lint unit bench bench-executors bench-bridge bench-parts chaos outages postgres simulate lock
 
 venv: $(VENV)/.ready
 
@@ -40,13 +40,15 @@ $(BENCH)/.ready: $(VENV)/.ready tests/benchmarks/requirements.lock pyproject.tom
 	touch $@
 
 # What docs/benchmarks.md is about: side by side with other executors (Debian: postgresql, redis-server), then the parts.
-bench: bench-executors bench-parts
+bench: bench-executors bench-bridge bench-parts
 
 bench-executors: $(BENCH)/.ready
 	$(BENCH)/bin/python -m tests.benchmarks.executors $(ARGS)
 
+bench-bridge: $(BENCH)/.ready
+	$(BENCH)/bin/python -m tests.benchmarks.bridge $(ARGS)
+
 bench-parts: venv
-	$(BIN)/python -m tests.benchmarks.bridge
 	$(BIN)/python -m tests.benchmarks.relay
 	$(BIN)/python -m tests.benchmarks.logs
 	$(BIN)/python -m tests.benchmarks.task_cost

@@ -228,7 +228,7 @@ class Bridge:
             clock=time.monotonic,
         )
         desk = Desk(topics, channel, service=service, relay=relay, intake=intake, tail=tail, note=runs.note)
-        channel.start(desk)
+        channel.start(desk, tell_other=desk.met_other_version)
         self._supervise("dispatch", service.run(desk.perform, relay.forget))
         self._supervise("logs", intake.run())
         self._supervise("heartbeats", heartbeats.run())

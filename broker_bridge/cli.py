@@ -13,8 +13,10 @@ import typer
 
 from edge_mqtt.broker_bridge.errors import BridgeError
 from edge_mqtt.certs.errors import CertificateError
+from edge_mqtt.certs.version import VersionOption
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+# Not rich's markup: it takes what is in brackets for its own.
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 #: Exit code for a setting, certificate or port that has to be mended first.
 EXIT_USAGE = 2
@@ -41,6 +43,7 @@ def run(
     max_message_size: Annotated[int | None, typer.Option(help="Bytes of an answer to a task's call.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="First level of every topic.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
+    version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
 ) -> None:
     """Run the bridge next to the scheduler. Settings come from Airflow's configuration, section [edge_mqtt]."""
     given: dict[str, object] = {

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,10 @@ from urllib.parse import urlsplit
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.errors import ConfigurationError
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
+from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+from edge_mqtt.broker_bridge.protocol.topics import check_prefix
+from edge_mqtt.certs.airflow_cfg import configuration_fault
 
 if TYPE_CHECKING:
     from airflow.configuration import AirflowConfigParser
@@ -65,10 +69,10 @@ class BridgeSettings:
             seconds = getattr(self, name)
             if not (math.isfinite(seconds) and seconds >= least):
                 raise ConfigurationError(f"[{SECTION}] {name} must be at least {least:g} seconds, not {seconds:g}")
-        if not self.topic_prefix or set(self.topic_prefix) & set("/+#$"):
-            raise ConfigurationError(
-                f"[{SECTION}] topic_prefix {self.topic_prefix!r} must be one level, without / + # $"
-            )
+        try:
+            check_prefix(self.topic_prefix)
+        except InvalidTopic as error:
+            raise ConfigurationError(f"[{SECTION}] {error}") from error
         url = urlsplit(self.execution_api_url)
         if url.scheme not in {"http", "https"} or not url.hostname:
             raise ConfigurationError(
@@ -120,8 +124,23 @@ def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
 
     :raises ConfigurationError: one is missing or wrong.
     """
+    with _faults_of_airflow():
+        return _converted(_values(overrides))
+
+
+@contextmanager
+def _faults_of_airflow() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        fault = configuration_fault(error)
+        if fault is None:
+            raise
+        raise ConfigurationError(fault) from error
+
+
+def _values(overrides: dict[str, Any]) -> dict[str, Any]:
     from airflow.configuration import AIRFLOW_HOME, conf
-    from airflow.exceptions import AirflowConfigException
 
     given = {name: value for name, value in overrides.items() if value is not None}
     values: dict[str, Any] = dict(given)
@@ -135,17 +154,14 @@ def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
     for field in fields(BridgeSettings):
         if field.name in values:
             continue
-        try:
-            value = conf.get(SECTION, field.name, fallback=None) or defaults.get(field.name)
-        except AirflowConfigException as error:
-            raise ConfigurationError(f"[{SECTION}] {field.name}: {error}") from error
+        value = conf.get(SECTION, field.name, fallback=None) or defaults.get(field.name)
         if value is None:
             raise ConfigurationError(
                 f"[{SECTION}] {field.name} is not set: give it in airflow.cfg, as "
                 f"AIRFLOW__EDGE_MQTT__{field.name.upper()}, or on the command line"
             )
         values[field.name] = value
-    return _converted(values)
+    return values
 
 
 def _execution_api_url(conf: AirflowConfigParser) -> str:

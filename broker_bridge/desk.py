@@ -16,11 +16,12 @@ from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs.intake import LogIntake
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused
 from edge_mqtt.broker_bridge.logs.tail import TailService
-from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge, ProtocolError
+from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge, OtherVersion, ProtocolError
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     TAKEN_OVER,
     ApiRequest,
+    ErrorReply,
     JobAccepted,
     JobFinished,
     LogChunk,
@@ -97,6 +98,23 @@ class Desk:
                 self._service.post(event)
         except (ProtocolError, InvalidName) as error:
             log.warning("message dropped: %s", error, extra={"action": "message_dropped", "topic": topic})
+
+    def met_other_version(self, topic: str, error: OtherVersion) -> None:
+        """Tell a program of a newer version that it is not understood.
+
+        Only where it introduces itself or asks: it does that first on a connection, and ends at the answer.
+        """
+        try:
+            match self._topics.parse(topic):
+                case ("workers", worker):
+                    answer_to = self._topics.control(WorkerName(worker))
+                case ("admin", client_id, "request"):
+                    answer_to = self._topics.admin_response(Identity.from_client_id(client_id))
+                case _:
+                    return
+        except (ProtocolError, InvalidName):
+            return
+        self._send(answer_to, ErrorReply(error=error.said_of("the sender", "the bridge")))
 
     def _answer(self, levels: tuple[str, ...], message: Message) -> bool:
         """Begin to answer what is answered by other parts than the dispatcher; tell whether it was that."""

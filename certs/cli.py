@@ -13,8 +13,10 @@ import typer
 
 from edge_mqtt.certs.authority import PARTY_DAYS
 from edge_mqtt.certs.errors import CertificateError, InvalidRequest
+from edge_mqtt.certs.files import reading
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
 from edge_mqtt.certs.store import Issued, Store
+from edge_mqtt.certs.version import VersionOption
 
 PROGRAM = "edge-certs"
 #: Exit codes: something failed, the command was used wrongly, interrupted (as a shell reports SIGINT).
@@ -24,7 +26,6 @@ EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Make the keys and certificates with which bridge, executors, workers and operators know each other.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -39,6 +40,11 @@ HostsOption = Annotated[
     typer.Option("--bridge-host", help="DNS name or IP address that workers connect to; repeatable.", metavar="HOST"),
 ]
 DEFAULT_DIR = Path("edge-certs")
+
+
+@app.callback()
+def begin(*, version: VersionOption = False) -> None:
+    """Make the keys and certificates with which bridge, executors, workers and operators know each other."""
 
 
 @app.command()
@@ -172,12 +178,15 @@ def _paths(party: str, store: Store) -> list[Path]:
     path = Path(party)
     if "/" in party or party in (".", "..") or path.suffix in (".crt", ".pem"):
         return [path]
-    if store.authority_folder.is_dir():
+    with reading(store.directory):
+        has_authority = store.authority_folder.is_dir()
+    if has_authority:
         folders = [store.folder(record.identity) for record in store.register().find(party)]
         if folders:
             return folders
-    if path.exists():
-        return [path]
+    with reading(path):
+        if path.exists():
+            return [path]
     raise InvalidRequest(f"nobody is called {party!r} in {store.directory}: see '{PROGRAM} list', or name a path")
 
 

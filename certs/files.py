@@ -26,8 +26,18 @@ def read_bytes(path: Path) -> bytes:
 
     :raises FileUnusable: it is not there or cannot be read.
     """
-    try:
+    with reading(path):
         return path.read_bytes()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say in one line why something at ``path``, or even whether it is a folder, cannot be read.
+
+    :raises FileUnusable: it is not there or cannot be read.
+    """
+    try:
+        yield
     except FileNotFoundError:
         raise FileUnusable(f"{path} does not exist: name the folder that edge-certs made for this party") from None
     except PermissionError:

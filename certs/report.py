@@ -13,7 +13,7 @@ from rich.table import Table
 
 from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.facts import check_validity, common_name, fingerprint_of, hosts_of, identity_of, is_authority
-from edge_mqtt.certs.files import read_certificates
+from edge_mqtt.certs.files import read_certificates, reading
 from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.party import CERTIFICATE_FILE, TRUST_FILE, WARN_BEFORE, expiry_warning
 from edge_mqtt.certs.register import Register
@@ -69,7 +69,9 @@ def check(path: Path, *, now: datetime) -> str | None:
     :param path: a certificate's file, or the folder of a party or an authority.
     :raises CertificateError: with this certificate nobody could connect now.
     """
-    if path.is_dir() and (path / CERTIFICATE_FILE).exists():
+    with reading(path):
+        is_party = path.is_dir() and (path / CERTIFICATE_FILE).exists()
+    if is_party:
         return expiry_warning(load_party(path, now=now), now)
     file = _certificate_file(path)
     certificate = read_certificates(file)[0]
@@ -86,10 +88,11 @@ def show_on(stream: TextIO, table: Table) -> None:
 
 
 def _certificate_file(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    authority = path / TRUST_FILE
-    return authority if authority.exists() and not (path / CERTIFICATE_FILE).exists() else path / CERTIFICATE_FILE
+    with reading(path):
+        if not path.is_dir():
+            return path
+        authority, party = path / TRUST_FILE, path / CERTIFICATE_FILE
+        return authority if authority.exists() and not party.exists() else party
 
 
 def _whose(certificate: x509.Certificate) -> str:

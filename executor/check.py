@@ -1,24 +1,28 @@
 """``airflow edge-mqtt check``: would the executor get through to the bridge from here, as who it is?
 
-It goes as far as HTTP: no MQTT name is taken, so it can be run beside a scheduler that is connected.
+It goes as far as the scheduler does, to its topics. Beside a scheduler that is connected it finds the name taken, and
+disturbs nobody.
 """
 
 from __future__ import annotations
 
 import ssl
 import sys
+import uuid
 from datetime import UTC, datetime
 from typing import NoReturn
 
 import httpx
 from airflow.configuration import conf
 
+from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl
+from edge_mqtt.broker_bridge.transport.once import Lost, NameInUse, Refused, connect_once
 from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.party import Party, expiry_warning
 from edge_mqtt.certs.tls import client_context, explain_tls_error
 from edge_mqtt.executor.errors import CannotDial, SettingsError
-from edge_mqtt.executor.line import check_role
+from edge_mqtt.executor.line import check_role, connect_options
 from edge_mqtt.executor.settings import ExecutorSettings, read_settings
 
 #: Seconds that the bridge may take to answer.
@@ -29,7 +33,10 @@ WRONG_SETTINGS = 2
 
 
 def check_command(_args: object = None) -> None:
-    """Print what was found; exit with 1 when the bridge is not reached, with 2 when a setting or file is wrong."""
+    """Print what was found.
+
+    The exit code is 1 when the bridge is not reached or does not want us, 2 when a setting or file is wrong.
+    """
     try:
         settings = read_settings(conf)
         party = load_party(settings.certs)
@@ -41,10 +48,11 @@ def check_command(_args: object = None) -> None:
     warning = expiry_warning(party, datetime.now(UTC))
     if warning is not None:
         _say(f"warning      {warning}")
-    _reach(settings, party, context)
+    _reach(settings, context)
+    _subscribe(settings, party, context)
 
 
-def _reach(settings: ExecutorSettings, party: Party, context: ssl.SSLContext) -> None:
+def _reach(settings: ExecutorSettings, context: ssl.SSLContext) -> None:
     address = settings.bridge_url.replace("wss://", "https://", 1)
     try:
         # Any answer will do: it shows that each side has accepted the other's certificate.
@@ -54,7 +62,20 @@ def _reach(settings: ExecutorSettings, party: Party, context: ssl.SSLContext) ->
     # A WebSocket server asks for an upgrade (RFC 9110, 15.5.22); the bridge serves one path only.
     if answer.status_code != httpx.codes.UPGRADE_REQUIRED:
         _fail(f"{settings.bridge_url} is no bridge, it answers {answer.status_code}: the path is /mqtt", UNREACHABLE)
-    _say(f"bridge       {settings.bridge_url} answers and accepts {party.identity}")
+
+
+def _subscribe(settings: ExecutorSettings, party: Party, context: ssl.SSLContext) -> None:
+    url, me = settings.bridge_url, party.identity
+    try:
+        connect_once(url, context, connect_options(me, settings, incarnation=uuid.uuid4().hex))
+    except NameInUse:
+        _say(f"bridge       {url} answers; {me} is connected already: its topics are the scheduler's to tell of")
+    except Refused as error:
+        _fail(error.refusal.message, UNREACHABLE)
+    except (Lost, InvalidUrl, OSError) as error:
+        _fail(f"{url} is not reached: {_explain(error)}", UNREACHABLE)
+    else:
+        _say(f"bridge       {url} answers and accepts {me}")
 
 
 def _explain(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from edge_mqtt.broker_bridge.protocol.ids import ExecutorName
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.errors import CertificateError
-from edge_mqtt.certs.identity import Role
+from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.party import Party, expiry_warning
 from edge_mqtt.certs.tls import client_context
@@ -36,15 +36,19 @@ def open_line(settings: ExecutorSettings, *, incarnation: str) -> Line:
     warning = expiry_warning(party, datetime.now(UTC))
     if warning is not None:
         log.warning("%s", warning, extra={"action": "certificate_expires"})
+    options = connect_options(me, settings, incarnation=incarnation)
+    return Line(identity=me, transport=PahoTransport(settings.bridge_url, context, options))
+
+
+def connect_options(me: Identity, settings: ExecutorSettings, *, incarnation: str) -> ConnectOptions:
+    """Return who connects and what it subscribes to."""
     topics = Topics(settings.topic_prefix)
-    options = ConnectOptions(
+    return ConnectOptions(
         identity=me,
         incarnation=incarnation,
         keep_alive_s=settings.keep_alive_s,
         subscriptions=(topics.events(ExecutorName(me.name)), topics.admin_response(me)),
-        will=lambda _connection: None,
     )
-    return Line(identity=me, transport=PahoTransport(settings.bridge_url, context, options))
 
 
 def check_role(party: Party, settings: ExecutorSettings) -> None:

@@ -222,7 +222,10 @@ class Link:
     def refused(self, refusal: Refusal) -> None:
         """Say why the bridge will not have us and plan to try again: somebody may mend it meanwhile."""
         with self._changed:
-            self._connected = False
+            refused, self._line, self._connected = self._line, None, False
+        if refused is not None:
+            # It may have stopped by itself: this lets go of what it holds.
+            refused.channel.stop()
         self._redial_later(refusal.message)
         self._wake.set()
 
@@ -322,10 +325,6 @@ class Link:
         with self._changed:
             if self._dial_at is None or time.monotonic() < self._dial_at:
                 return
-            refused, self._line = self._line, None
-        if refused is not None:
-            # It has stopped by itself; this lets go of what it holds.
-            refused.channel.stop()
         try:
             line = self._dial()
         except CannotDial as error:

@@ -57,7 +57,8 @@ def _common() -> dict[str, dict[str, Any]]:
         ),
         "keep_alive": _option(
             "integer",
-            "Seconds between MQTT keep alive pings: a dead connection is noticed within one and a half times this.",
+            "Seconds between MQTT keep alive pings, a whole number from 1 to 65535: a dead connection is noticed "
+            "within one and a half times this.",
             default="60",
         ),
         "offline_grace": _option(
@@ -155,6 +156,12 @@ def _worker() -> dict[str, dict[str, Any]]:
             "float",
             "Seconds that a worker which was told to stop waits for its running tasks; 0 waits for ever.",
             default="0",
+        ),
+        "preload_learned_imports": _option(
+            "boolean",
+            "Whether the worker imports installed libraries that its tasks have imported ahead of the next tasks, "
+            "which start faster then.",
+            default="True",
         ),
     }
 

@@ -8,12 +8,15 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
-from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX
+from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
+from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
 from edge_mqtt.executor.errors import SettingsError
 
 SECTION = "edge_mqtt"
 #: Seconds between MQTT keep alive pings when nothing is set.
 DEFAULT_KEEP_ALIVE_S = 60
+#: The most that MQTT can say, in seconds [MQTT-3.1.2-24].
+MOST_KEEP_ALIVE_S = 65535
 #: The least that ``max_message_size`` may be, in bytes.
 LEAST_MESSAGE_BYTES = 1024 * 1024
 #: Airflow's own default of ``[scheduler] orphaned_tasks_check_interval``, in seconds.
@@ -57,7 +60,7 @@ def read_settings(conf: Configuration) -> ExecutorSettings:
     return ExecutorSettings(
         bridge_url=_bridge_url(conf),
         certs=Path(_mandatory(conf, "executor_certs", "the folder that `edge-certs issue executor NAME` made")),
-        topic_prefix=conf.get(SECTION, "topic_prefix", fallback=DEFAULT_PREFIX) or DEFAULT_PREFIX,
+        topic_prefix=_topic_prefix(conf),
         keep_alive_s=_keep_alive_s(conf),
         max_message_bytes=_max_message_bytes(conf),
         default_queue=conf.get("operators", "default_queue", fallback="default") or "default",
@@ -67,10 +70,21 @@ def read_settings(conf: Configuration) -> ExecutorSettings:
 
 def _bridge_url(conf: Configuration) -> str:
     url = _mandatory(conf, "bridge_url", "the bridge's address, such as wss://bridge.example.com:443/mqtt")
-    parts = urlsplit(url)
-    if parts.scheme != "wss" or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme == "wss" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
         raise SettingsError(f"[{SECTION}] bridge_url is {url!r}: it must look like wss://bridge.example.com:443/mqtt")
     return url
+
+
+def _topic_prefix(conf: Configuration) -> str:
+    try:
+        return check_prefix(conf.get(SECTION, "topic_prefix", fallback=DEFAULT_PREFIX) or DEFAULT_PREFIX)
+    except InvalidTopic as error:
+        raise SettingsError(f"[{SECTION}] {error}") from error
 
 
 def _mandatory(conf: Configuration, key: str, what: str) -> str:
@@ -83,8 +97,10 @@ def _mandatory(conf: Configuration, key: str, what: str) -> str:
 
 def _keep_alive_s(conf: Configuration) -> int:
     value, text = _whole_number(conf, "keep_alive", DEFAULT_KEEP_ALIVE_S)
-    if value <= 0:
-        raise SettingsError(f"[{SECTION}] keep_alive is {text!r}: it must be a whole number of seconds above 0")
+    if not 1 <= value <= MOST_KEEP_ALIVE_S:
+        raise SettingsError(
+            f"[{SECTION}] keep_alive is {text!r}: it must be a whole number of seconds from 1 to {MOST_KEEP_ALIVE_S}"
+        )
     return value
 
 

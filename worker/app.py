@@ -182,6 +182,8 @@ class Worker:
 
     def _refused_for_good(self, refusal: Refusal) -> ExitCode:
         log.error("%s", refusal.message, extra={"action": "refused", "reason": refusal.reason.value})
+        # A bridge of another version has let us in: it shall give us no more jobs.
+        self._presence.farewell()
         if len(self._runs):
             log.warning(
                 "%d running jobs go on until their lease ends; start this worker again to take them over",
@@ -198,7 +200,8 @@ class Worker:
         while len(self._runs):
             self._drain = self._drain.at(loop.time())
             if self._drain.phase is Phase.TERMINATING:
-                for job in self._held.with_process():
+                # What has just ended by itself is not stopped, and so no reason for another exit code.
+                for job in filter(lambda job: self._runs.goes_on(job.job_id), self._held.with_process()):
                     stopped = True
                     self._runs.stop(job, STOPPED)
             self._draining.clear()
@@ -238,8 +241,10 @@ class Worker:
         """Take a signal: the first drains, the second stops the running tasks."""
         now = asyncio.get_running_loop().time()
         self._drain = self._drain.asked(ask, now, drain_timeout_s=self._settings.drain_timeout_s)
-        if self._drain.phase is Phase.TERMINATING:
-            log.warning("stopping %d running jobs", len(self._runs), extra={"action": "terminating"})
+        if self._drain.phase is Phase.TERMINATING and not len(self._runs):
+            log.info("no job runs any more: results and logs are being sent", extra={"action": "terminating"})
+        elif self._drain.phase is Phase.TERMINATING:
+            log.warning("stopping the running jobs (%d)", len(self._runs), extra={"action": "terminating"})
         else:
             log.info(
                 "draining: %d running jobs are finished, no new ones are taken; once more stops them",
@@ -286,7 +291,7 @@ class Worker:
             case ApiResponse():
                 self._api.answered(message)
             case LogAck():
-                self._logs.acknowledge(message.job_id, message.fence, message.offset)
+                self._logs.acknowledge(message)
                 await self._reporter.settle(message.job_id)
             case ResultAck():
                 await self._reporter.acknowledged(message.job_id, message.fence)
@@ -342,6 +347,7 @@ class Worker:
                 launcher.gone.set()
                 self._runs.launcher = launcher
                 continue
+            launcher.settle_in(self._settings.state.runs)
             self._runs.launcher = launcher
             log.info("the launcher is back", extra={"action": "launcher_back"})
             await self._runs.launch_ready()

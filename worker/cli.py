@@ -6,20 +6,17 @@ import asyncio
 import logging
 import signal
 import sys
-import uuid
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_mqtt.broker_bridge.protocol.ids import WorkerName
-from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.apart import load_party_apart
 from edge_mqtt.certs.errors import CertificateError, NotYetValid
 from edge_mqtt.certs.identity import Role
 from edge_mqtt.certs.party import expiry_warning
+from edge_mqtt.certs.version import VersionOption, own_version
 from edge_mqtt.worker.config import (
     AirflowSettings,
     Options,
@@ -29,15 +26,13 @@ from edge_mqtt.worker.config import (
 )
 from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError, WorkerError
-from edge_mqtt.worker.launcher import Launcher, LauncherProcess
-from edge_mqtt.worker.link import WorkerAddress
+from edge_mqtt.worker.forked_launcher import ForkedLauncher, loaded_airflow
+from edge_mqtt.worker.launcher import Launcher, StartedLauncher
 
 if TYPE_CHECKING:
     from edge_mqtt.certs.party import Party
-    from edge_mqtt.worker.app import Worker
 
 PROGRAM = "edge-worker"
-DISTRIBUTION = "airflow-edge-mqtt"
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -70,6 +65,7 @@ def start(
         typer.Option(help="Seconds that running tasks get on Ctrl-C; 0: as long as they take.", show_default="0"),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
 ) -> None:
     """Run Airflow's tasks on this machine, over one outbound connection to the bridge.
 
@@ -98,9 +94,17 @@ def run(options: Options) -> int:
     try:
         check_options(options)
         party = None if options.certs is None else _load(options.certs)
-        # Before there is any thread or loop. Airflow is imported in that process and in none of ours.
-        process = LauncherProcess()
-        return asyncio.run(_run(options, party, process))
+        # What is there before the fork is shared with the launcher; there must be no thread or loop yet.
+        from edge_mqtt.worker import assembly
+
+        assembly.prepare()
+        own_version()
+        with loaded_airflow() as airflow:
+            settings = settle(options, AirflowSettings(values=airflow.settings))
+            party = party or _load(settings.certs)
+            lock = settings.state.prepare()
+            process = ForkedLauncher(airflow)
+        return asyncio.run(_run(settings, party, lock, process))
     except (WorkerError, CertificateError) as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         # A clock that is behind after a power cut is set some time: whoever watches us shall start us again.
@@ -109,18 +113,18 @@ def run(options: Options) -> int:
         return EXIT_INTERRUPTED
 
 
-async def _run(options: Options, party: Party | None, process: LauncherProcess) -> int:
+async def _run(settings: WorkerSettings, party: Party, lock: int, process: StartedLauncher) -> int:
+    from edge_mqtt.worker.assembly import assemble
+
     launcher = Launcher(process)
     try:
-        settings = settle(options, AirflowSettings(values=await launcher.ready()))
-        party = party or _load(settings.certs)
-        lock = settings.state.prepare()
+        await launcher.ready()
         launcher.settle_in(settings.state.runs)
         _set_title(party.identity.name)
         _banner(settings, party)
-        worker = _build(settings, party, launcher)
+        worker = assemble(settings, party, launcher, version=own_version())
     except BaseException:
-        process.process.kill()
+        process.kill()
         await launcher.stop()
         raise
     # The lock is the kernel's to release: it must outlive everything here, whatever happens.
@@ -128,32 +132,12 @@ async def _run(options: Options, party: Party | None, process: LauncherProcess) 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, worker.ask, Ask.INTERRUPT)
     loop.add_signal_handler(signal.SIGTERM, worker.ask, Ask.TERMINATE)
-    return await worker.run()
-
-
-def _build(settings: WorkerSettings, party: Party, launcher: Launcher) -> Worker:
-    from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
-    from edge_mqtt.certs.tls import client_context
-    from edge_mqtt.worker.app import Worker
-
-    address = WorkerAddress(
-        name=WorkerName(party.identity.name),
-        incarnation=uuid.uuid4().hex,
-        topics=Topics(settings.topic_prefix),
-    )
-    connect = ConnectOptions(
-        identity=party.identity,
-        incarnation=address.incarnation,
-        keep_alive_s=settings.keep_alive_s,
-        subscriptions=address.subscriptions,
-        will=address.will,
-    )
-    transport = PahoTransport(settings.bridge_url, client_context(party), connect)
-    try:
-        return Worker(settings, address, transport, launcher, version=own_version())
-    except BaseException:
-        transport.stop()
-        raise
+    code = await worker.run()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # All is done: one more could only spoil the exit code.
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
+    return code
 
 
 def _load(folder: Path) -> Party:
@@ -180,14 +164,14 @@ def _banner(settings: WorkerSettings, party: Party) -> None:
     warning = expiry_warning(party, datetime.now(UTC))
     if warning is not None:
         log.warning("%s", warning, extra={"action": "certificate_expires"})
-
-
-def own_version() -> str:
-    """Return this distribution's version."""
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "unknown"
+    for folder in settings.dag_folders:
+        if not folder.is_dir():
+            log.warning(
+                "there is no folder %s, where this machine's airflow.cfg says that its Dags are: tasks fail until "
+                "they are there",
+                folder,
+                extra={"action": "dags_missing"},
+            )
 
 
 def configure_console(*, verbose: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,23 +13,36 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
-from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX
+from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
+from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
 from edge_mqtt.worker.errors import ConfigurationError, StateDirError
 
 SECTION: Final = "edge_mqtt"
 BASE_LOG_FOLDER: Final = "base_log_folder"
 MIN_HEARTBEAT_INTERVAL: Final = "min_heartbeat_interval"
 TASK_SUCCESS_OVERTIME: Final = "task_success_overtime"
+DAGS_FOLDER: Final = "dags_folder"
+DAG_BUNDLES: Final = "dag_bundle_config_list"
+#: Whether what tasks import by themselves is imported ahead of the next ones.
+PRELOAD_LEARNED: Final = "preload_learned_imports"
 #: Options outside our section that the worker goes by, and their sections.
 AIRFLOW_OPTIONS: Final = {
     BASE_LOG_FOLDER: "logging",
     MIN_HEARTBEAT_INTERVAL: "workers",
     TASK_SUCCESS_OVERTIME: "core",
+    DAGS_FOLDER: "core",
+    DAG_BUNDLES: "dag_processor",
 }
+#: How Airflow's configuration may spell a boolean (``getboolean`` in airflow/_shared/configuration/parser.py).
+_BOOLEANS: Final = frozenset({"t", "true", "1", "f", "false", "0"})
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_CONCURRENCY: Final = 8
 #: Seconds between MQTT pings.
 DEFAULT_KEEP_ALIVE_S: Final = 60
+#: The most that MQTT can say, in seconds [MQTT-3.1.2-24].
+MOST_KEEP_ALIVE_S: Final = 65535
+#: The end of the name of Airflow's class for Dags in a folder (airflow/dag_processing/bundles/local.py).
+_LOCAL_BUNDLE: Final = ".LocalDagBundle"
 #: Seconds of silence after which a task's supervisor counts as hung, besides what Airflow's settings allow it.
 #: It has something to say once a second; generous, for slow boards.
 HUNG_AFTER_S: Final = 60.0
@@ -109,6 +124,8 @@ class WorkerSettings:
     concurrency: int
     state: StateDir
     base_log_folder: Path
+    #: Folders from which tasks load their Dags.
+    dag_folders: tuple[Path, ...] = ()
     topic_prefix: str = DEFAULT_PREFIX
     keep_alive_s: int = DEFAULT_KEEP_ALIVE_S
     #: Seconds that running jobs get when the worker is asked to end; 0: as long as they take.
@@ -139,10 +156,19 @@ class AirflowSettings:
             number = float(text)
         except ValueError:
             number = -1.0
-        if not number >= 0:
+        if not (math.isfinite(number) and number >= 0):
             section = AIRFLOW_OPTIONS.get(option, SECTION)
             raise ConfigurationError(f"[{section}] {option} is {text!r}: it must be a number of at least 0")
         return number
+
+    def check_switch(self, option: str) -> None:
+        """Find out whether an option, if it is set, is a boolean as Airflow reads them.
+
+        :raises ConfigurationError: it is none.
+        """
+        text = self.text(option, "True")
+        if text.strip().lower() not in _BOOLEANS:
+            raise ConfigurationError(f"[{SECTION}] {option} is {text!r}: it must be True or False")
 
 
 def check_bridge_url(url: str) -> str:
@@ -165,8 +191,21 @@ def check_concurrency(number: float) -> int:
 
     :raises ConfigurationError: it is not a whole number above 0.
     """
-    if number < 1 or number != int(number):
+    if number < 1 or not float(number).is_integer():
         raise ConfigurationError(f"the concurrency is {number:g}: it must be a whole number of at least 1")
+    return int(number)
+
+
+def check_keep_alive(number: float) -> int:
+    """Return ``number`` as seconds between MQTT pings.
+
+    :raises ConfigurationError: MQTT has no such keep alive.
+    """
+    if not 1 <= number <= MOST_KEEP_ALIVE_S or not float(number).is_integer():
+        raise ConfigurationError(
+            f"[{SECTION}] keep_alive is {number:g}: it must be a whole number of seconds from 1 to "
+            f"{MOST_KEEP_ALIVE_S}"
+        )
     return int(number)
 
 
@@ -205,6 +244,9 @@ def check_options(options: Options) -> None:
         check_concurrency(options.concurrency)
     if options.queues is not None:
         parse_queues(options.queues)
+    drain = options.drain_timeout
+    if drain is not None and not (math.isfinite(drain) and drain >= 0):
+        raise ConfigurationError(f"--drain-timeout is {drain:g}: it must be a number of at least 0")
 
 
 def settle(options: Options, airflow: AirflowSettings) -> WorkerSettings:
@@ -226,6 +268,8 @@ def settle(options: Options, airflow: AirflowSettings) -> WorkerSettings:
     concurrency = options.concurrency or airflow.number("worker_concurrency", DEFAULT_CONCURRENCY)
     state = options.state_dir or _path(airflow.text("worker_state_dir")) or default_state_dir()
     drain = options.drain_timeout
+    # It is the launcher that goes by it, and must not fail.
+    airflow.check_switch(PRELOAD_LEARNED)
     return WorkerSettings(
         bridge_url=check_bridge_url(bridge),
         certs=certs,
@@ -233,12 +277,32 @@ def settle(options: Options, airflow: AirflowSettings) -> WorkerSettings:
         concurrency=check_concurrency(concurrency),
         state=StateDir(path=state.expanduser().absolute()),
         base_log_folder=Path(airflow.text(BASE_LOG_FOLDER, "logs")).expanduser().absolute(),
-        topic_prefix=airflow.text("topic_prefix", DEFAULT_PREFIX),
-        keep_alive_s=max(1, int(airflow.number("keep_alive", DEFAULT_KEEP_ALIVE_S))),
+        dag_folders=_dag_folders(airflow),
+        topic_prefix=_topic_prefix(airflow),
+        keep_alive_s=check_keep_alive(airflow.number("keep_alive", DEFAULT_KEEP_ALIVE_S)),
         drain_timeout_s=airflow.number("drain_timeout", 0.0) if drain is None else drain,
         max_message_bytes=check_message_size(airflow.number("max_message_size", MAX_MESSAGE_BYTES)),
         hung_after_s=HUNG_AFTER_S + _longest_silence_s(airflow),
     )
+
+
+def _topic_prefix(airflow: AirflowSettings) -> str:
+    try:
+        return check_prefix(airflow.text("topic_prefix", DEFAULT_PREFIX))
+    except InvalidTopic as error:
+        raise ConfigurationError(f"[{SECTION}] {error}") from error
+
+
+def _dag_folders(airflow: AirflowSettings) -> tuple[Path, ...]:
+    """Return the folders of the local Dag bundles; whether the rest makes sense is Airflow's to check."""
+    try:
+        bundles = json.loads(airflow.text(DAG_BUNDLES, "[]"))
+        local = [bundle.get("kwargs") or {} for bundle in bundles if bundle["classpath"].endswith(_LOCAL_BUNDLE)]
+        # As airflow/dag_processing/bundles/local.py has it.
+        folders = [kwargs.get("path") or airflow.text(DAGS_FOLDER) for kwargs in local]
+        return tuple(Path(folder).expanduser() for folder in folders if folder)
+    except (ValueError, TypeError, AttributeError, LookupError):
+        return ()
 
 
 def _longest_silence_s(airflow: AirflowSettings) -> float:

@@ -223,7 +223,7 @@ class ExecutionApi:
 
     async def _answer(self, scope: Scope, headers: dict[str, str], body: bytes) -> ApiResponse:
         request_id = headers.get(REQUEST_ID_HEADER) or uuid.uuid4().hex
-        job = self._held.by_secret(headers.get("authorization", "").removeprefix("Bearer "))
+        job = await self._held.by_secret(headers.get("authorization", "").removeprefix("Bearer "))
         path = scope["raw_path"].decode("latin-1")
         if job is None or not path.startswith(ROOT):
             log.warning("call without a job refused", extra={"action": "call_refused"})

@@ -49,8 +49,11 @@ class HeldJobs:
         job = self._jobs.get(job_id)
         return job if job is not None and job.fence == fence else None
 
-    def by_secret(self, secret: str) -> HeldByUs | None:
-        """Return the job whose supervisor knows ``secret``."""
+    async def by_secret(self, secret: str) -> HeldByUs | None:
+        """Return the job whose supervisor knows ``secret``, which may be ready sooner than its job is stored."""
+        if secret not in self._by_secret:
+            async with self._lock:
+                pass  # What was being stored is stored now, or could not be.
         job_id = self._by_secret.get(secret)
         return None if job_id is None else self._jobs.get(job_id)
 

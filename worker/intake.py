@@ -61,6 +61,12 @@ class Intake:
         if decision.verdict is Verdict.REJECT:
             self._reject(assign, decision)
             return
+        if decision.verdict is Verdict.CONFIRM:
+            self._link.send_ack(AssignmentAccepted(job_id=job_id, fence=fence))
+            return
+        await self._take(assign, before)
+
+    async def _take(self, assign: Assign, before: HeldByUs | None) -> None:
         taken: HeldByUs | None = None
 
         def take(current: HeldByUs | None) -> HeldByUs | None:
@@ -70,12 +76,11 @@ class Intake:
             taken = self._ready_or_waiting(assign)
             return taken
 
-        if decision.verdict is Verdict.CONFIRM:
-            self._link.send_ack(AssignmentAccepted(job_id=job_id, fence=fence))
-            return
         try:
-            await self._held.change(job_id, take)
+            await self._held.change(assign.job.job_id, take)
         except SpoolError as error:
+            if taken is not None:
+                self._runs.abandon(taken)
             self._reject(assign, AssignmentDecision(verdict=Verdict.REJECT, reason=str(error)))
             return
         if taken is None:
@@ -85,14 +90,14 @@ class Intake:
             # assigns it once more, and that is confirmed.
             await self._runs.start(taken)
         else:
-            self._link.send_ack(AssignmentAccepted(job_id=job_id, fence=fence))
+            self._link.send_ack(AssignmentAccepted(job_id=taken.job_id, fence=taken.fence))
 
     def _ready_or_waiting(self, assign: Assign) -> HeldByUs:
         """Return the job, launched when there is room: one commit then says both that we have it and that it runs."""
         job = HeldByUs.taken(assign)
         others = [other for other in self._held if other.job_id != job.job_id]
         if job in launchable([*others, job], self._runs.plan.concurrency):
-            return self._runs.prepared(job)
+            return self._runs.forked(job)
         return job
 
     def _reject(self, assign: Assign, decision: AssignmentDecision) -> None:

@@ -1,4 +1,4 @@
-"""The worker's end of the launcher: starts it before any thread exists, hands it orders, hears how they end."""
+"""The worker's end of the launcher: hands it orders, hears how they end; starts another one in its place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from edge_mqtt.worker.errors import LauncherError
 from edge_mqtt.worker.launcher_main import LENGTH, framed
@@ -24,6 +24,11 @@ log = logging.getLogger(__name__)
 READY_TIMEOUT_S: Final = 180.0
 #: Exits that are remembered for somebody who asks.
 EXITS_KEPT: Final = 1024
+#: Seconds that a launcher without supervisors gets to end.
+END_WAIT_S: Final = 1.0
+AIRFLOW_UNUSABLE: Final = (
+    "Airflow could not be loaded: the lines above say why. Check AIRFLOW_HOME and airflow.cfg of this worker"
+)
 #: What makes the supervisor look at its task often. Its heartbeats are answered by the worker on the same machine,
 #: and it sees its task's end only when that time is over if the task's last sockets close together (airflow.sdk
 #: execution_time/supervisor.py, ``_monitor_subprocess``).
@@ -54,8 +59,21 @@ def launcher_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
+class StartedLauncher(Protocol):
+    """A launcher's process, which nobody has spoken to yet."""
+
+    #: Our end of the way to it.
+    channel: socket.socket
+
+    def kill(self) -> None:
+        """End it."""
+
+    def let_go(self) -> None:
+        """Wait a moment for its end: it stays for as long as supervisors run, and then it is not ours to wait for."""
+
+
 class LauncherProcess:
-    """The process, started and not yet spoken to. Create it while the program has one thread."""
+    """A launcher that is a program of its own: what a worker that has threads can start."""
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -72,12 +90,23 @@ class LauncherProcess:
             )
         self.channel = ours
 
+    def kill(self) -> None:
+        """End it."""
+        self.process.kill()
+
+    def let_go(self) -> None:
+        """Wait a moment for its end."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END_WAIT_S)
+        # A process that is left behind on purpose is not a forgotten one.
+        self.process.returncode = self.process.returncode or 0
+
 
 class Launcher:
     """Speaks to the launcher's process from the worker's loop."""
 
-    def __init__(self, process: LauncherProcess) -> None:
-        self._process = process.process
+    def __init__(self, process: StartedLauncher) -> None:
+        self._process = process
         self._channel = process.channel
         self._writer: asyncio.StreamWriter | None = None
         self._launches: dict[tuple[str, int], asyncio.Future[int]] = {}
@@ -99,10 +128,7 @@ class Launcher:
         except TimeoutError:
             raise LauncherError(f"Airflow could not be imported within {READY_TIMEOUT_S:.0f} s") from None
         if hello is None:
-            raise LauncherError(
-                "Airflow could not be loaded: the lines above say why. "
-                "Check AIRFLOW_HOME and airflow.cfg of this worker"
-            )
+            raise LauncherError(AIRFLOW_UNUSABLE)
         self._reading = asyncio.create_task(self._read_reports(reader), name="worker.launcher")
         return {str(option): str(value) for option, value in hello["settings"].items()}
 
@@ -144,11 +170,7 @@ class Launcher:
                 await self._writer.wait_closed()
         else:
             self._channel.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            # It ends at once unless supervisors run, and then it is not ours to wait for.
-            await asyncio.to_thread(self._process.wait, 1.0)
-        # A process that is left behind on purpose is not a forgotten one.
-        self._process.returncode = self._process.returncode or 0
+        await asyncio.to_thread(self._process.let_go)
 
     async def _read_reports(self, reader: asyncio.StreamReader) -> None:
         while (report := await _read(reader)) is not None:

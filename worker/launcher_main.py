@@ -1,4 +1,4 @@
-"""The launcher's process: imports Airflow once, then forks a supervisor for every order that it reads.
+"""The launcher's process: has Airflow loaded, and forks a supervisor for every order that it reads.
 
 It has one thread and never starts another, so that forking it is safe. Orders and reports are JSON documents, each
 behind its length in four bytes, on one socket to the worker. When the worker is gone the launcher stays until its
@@ -42,16 +42,21 @@ GUARD_INTERVAL_S: Final = 1.0
 
 
 def main(descriptor: int) -> None:
-    """Serve the worker at the other end of ``descriptor``."""
+    """Load Airflow, and serve the worker at the other end of ``descriptor``."""
+    become_launcher()
+    from edge_mqtt.worker.preload import preload
+
+    preload()
+    Launcher(socket.socket(fileno=descriptor)).serve()
+
+
+def become_launcher() -> None:
+    """Let this process be known as the launcher, and leave signals to the worker."""
     from setproctitle import setproctitle
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the worker's terminal is the worker's business.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # So is a service manager's SIGTERM to the whole group.
     setproctitle("edge-worker: launcher")
-    from edge_mqtt.worker.preload import preload
-
-    preload()
-    Launcher(socket.socket(fileno=descriptor)).serve()
 
 
 @dataclass(slots=True)
@@ -119,9 +124,10 @@ class Launcher:
         order = RunOrder(**document)
         if self._runs_dir is None:
             self._settle_in(Path(order.runs_dir))
+        launcher = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_supervisor(order)
+            self._become_supervisor(order, launcher)
         # The child may be gone by now, but not reaped: its pid is its own.
         identity = ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
         self._children[pid] = _Child(identity, order.lease_s)
@@ -143,7 +149,7 @@ class Launcher:
         for end in (self._channel, self._wake_read, self._wake_write, self._learner.ear):
             end.close()
 
-    def _become_supervisor(self, order: RunOrder) -> NoReturn:
+    def _become_supervisor(self, order: RunOrder, launcher: int) -> NoReturn:
         code = 1
         try:
             self._leave()
@@ -154,7 +160,7 @@ class Launcher:
             gc.enable()
             from edge_mqtt.worker.supervisor_main import run
 
-            code = run(order)
+            code = run(order, launcher)
         finally:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()

@@ -19,6 +19,7 @@ from typing import Final
 
 from setproctitle import setproctitle
 
+from edge_mqtt.worker.config import PRELOAD_LEARNED, SECTION
 from edge_mqtt.worker.core.imports import Learned, Report, Trial
 from edge_mqtt.worker.learned_report import tell_imports
 from edge_mqtt.worker.learned_trial import Footprint, import_or_why_not, room_kb, try_imports
@@ -35,6 +36,12 @@ MOST_TRIALS: Final = 16
 def imports_file(runs_dir: Path) -> Path:
     """Return where it stands what tasks import, next to the runs' folder."""
     return runs_dir.with_name("imports.json")
+
+
+def _is_wanted() -> bool:
+    from airflow.sdk.configuration import conf
+
+    return bool(conf.getboolean(SECTION, PRELOAD_LEARNED, fallback=True))
 
 
 class Learner:
@@ -55,7 +62,9 @@ class Learner:
         self.ear.setblocking(False)
 
     def begin(self, runs_dir: Path) -> None:
-        """Go on from what earlier launchers of this worker have learned."""
+        """Go on from what earlier launchers of this worker have learned; unless nothing is to be learned."""
+        if not _is_wanted():
+            return
         self._file = imports_file(runs_dir)
         with contextlib.suppress(OSError):
             self._learned = Learned.from_json(self._file.read_bytes(), now=time.time())
@@ -69,7 +78,8 @@ class Learner:
 
     def tell_imports(self) -> None:
         """Let the task of this process, which is a supervisor's, tell what it imports."""
-        tell_imports(self._mouth, self._learned)
+        if self._file is not None:
+            tell_imports(self._mouth, self._learned)
 
     # ------------------------------------------------------------ hear
 
@@ -138,6 +148,6 @@ class Learner:
         imported = [name for name, _ in trial.good if name not in refused]
         self._imported.update(imported)
         # What comes along with others need not be remembered.
-        self._learned.drop(set(self._learned.wanted()).intersection(sys.modules) - self._imported)
+        self._learned.drop({name for name in self._learned.wanted() if name in sys.modules} - self._imported)
         self._store()
         return imported, refused

@@ -52,7 +52,8 @@ class Footprint:
             environment=dict(os.environ),
             import_path=tuple(sys.path),
             log_handlers=(logging.root.level, *logging.root.handlers),
-            libraries=frozenset(NEVER).intersection(sys.modules),
+            # The other way round, every module's name would be touched, and its page copied.
+            libraries=frozenset(name for name in NEVER if name in sys.modules),
             random_generators=sum(1 for item in gc.get_objects() if _draws(type(item))),
         )
 

@@ -143,6 +143,6 @@ class Link:
         """
         return self._channel.send(self.address.topics.rpc_request(self.address.name), message)
 
-    def send_log(self, job_id: JobId, message: Message) -> bool:
-        """Ship a piece of log."""
-        return self._channel.send(self.address.topics.log(self.address.name, job_id), message)
+    def send_log(self, job_id: JobId, message: Message) -> int:
+        """Ship a piece of log; return its bytes as they travel, 0 while there is no connection."""
+        return self._channel.send_counted(self.address.topics.log(self.address.name, job_id), message)

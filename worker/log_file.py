@@ -17,10 +17,16 @@ class LogFile:
         self._descriptor = -1
 
     def size(self) -> int:
-        """Return its size in bytes; 0 while there is none."""
+        """Return its size in bytes; 0 while there is none.
+
+        :raises OSError: it is there, or may be, and nobody can tell how large it is.
+        """
+        # What cannot be opened, for want of descriptors say, can still be looked at.
+        with contextlib.suppress(OSError):
+            self._opened()
         try:
-            return os.fstat(self._opened()).st_size
-        except OSError:
+            return (self.path.stat() if self._descriptor < 0 else os.fstat(self._descriptor)).st_size
+        except FileNotFoundError:
             return 0
 
     def read(self, length: int, position: int) -> bytes:

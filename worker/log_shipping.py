@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.broker_bridge.protocol.messages import LogChunk, LogPosition
+from edge_mqtt.broker_bridge.protocol.messages import LogAck, LogChunk, LogPosition
 from edge_mqtt.worker.core.jobs import HeldByUs
 from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, LogCursor, lost_at
+from edge_mqtt.worker.core.log_window import LogWindow
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.log_file import LogFile
 from edge_mqtt.worker.log_watch import LogWatch
@@ -44,6 +46,8 @@ class _Log:
     seen: int = 0
     #: The file's watch.
     watch: int | None = None
+    #: It is there and cannot be read; this has been said.
+    unreadable: bool = False
 
     @property
     def over(self) -> bool:
@@ -51,14 +55,20 @@ class _Log:
         return self.final_size is not None and self.cursor.acked >= self.final_size
 
     def size(self) -> int:
-        """Return the bytes that the log has, those included that the file has lost."""
+        """Return the bytes that the log has, those included that the file has lost.
+
+        :raises OSError: nobody can tell.
+        """
         if self.final_size is not None:
             return self.final_size
         size = self.file.size()
         return self.cursor.sent + size if self._is_cut(size) else size - self.base
 
     def is_cut(self) -> bool:
-        """Tell whether the file has become shorter than what was shipped of it."""
+        """Tell whether the file has become shorter than what was shipped of it.
+
+        :raises OSError: nobody can tell.
+        """
         return self._is_cut(self.file.size())
 
     def start_over(self) -> None:
@@ -66,10 +76,11 @@ class _Log:
         self.base = -self.cursor.sent
 
     def read(self, length: int) -> bytes:
-        body = self.file.read(length, self.base + self.cursor.sent)
-        if self.final_size is not None:
-            self.file.let_go()
-        return body
+        try:
+            return self.file.read(length, self.base + self.cursor.sent)
+        finally:
+            if self.final_size is not None:
+                self.file.let_go()
 
     def _is_cut(self, size: int) -> bool:
         return not 0 <= self.base + self.cursor.sent <= size
@@ -81,7 +92,9 @@ class LogShipper:
     def __init__(self, link: Link, path_of: Callable[[HeldByUs], Path | None]) -> None:
         self._link = link
         self._path_of = path_of
+        #: Those that were served last are last.
         self._logs: dict[JobId, _Log] = {}
+        self._window = LogWindow()
         self._wake = asyncio.Event()
         self._time = asyncio.get_running_loop().time
         self._watch: LogWatch | None = None
@@ -111,7 +124,9 @@ class LogShipper:
     def size(self, job_id: JobId) -> int:
         """Return the bytes of a job's log by now, those included that its file has lost; 0 if none is shipped."""
         shipped = self._logs.get(job_id)
-        return 0 if shipped is None else shipped.size()
+        if shipped is not None:
+            self._measure(job_id, shipped)
+        return 0 if shipped is None else shipped.seen
 
     def forget(self, job_id: JobId) -> None:
         """Stop shipping a job's log."""
@@ -125,16 +140,21 @@ class LogShipper:
         shipped = self._logs.get(job_id)
         return shipped is None or shipped.over
 
-    def acknowledge(self, job_id: JobId, fence: Fence, offset: int) -> None:
-        """Take note that the centre has a run's log up to ``offset``; what an earlier run is told is ignored."""
-        shipped = self._logs.get(job_id)
-        if shipped is None or shipped.fence != fence:
+    def acknowledge(self, ack: LogAck) -> None:
+        """Take note of what the centre has of a run's log; what an earlier run is told is ignored."""
+        shipped = self._logs.get(ack.job_id)
+        if shipped is None or shipped.fence != ack.fence:
             return
-        if shipped.cursor.acknowledge(offset, lost_at(self._time(), self._on_the_way())):
+        now = self._time()
+        piece = shipped.cursor.take(ack.offset)
+        if piece is not None:
+            self._window.measured(sent_at=piece.sent_at, now=now, held_s=ack.held_s, on_the_way=piece.on_the_way)
+        if shipped.cursor.acknowledge(ack.offset, lost_at(now, self._on_the_way())):
             self._wake.set()
 
     def resume(self, positions: Iterable[LogPosition]) -> None:
         """Go on on a new connection: from where the centre says, else from what it has acknowledged."""
+        self._window = LogWindow()
         wanted = {position.job_id: position.offset for position in positions}
         for job_id, shipped in self._logs.items():
             shipped.cursor.resume(wanted.get(job_id, shipped.cursor.acked))
@@ -196,10 +216,27 @@ class LogShipper:
         if self._watch is not None:
             # First, so that nothing written from here on goes unnoticed.
             self._watch.listen()
-        for shipped in self._logs.values():
+        for job_id, shipped in self._logs.items():
             if shipped.watch is None and shipped.final_size is None and self._watch is not None:
                 shipped.watch = self._watch.add(shipped.file.path)
+            self._measure(job_id, shipped)
+
+    def _measure(self, job_id: JobId, shipped: _Log) -> None:
+        """See how much of a log there is."""
+        try:
             shipped.seen = shipped.size()
+        except OSError as error:
+            self._say_unreadable(job_id, shipped, error)
+
+    def _say_unreadable(self, job_id: JobId, shipped: _Log, error: OSError) -> None:
+        if not shipped.unreadable:
+            shipped.unreadable = True
+            log.error(
+                "log of %s cannot be read, which is tried again: %s",
+                job_id,
+                error.strerror,
+                extra={"action": "log_unreadable", "job_id": job_id, "offset": shipped.cursor.sent},
+            )
 
     def _unwatch(self, shipped: _Log) -> None:
         if self._watch is not None and shipped.watch is not None:
@@ -216,26 +253,32 @@ class LogShipper:
         now = self._time()
         for job_id, shipped in self._logs.items():
             if shipped.cursor.rewind_if_stalled(now):
+                self._window = LogWindow()
                 log.warning(
                     "log of %s was not acknowledged, sending it again",
                     job_id,
                     extra={"action": "log_rewound", "job_id": job_id, "offset": shipped.cursor.acked},
                 )
         room = WORKER_WINDOW_BYTES - self._on_the_way()
-        hungry = dict(self._logs)
-        while hungry and room > 0:
-            for job_id, shipped in list(hungry.items()):
-                sent = self._send_chunk(job_id, shipped, room)
+        hungry = deque(self._logs.items())
+        while hungry and self._window.admits(self._packed_on_the_way()):
+            job_id, shipped = hungry.popleft()
+            sent = self._send_chunk(job_id, shipped, room)
+            if sent > 0:
                 room -= sent
-                if sent == 0:
-                    del hungry[job_id]
+                # The next time, too, it is the others' turn first.
+                self._logs[job_id] = self._logs.pop(job_id)
+                hungry.append((job_id, shipped))
 
     def _on_the_way(self) -> int:
         return sum(shipped.cursor.in_flight for shipped in self._logs.values())
 
+    def _packed_on_the_way(self) -> int:
+        return sum(shipped.cursor.packed for shipped in self._logs.values())
+
     def _send_chunk(self, job_id: JobId, shipped: _Log, room: int) -> int:
         cursor = shipped.cursor
-        length = cursor.next_length(shipped.seen, room)
+        length = cursor.next_length(shipped.seen, room, self._window.piece)
         if length == 0:
             return 0
         try:
@@ -250,16 +293,23 @@ class LogShipper:
                     extra={"action": "log_cut", "job_id": job_id, "offset": cursor.sent},
                 )
             body = shipped.read(length)
-        except OSError as error:
-            log.warning("log of %s cannot be read: %s", job_id, error.strerror, extra={"action": "log_unreadable"})
+        except FileNotFoundError:
             body = b""
+        except OSError as error:
+            self._say_unreadable(job_id, shipped, error)
+            return 0
+        shipped.unreadable = False
         if not body:
             # The file is shorter than it was: what is gone cannot be shipped.
             if shipped.final_size is not None:
                 shipped.seen = shipped.final_size = cursor.sent
             return 0
         chunk = LogChunk(job_id=job_id, fence=shipped.fence, offset=cursor.sent, body=body)
-        if not self._link.send_log(job_id, chunk):
+        before = self._packed_on_the_way()
+        packed = self._link.send_log(job_id, chunk)
+        if not packed:
             return 0
-        cursor.advance(len(body), lost_at(self._time(), self._on_the_way() + len(body)))
+        now = self._time()
+        cursor.advance(len(body), lost_at(now, self._on_the_way() + len(body)))
+        cursor.note(len(body), packed=packed, now=now, on_the_way=before)
         return len(body)

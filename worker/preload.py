@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import gc
 import importlib
+import linecache
 import logging
 import sys
 from typing import Final
 
 from edge_mqtt.worker import shortcuts
-from edge_mqtt.worker.rehearsal import rehearse
+from edge_mqtt.worker.large_pages import use_large_pages
+from edge_mqtt.worker.left_out import left_out
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +47,6 @@ _USEFUL: Final = (
     "airflow.providers.standard.operators.python",
     "airflow.providers.standard.decorators.bash",
     "airflow.providers.standard.decorators.python",
-    "airflow.providers.standard.sensors.date_time",
-    "airflow.providers.standard.sensors.time_delta",
     "encodings.ascii",
     "jinja2.ext",
     "edge_mqtt.worker.airflow_client",
@@ -59,19 +59,36 @@ def preload() -> None:
     # Never collected: what is freed leaves holes, which every process that is forked would fill one by one, and each
     # would take a page of its own for it.
     gc.disable()
+    # They would load rich and Pygments, for a command line and for tracebacks in colour: no task has a terminal.
+    with left_out("rich", "httpx._main"):
+        for name in ("httpx", "structlog.dev", "structlog.tracebacks"):
+            _load(name)
     for name in _NEEDED:
-        importlib.import_module(name)
+        _load(name)
     for name in _USEFUL:
         try:
-            importlib.import_module(name)
+            _load(name)
         except ImportError:
             log.debug("not preloaded", extra={"action": "preload_skipped", "module_name": name})
     _fill_caches()
     shortcuts.take()
     _let_go_of_database()
     _configure_logging()
-    rehearse()
+    _rehearse()
     gc.freeze()
+    use_large_pages()
+
+
+def _load(name: str) -> None:
+    importlib.import_module(name)
+    # Airflow notes where it was imported from, for which the sources of all that took part are read and kept: 2 MB.
+    linecache.clearcache()
+
+
+def _rehearse() -> None:
+    from edge_mqtt.worker.rehearsal import rehearse
+
+    rehearse()
 
 
 def _fill_caches() -> None:

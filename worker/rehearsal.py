@@ -44,7 +44,7 @@ _RUN_CONTEXT: Final[dict[str, Any]] = {
 
 def rehearse() -> None:
     """Go through the calls of a supervisor and the making of a Dag. Nothing is sent, and nothing stays but caches."""
-    for act in (_calls, _frames, _dag):
+    for act in (_calls, _frames, _dag, _log_lines):
         try:
             act()
         except Exception as error:  # noqa: BLE001 -- this Airflow works otherwise: the real tasks do without
@@ -87,3 +87,9 @@ def _dag() -> None:
 
         nothing()
     dag.get_task("nothing").get_template_env()
+
+
+def _log_lines() -> None:
+    """Let logging find out what is no Mapping, which it asks of a line's first argument."""
+    for argument in ("", 0, 0.0):
+        logging.LogRecord(__name__, logging.DEBUG, __file__, 0, "%s", (argument,), None)

@@ -16,13 +16,13 @@ from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.worker.core.jobs import HeldByUs, JobState
 from edge_mqtt.worker.core.slots import launchable
 from edge_mqtt.worker.errors import LauncherError, SpoolError
+from edge_mqtt.worker.forks import Forks
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.launcher import Launcher
 from edge_mqtt.worker.log_file import note
 from edge_mqtt.worker.order import RunFiles, RunOrder, RunOutcome, sweep
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
-    boot_id,
     has_child,
     kill_below,
     kill_orphans,
@@ -30,7 +30,6 @@ from edge_mqtt.worker.sysinfo import (
     oom_kills,
     process_exit,
     signal_process,
-    start_time,
 )
 
 log = logging.getLogger(__name__)
@@ -132,6 +131,7 @@ class Runs:
         self._held = held
         self.launcher = launcher
         self._events = events
+        self._forks = Forks(lambda job: self.launcher.launch(plan.order(job)))
         self._runs: dict[JobId, _Run] = {}
         self._launching = asyncio.Lock()
         self._again: asyncio.TimerHandle | None = None
@@ -169,6 +169,22 @@ class Runs:
             log_base=self.plan.log_file_size(job),
         )
 
+    def forked(self, job: HeldByUs) -> HeldByUs:
+        """Have a job's supervisor forked; return it as launched: to be stored, and then started or abandoned."""
+        launched = self.prepared(job)
+        self._forks.begin(launched)
+        return launched
+
+    def abandon(self, job: HeldByUs) -> None:
+        """Leave the supervisor, if any, of a job that could not be stored: its first call is refused, and it ends."""
+        if job.state is JobState.LAUNCHED:
+            self._spawn(self._until_gone(job), f"worker.abandoned[{job.job_id}]")
+
+    async def _until_gone(self, job: HeldByUs) -> None:
+        with contextlib.suppress(LauncherError):
+            await process_exit(await self._forks.supervisor(job))
+        self.plan.files(job).remove()
+
     async def launch_ready(self) -> None:
         """Launch every accepted job that has room."""
         async with self._launching:
@@ -190,10 +206,15 @@ class Runs:
             nonlocal launched
             if current is not waiting:
                 return current  # Gone, or replaced a moment ago, and whoever replaced it starts what he has launched.
-            launched = self.prepared(waiting)
+            launched = self.forked(waiting)
             return launched
 
-        await self._held.change(waiting.job_id, launch)
+        try:
+            await self._held.change(waiting.job_id, launch)
+        except SpoolError:
+            if launched is not None:
+                self.abandon(launched)
+            raise
         if launched is not None:
             await self.start(launched)
 
@@ -201,19 +222,18 @@ class Runs:
         """Start the supervisor of a job that the spool has as launched."""
         self._events.launched(job)
         try:
-            pid = await self.launcher.launch(self.plan.order(job))
+            identity = await self._forks.supervisor(job)
         except LauncherError as error:
             if self.plan.files(job).claim_for_nobody():
                 self._give_back(job, str(error))
             else:
                 self._adopt(job)
             return
-        identity = ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
         log.info(
-            "%s started (%s)",
+            "%s started (pid %d)",
             describe(job),
-            f"pid {pid}",
-            extra={"action": "job_launched", "job_id": job.job_id, "pid": pid},
+            identity.pid,
+            extra={"action": "job_launched", "job_id": job.job_id, "pid": identity.pid},
         )
         self._watch(job, identity, ours=True)
 
@@ -365,6 +385,7 @@ class Runs:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._forks.close()
 
 
 async def _within(event: asyncio.Event, timeout_s: float) -> bool:

@@ -7,6 +7,8 @@ a file, so that a restarted worker knows.
 from __future__ import annotations
 
 import contextlib
+import os
+import selectors
 import signal
 import sys
 import time
@@ -20,6 +22,7 @@ from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
 from edge_mqtt.worker.api_client import WorkerTransport
 from edge_mqtt.worker.calls import BASE_URL, START_TARGET
 from edge_mqtt.worker.order import RunOrder, RunOutcome
+from edge_mqtt.worker.own_lease import guard_own_lease
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
     create_exclusively,
@@ -37,8 +40,6 @@ if TYPE_CHECKING:
 ERROR_LENGTH: Final = 500
 #: Seconds between attempts while the disk is full.
 STORE_RETRY_S: Final = 5.0
-#: Seconds between looks for a task whose sockets are closed and which is about to be gone.
-EXIT_LOOK_S: Final = 0.01
 
 
 class StopAsked(Exception):
@@ -48,8 +49,11 @@ class StopAsked(Exception):
     """
 
 
-def run(order: RunOrder) -> int:
-    """Run the job to its end; return the process's exit code."""
+def run(order: RunOrder, launcher: int) -> int:
+    """Run the job to its end; return the process's exit code.
+
+    :param launcher: the pid of the process that we were forked from.
+    """
     files = order.files
     started_at = time.time()
     if not create_exclusively(files.process, str(ProcessIdentity.of_this()).encode()):
@@ -61,6 +65,7 @@ def run(order: RunOrder) -> int:
     redirect_output(files.output)
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard_own_lease(order, launcher)
     _set_title(order.title)
     killed_before = oom_kills()
     try:
@@ -104,6 +109,7 @@ def describe(error: BaseException) -> str:
 def _supervise(order: RunOrder) -> int:
     from edge_mqtt.worker.airflow_client import WorkerClient
 
+    watch_task_as_we_need()
     with WorkerClient(WorkerTransport(Path(order.socket_path)), order.secret) as client:
         match WorkloadType(order.type):
             case WorkloadType.TASK:
@@ -120,7 +126,6 @@ def _supervise_task(order: RunOrder, client: Client) -> int:
     from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
     from airflow.sdk.execution_time.supervisor import supervise_task
 
-    _watch_task_as_we_need()
     workload = order.workload
     code = supervise_task(
         ti=TaskInstance.model_validate(workload["ti"]),
@@ -170,11 +175,12 @@ def _supervise_connection_test(order: RunOrder, client: Client) -> int:
     )
 
 
-def _watch_task_as_we_need() -> None:
+def watch_task_as_we_need() -> None:
     """Change two things about how Airflow's supervisor watches its task.
 
     A task closes its sockets a moment before it is gone. The supervisor then waits on nothing at all for a whole
-    heartbeat interval before it looks again (``_monitor_subprocess``): a second in which the slot is taken.
+    heartbeat interval before it looks again (``_monitor_subprocess``): a second in which the slot is taken. It is
+    given the task's end to wait on, like another socket that closes.
 
     A task that is being stopped gets its SIGKILL from the worker, while the supervisor still waits for what SIGTERM
     does. It would write into the task's log that the machine lacks memory.
@@ -182,20 +188,25 @@ def _watch_task_as_we_need() -> None:
     from airflow.sdk.execution_time.supervisor import WatchedSubprocess
 
     service = WatchedSubprocess._service_subprocess  # noqa: SLF001 -- Airflow has no public place for this
+    register = WatchedSubprocess._register_pipe_readers  # noqa: SLF001 -- nor for this
 
-    def prompt(
+    def register_end_too(self: WatchedSubprocess, *sockets: Any, **more: Any) -> None:
+        register(self, *sockets, **more)
+        end = open(os.pidfd_open(self.pid), "rb", buffering=0)  # noqa: PTH123, SIM115 -- the supervisor closes it
+        self.selector.register(end, selectors.EVENT_READ, (lambda _: False, self._on_socket_closed))
+
+    def expecting(
         self: WatchedSubprocess,
         max_wait_time: float,
         raise_on_timeout: bool = False,
         expect_signal: int | None = None,
     ) -> Any:
-        if not self._open_sockets:
-            max_wait_time = min(max_wait_time, EXIT_LOOK_S)
         if expect_signal == signal.SIGTERM:
             expect_signal = signal.SIGKILL
         return service(self, max_wait_time, raise_on_timeout, expect_signal)
 
-    WatchedSubprocess._service_subprocess = prompt  # type: ignore[method-assign]  # noqa: SLF001 -- as above
+    WatchedSubprocess._register_pipe_readers = register_end_too  # type: ignore[method-assign]  # noqa: SLF001 -- as above
+    WatchedSubprocess._service_subprocess = expecting  # type: ignore[method-assign]  # noqa: SLF001 -- as above
 
 
 def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:

@@ -67,10 +67,12 @@ def allowed(identity: Identity, action: Action, topic_or_filter: str, topics: To
     A filter with wildcards must be granted exactly: what another filter would let through is never worked out.
     """
     wildcards = "+" in topic_or_filter or "#" in topic_or_filter
-    return any(
-        topic_or_filter == topic_filter if wildcards else matches(topic_filter, topic_or_filter)
-        for _, topic_filter in _grants(identity, action, topics)
-        if not (wildcards and action is Action.PUBLISH)
+    if wildcards and action is Action.PUBLISH:
+        return False
+    filters = _filters(identity, action, topics)
+    # Most topics and filters are granted as they are.
+    return topic_or_filter in filters or (
+        not wildcards and any(matches(topic_filter, topic_or_filter) for topic_filter in filters)
     )
 
 
@@ -83,8 +85,12 @@ def may_retain(identity: Identity, topic: str, topics: Topics) -> bool:
 
 
 @lru_cache(maxsize=16384)
-def _grants(identity: Identity, action: Action, topics: Topics) -> tuple[tuple[Grant, str], ...]:
+def _filters(identity: Identity, action: Action, topics: Topics) -> tuple[str, ...]:
     # Asked for every message; the answer never changes.
+    return tuple(topic_filter for _, topic_filter in _grants(identity, action, topics))
+
+
+def _grants(identity: Identity, action: Action, topics: Topics) -> tuple[tuple[Grant, str], ...]:
     return tuple(
         (grant, grant.topic_filter(identity, topics))
         for grant in TABLE

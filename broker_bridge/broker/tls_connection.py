@@ -52,8 +52,20 @@ _HANDSHAKING: ContextVar[asyncio.Transport] = ContextVar("handshaking")
 class _AlertingObject(ssl.SSLObject):
     """Sends the alert of a failed handshake, which asyncio throws away: the client would never learn the reason."""
 
+    incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
     connection: asyncio.Transport
+
+    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  the interface's name
+        """Return what has been received.
+
+        :raises ssl.SSLError: there is nothing, or it is not what the peer may send.
+        """
+        # asyncio reads until there is nothing more. To have OpenSSL find that out lets another thread take the
+        # interpreter's lock each time.
+        if not (self.incoming.pending or self.incoming.eof or self.pending()):
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "nothing is received")
+        return super().read(len, buffer)
 
     def do_handshake(self) -> None:
         """Go on with the handshake.
@@ -82,7 +94,7 @@ class _AlertingContext(ssl.SSLContext):
     ) -> ssl.SSLObject:
         made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
         if isinstance(made, _AlertingObject):
-            made.outgoing = outgoing
+            made.incoming, made.outgoing = incoming, outgoing
             made.connection = _HANDSHAKING.get()
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -22,7 +23,7 @@ class AsyncLedger:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="bridge.ledger")
-        self._logs: Together[str, list[Job]] = Together(self._same_logs)
+        self._logs: Together[tuple[str, JobId], list[Job]] = Together(self._same_logs)
 
     async def _run(self, call: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)
@@ -37,14 +38,7 @@ class AsyncLedger:
 
     async def add(self, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
         """Store ``changes`` in one transaction; when some of ``new`` are known, store nothing and return those."""
-
-        def add() -> list[Job]:
-            known = self._ledger.get(new) if new else []
-            if not known:
-                self._ledger.commit(changes)
-            return known
-
-        return await self._run(add)
+        return await self._run(lambda: self._ledger.add(changes, new))
 
     async def probe(self) -> None:
         """Write, and change nothing."""
@@ -66,15 +60,18 @@ class AsyncLedger:
         """Return the run of ``dag_id`` whose job was queued last."""
         return await self._run(lambda: self._ledger.newest_run(dag_id))
 
-    async def same_log(self, log_path: str) -> list[Job]:
-        """Return the jobs that write ``log_path``, oldest first."""
-        return await self._logs.get(log_path)
+    async def same_log(self, log_path: str, but: JobId) -> list[Job]:
+        """Return the jobs that write ``log_path``, oldest first; ``but`` may be left out."""
+        return await self._logs.get((log_path, but))
 
-    async def _same_logs(self, log_paths: list[str]) -> dict[str, list[Job]]:
-        by_path: dict[str, list[Job]] = {log_path: [] for log_path in log_paths}
-        for job in await self._run(lambda: self._ledger.same_log(log_paths)):
+    async def _same_logs(self, asked: list[tuple[str, JobId]]) -> dict[tuple[str, JobId], list[Job]]:
+        by_path: dict[str, list[Job]] = {log_path: [] for log_path, _ in asked}
+        # Nearly every log is that of one job. Two jobs of one log that are asked about together need each other.
+        times = Counter(log_path for log_path, _ in asked)
+        but = {log_path: job_id for log_path, job_id in asked if times[log_path] == 1}
+        for job in await self._run(lambda: self._ledger.same_log(list(by_path), but)):
             by_path[job.spec.log_path or ""].append(job)
-        return by_path
+        return {(log_path, job_id): by_path[log_path] for log_path, job_id in asked}
 
     async def unsaid(self) -> list[JobId]:
         """Return jobs whose log stays on its worker without a line that says so."""

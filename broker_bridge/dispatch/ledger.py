@@ -11,12 +11,16 @@ LedgerError
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
+
+#: No job of any log file.
+NONE: Final[Mapping[str, JobId]] = MappingProxyType({})
 
 
 class LedgerError(Exception):
@@ -58,7 +62,7 @@ class LedgerTooNew(LedgerError):
 
 class Ledger(Protocol):
     """What the dispatcher needs of a database. Every method may raise :class:`LedgerError`; calls may come
-    from any thread, ``commit``, ``probe`` and ``purge`` from one at a time.
+    from any thread, ``commit``, ``add``, ``probe`` and ``purge`` from one at a time.
     """
 
     def load_live(self) -> list[Job]:
@@ -66,6 +70,9 @@ class Ledger(Protocol):
 
     def commit(self, changes: Sequence[Job]) -> None:
         """Store ``changes`` in one transaction that survives a power cut; of a job named twice the later wins."""
+
+    def add(self, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
+        """Store ``changes`` as ``commit`` does; when some of ``new`` are known, store nothing and return those."""
 
     def probe(self) -> None:
         """Write as ``commit`` does, and change nothing: it fails as long as nothing could be stored."""
@@ -79,8 +86,11 @@ class Ledger(Protocol):
     def newest_run(self, dag_id: str) -> str | None:
         """Return the run of ``dag_id`` whose job came last."""
 
-    def same_log(self, log_paths: Collection[str]) -> list[Job]:
-        """Return the jobs that write to one of some log files, in order of arrival."""
+    def same_log(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
+        """Return the jobs that write to one of some log files, in order of arrival.
+
+        :param but: a job of some of the files, which is left out.
+        """
 
     def unsaid(self) -> list[JobId]:
         """Return the jobs that have begun with a log that stays on its worker, of which no line is noted

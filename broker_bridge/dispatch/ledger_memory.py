@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.ledger import NONE
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
 
@@ -33,6 +34,13 @@ class MemoryLedger:
                 if job.state is JobState.FINISHED:
                     self._finished_at.setdefault(job.id, self._clock())
 
+    def add(self, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
+        """Store ``changes``; when some of ``new`` are known, store nothing and return those."""
+        known = self.get(new)
+        if not known:
+            self.commit(changes)
+        return known
+
     def probe(self) -> None:
         """Do nothing: memory takes whatever comes."""
 
@@ -52,10 +60,14 @@ class MemoryLedger:
         newest = self.find(LogSelector(dag_id=dag_id), 1)
         return newest[0].spec.run_id if newest else None
 
-    def same_log(self, log_paths: Collection[str]) -> list[Job]:
-        """Return the jobs that write to one of some log files, in order of arrival."""
+    def same_log(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
+        """Return the jobs that write to one of some log files, without those of ``but``, in order of arrival."""
         with self._lock:
-            found = [job for job in self._jobs.values() if job.spec.log_path in log_paths]
+            found = [
+                job
+                for job in self._jobs.values()
+                if (path := job.spec.log_path) in log_paths and job.id != but.get(path or "")
+            ]
         return sorted(found, key=_sequence)
 
     def unsaid(self) -> list[JobId]:

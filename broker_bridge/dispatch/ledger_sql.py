@@ -10,31 +10,28 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import SQLAlchemyError
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerBusy, LedgerCorrupt, LedgerError, LedgerTaken
+from edge_mqtt.broker_bridge.dispatch.ledger import NONE, LedgerBusy, LedgerCorrupt, LedgerError, LedgerTaken
 from edge_mqtt.broker_bridge.dispatch.ledger_engine import WRITES, make_engine, parse_url
 from edge_mqtt.broker_bridge.dispatch.ledger_errors import translated
 from edge_mqtt.broker_bridge.dispatch.ledger_file import LedgerFile
 from edge_mqtt.broker_bridge.dispatch.ledger_migrations import migrate
-from edge_mqtt.broker_bridge.dispatch.ledger_schema import HOLDER, JOBS, WRITTEN_ONCE
+from edge_mqtt.broker_bridge.dispatch.ledger_schema import HOLDER, JOBS
+from edge_mqtt.broker_bridge.dispatch.ledger_writes import writer
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, Outcome, WorkloadType
 
-#: Ids or paths in one query: below SQLite's limit on variables, however it was built.
-VALUES_PER_QUERY: Final = 500
+#: Ids, or paths with an id each, in one query: below SQLite's limit on variables, however it was built.
+VALUES_PER_QUERY: Final = 400
 
 #: Conditions of partial indexes, word for word as in ``ledger_migrations``: only then does SQLite use the indexes.
 _LIVE: Final = sa.text("live")
 _KEPT_UNSAID: Final = sa.text("NOT ships_log AND log_base IS NULL")
-
-_INSERTS: Final[Mapping[str, Callable[[sa.Table], Any]]] = {
-    "sqlite": sqlite.insert,
-    "postgresql": postgresql.insert,
-}
+#: Who has the ledger, in SQL that every database understands.
+_HOLDER: Final = str(sa.select(HOLDER.c.bridge))
 
 
 class SqlLedger:
@@ -54,7 +51,7 @@ class SqlLedger:
         self._where = parsed.render_as_string(hide_password=True)
         self._engine = make_engine(parsed, self._refused)
         self._writer = self._engine.execution_options(**{WRITES: True})
-        self._upsert = _upsert(self._engine.dialect.name)
+        self._rows = writer(self._engine.dialect.name)
         self._file = LedgerFile.claim(parsed.database) if self._engine.dialect.name == "sqlite" else None
         try:
             with self._transaction(self._writer) as connection:
@@ -71,13 +68,19 @@ class SqlLedger:
 
     def commit(self, changes: Sequence[Job]) -> None:
         """Store ``changes`` in one transaction."""
+        self.add(changes, ())
+
+    def add(self, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
+        """Store ``changes`` in one transaction; when some of ``new`` are known, store nothing and return those."""
         newest = {job.id: job for job in changes}
         if not newest:
-            return
+            return []
         now = self._clock()
-        rows = [_row(job, now) for job in newest.values()]
         with self._writing() as connection:
-            connection.execute(self._upsert, rows)
+            known = self._known(connection, new)
+            if not known:
+                self._rows.write(connection, list(newest.values()), now)
+        return known
 
     def probe(self) -> None:
         """Write, and change nothing."""
@@ -86,7 +89,8 @@ class SqlLedger:
 
     def get(self, job_ids: Iterable[JobId]) -> list[Job]:
         """Return those of ``job_ids`` that are known."""
-        return self._with(JOBS.c.job_id, job_ids)
+        with self._transaction() as connection:
+            return self._known(connection, job_ids)
 
     def find(self, selector: LogSelector, limit: int) -> list[Job]:
         """Return at most ``limit`` jobs that match, newest first."""
@@ -102,9 +106,15 @@ class SqlLedger:
             run_id: str | None = connection.execute(query.limit(1)).scalar()
         return run_id
 
-    def same_log(self, log_paths: Collection[str]) -> list[Job]:
-        """Return the jobs that write to one of some log files, in order of arrival."""
-        return sorted(self._with(JOBS.c.log_path, log_paths), key=lambda job: job.sequence)
+    def same_log(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
+        """Return the jobs that write to one of some log files, without those of ``but``, in order of arrival."""
+        found: list[Job] = []
+        with self._transaction() as connection:
+            for paths in _portions(log_paths):
+                query = sa.select(JOBS).where(JOBS.c.log_path.in_(paths))
+                left_out = [but[path] for path in paths if path in but]
+                found += self._read(connection, query.where(JOBS.c.job_id.not_in(left_out)) if left_out else query)
+        return sorted(found, key=lambda job: job.sequence)
 
     def unsaid(self) -> list[JobId]:
         """Return the jobs whose log stays on its worker without a line that says so."""
@@ -141,16 +151,18 @@ class SqlLedger:
         connection.execute(sa.delete(HOLDER))
         connection.execute(sa.insert(HOLDER).values(bridge=self._bridge))
 
-    def _with(self, column: sa.Column[Any], values: Iterable[str]) -> list[Job]:
-        wanted = list(dict.fromkeys(values))
+    def _known(self, connection: sa.Connection, job_ids: Iterable[JobId]) -> list[Job]:
         found: list[Job] = []
-        for start in range(0, len(wanted), VALUES_PER_QUERY):
-            found += self._jobs(sa.select(JOBS).where(column.in_(wanted[start : start + VALUES_PER_QUERY])))
+        for some in _portions(job_ids):
+            found += self._read(connection, sa.select(JOBS).where(JOBS.c.job_id.in_(some)))
         return found
 
     def _jobs(self, query: sa.Select[Any]) -> list[Job]:
         with self._transaction() as connection:
-            return [self._job(row) for row in connection.execute(query).mappings()]
+            return self._read(connection, query)
+
+    def _read(self, connection: sa.Connection, query: sa.Select[Any]) -> list[Job]:
+        return [self._job(row) for row in connection.execute(query).mappings()]
 
     def _job(self, row: sa.RowMapping) -> Job:
         try:
@@ -166,7 +178,7 @@ class SqlLedger:
         if self._file is not None:
             self._file.check()
         with self._transaction(self._writer) as connection:
-            if connection.execute(sa.select(HOLDER.c.bridge)).scalar() != self._bridge:
+            if connection.exec_driver_sql(_HOLDER).scalar() != self._bridge:
                 raise self._taken()
             yield connection
 
@@ -182,7 +194,7 @@ class SqlLedger:
         """Return what it means that another session holds the lock: our own former one perhaps, when we had it."""
         if self._opened:
             cursor = connection.cursor()
-            cursor.execute(str(sa.select(HOLDER.c.bridge)))
+            cursor.execute(_HOLDER)
             if cursor.fetchone() != (self._bridge,):
                 return self._taken()
         return LedgerBusy(
@@ -201,57 +213,10 @@ def open_ledger(url: str, clock: Callable[[], float] = time.time) -> SqlLedger:
     return SqlLedger(url, clock)
 
 
-def _upsert(dialect: str) -> Any:
-    insert = _INSERTS[dialect](JOBS)
-    news = {
-        column.name: insert.excluded[column.name]
-        for column in JOBS.columns
-        if column.name not in WRITTEN_ONCE and column.name != "finished_at"
-    }
-    first_end = sa.func.coalesce(JOBS.c.finished_at, insert.excluded.finished_at)
-    return insert.on_conflict_do_update(index_elements=[JOBS.c.job_id], set_={**news, "finished_at": first_end})
-
-
-def _row(job: Job, now: float) -> dict[str, object]:
-    spec = job.spec
-    finished = job.state is JobState.FINISHED
-    row: dict[str, object] = {
-        "job_id": spec.job_id,
-        "sequence": job.sequence,
-        "type": spec.type.value,
-        "queue": spec.queue,
-        "priority": spec.priority,
-        "slots": spec.slots,
-        "dag_id": spec.dag_id,
-        "run_id": spec.run_id,
-        "task_id": spec.task_id,
-        "map_index": spec.map_index,
-        "try_number": spec.try_number,
-        "log_path": spec.log_path,
-        "workload": json.dumps(spec.workload, separators=(",", ":")),
-        "lease_s": job.lease_s,
-        "ships_log": job.ships_log,
-        "executor": job.executor,
-        "token": job.token,
-        "state": job.state.value,
-        "fence": job.fence,
-        "worker": job.worker,
-        "home": job.home,
-        "accepted": job.accepted,
-        "starter": job.starter,
-        "outcome": None if job.outcome is None else job.outcome.value,
-        "detail": job.detail,
-        "event_acked": job.event_acked,
-        "cancel_reason": job.cancel_reason,
-        "log_base": job.log_base,
-        "log_size": job.log_size,
-        "live": not (finished and job.event_acked),
-        "created_at": now,
-        "updated_at": now,
-        "finished_at": now if finished else None,
-    }
-    # PostgreSQL takes no NUL, which a worker's words may have.
-    return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}
+def _portions(values: Iterable[str]) -> Iterator[list[str]]:
+    each = list(dict.fromkeys(values))
+    for start in range(0, len(each), VALUES_PER_QUERY):
+        yield each[start : start + VALUES_PER_QUERY]
 
 
 def _job(row: sa.RowMapping) -> Job:

@@ -242,7 +242,7 @@ class DispatchService:
 
     def is_served(self, queue: str) -> bool:
         """Tell whether a connected worker serves ``queue``."""
-        return any(worker.connected and queue in worker.queues for worker in self._dispatcher.workers())
+        return self._dispatcher.is_served(queue)
 
     def running_jobs(self) -> list[Job]:
         """Return the jobs that run."""
@@ -287,9 +287,9 @@ class DispatchService:
         """Return the jobs that have begun, whose log stays on its worker, and of which the log does not say so."""
         return await self._ledger.unsaid()
 
-    async def same_log(self, log_path: str) -> list[Job]:
-        """Return the jobs that write one log."""
-        return await self._ledger.same_log(log_path)
+    async def same_log(self, log_path: str, but: JobId) -> list[Job]:
+        """Return the jobs that write one log; ``but`` may be left out."""
+        return await self._ledger.same_log(log_path, but)
 
     async def log_opened(self, job_id: JobId, base: int) -> None:
         """Store where the job's log begins in its file."""

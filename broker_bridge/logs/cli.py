@@ -19,6 +19,7 @@ from edge_mqtt.broker_bridge.logs.render import OutputFormat
 from edge_mqtt.broker_bridge.logs.selection import BridgeAccess, UsageError, find_bridge
 from edge_mqtt.broker_bridge.logs.selection import select as select_logs
 from edge_mqtt.certs.errors import CertificateError
+from edge_mqtt.certs.version import VersionOption
 
 if TYPE_CHECKING:
     from edge_mqtt.broker_bridge.logs.follow import Ending, Reader
@@ -34,6 +35,7 @@ EXIT_RUN_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
 EXIT_AWAY: Final = 4
+EXIT_VERSION: Final = 5
 #: As a shell reports SIGINT and SIGPIPE.
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
@@ -82,11 +84,13 @@ def read(
         str | None,
         typer.Option("--topic-prefix", metavar="WORD", help="As set for the bridge [EDGE_MQTT_TOPIC_PREFIX]."),
     ] = None,
+    version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
 ) -> int:
     """Show the logs of tasks on edge workers; with -f, live until the run ends.
 
     Exit codes: 0 all is shown (and the followed run succeeded), 1 the followed run failed, 2 there is no such Dag,
-    run or task, or an option is wrong, 3 the bridge does not let us in, 4 the bridge does not answer.
+    run or task, or an option is wrong, 3 the bridge does not let us in, 4 the bridge does not answer, 5 the bridge
+    is of another version.
     """
     selector = select_logs(
         dag_id=dag_id,
@@ -261,6 +265,7 @@ def _report(ending: Ending, *, quiet: bool) -> int:
         End.NOT_FOUND: EXIT_USAGE,
         End.REFUSED: EXIT_REFUSED,
         End.AWAY: EXIT_AWAY,
+        End.VERSION: EXIT_VERSION,
     }[ending.end]
 
 

@@ -49,6 +49,8 @@ class End(Enum):
     NOT_FOUND = "not_found"
     #: The bridge does not let us in, or does not understand us.
     REFUSED = "refused"
+    #: The bridge's version is not ours.
+    VERSION = "version"
     #: No connection, or no answer, in time.
     AWAY = "away"
 
@@ -256,7 +258,8 @@ class Reader:
                 raise BrokenPipeError
             case Refusal():
                 in_use = event.reason is RefusalReason.NAME_IN_USE
-                return Ending(end=End.REFUSED, message=NAME_IN_USE if in_use else event.message)
+                end = End.VERSION if event.reason is RefusalReason.PROTOCOL_VERSION else End.REFUSED
+                return Ending(end=end, message=NAME_IN_USE if in_use else event.message)
             case _Got(TailReply() as reply):
                 return self._answered(reply)
             case _Got(ErrorReply() as reply):

@@ -33,6 +33,8 @@ class _Batch:
     """What is stored together."""
 
     chunks: dict[_Key, list[LogChunk]] = field(default_factory=dict)
+    #: When the last chunk of each came, in the loop's time.
+    arrived: dict[_Key, float] = field(default_factory=dict)
     #: Where every chunk and line goes; a place that is missing is not there yet.
     places: dict[_Key, Place | Unwanted] = field(default_factory=dict)
     #: The last job of every file; those before it are closed.
@@ -74,10 +76,11 @@ class LogIntake:
         self._places = places
         self._acknowledge = acknowledge
         self._changes = changes
-        self._waiting: deque[tuple[WorkerName, LogChunk]] = deque()
+        self._time = asyncio.get_running_loop().time
+        self._waiting: deque[tuple[WorkerName, LogChunk, float]] = deque()
         self._waiting_bytes: Counter[WorkerName] = Counter()
         self._kept: dict[JobId, None] = {}
-        self._troubles = Troubles(asyncio.get_running_loop().time)
+        self._troubles = Troubles(self._time)
         self._arrived = asyncio.Event()
 
     @property
@@ -91,7 +94,7 @@ class LogIntake:
         if waiting and waiting + len(chunk.body) > MAX_WAITING_BYTES:
             return
         self._waiting_bytes[worker] += len(chunk.body)
-        self._waiting.append((worker, chunk))
+        self._waiting.append((worker, chunk, self._time()))
         self._arrived.set()
 
     def started(self, job_id: JobId) -> None:
@@ -116,11 +119,13 @@ class LogIntake:
             await self._store_batch(chunks)
             self._places.patience.paused = self.problem is not None
 
-    async def _store_batch(self, chunks: list[tuple[WorkerName, LogChunk]]) -> None:
+    async def _store_batch(self, chunks: list[tuple[WorkerName, LogChunk, float]]) -> None:
         """Store what can be stored. Workers keep what is not acknowledged, and send it again."""
         batch = _Batch()
-        for worker, chunk in chunks:
-            batch.chunks.setdefault((worker, chunk.job_id, chunk.fence), []).append(chunk)
+        for worker, chunk, arrived in chunks:
+            key = (worker, chunk.job_id, chunk.fence)
+            batch.chunks.setdefault(key, []).append(chunk)
+            batch.arrived[key] = arrived
         # Together, so that all logs that begin are noted by one commit.
         await asyncio.gather(
             *(self._find_kept(batch, job_id) for job_id in list(self._kept)),
@@ -133,7 +138,12 @@ class LogIntake:
         for log_path, reason in appended.failed.items():
             self._troubles.failed(log_path, reason)
         stored = [place for place in batch.last.values() if place.job.id in appended.stored]
-        await asyncio.gather(*(self._stored(batch, place, appended.stored[place.job.id]) for place in stored))
+        # A task only for those of which something is to be noted.
+        for place in stored:
+            if not place.job.stays_unsaid:
+                await self._stored(batch, place, appended.stored[place.job.id])
+        lines = [place for place in stored if place.job.stays_unsaid]
+        await asyncio.gather(*(self._stored(batch, place, appended.stored[place.job.id]) for place in lines))
         grown = [place.log_path for place in stored]
         if grown:
             self._changes.notify(grown)
@@ -165,7 +175,7 @@ class LogIntake:
                 continue
             size = place.job.log_size if isinstance(place, Place) else place.log_size
             ends = [chunk.offset + len(chunk.body) for chunk in batch.chunks.get(key, ())]
-            self._acknowledge_run(key, max(size or 0, *ends, 0))
+            self._acknowledge_run(batch, key, max(size or 0, *ends, 0))
 
     async def _append(self, batch: _Batch) -> Appended:
         appended = await self._append_all(batch, list(batch.last.values()))
@@ -198,11 +208,13 @@ class LogIntake:
         self._troubles.over(place.log_path)
         self._troubles.over(place.job.id)
         if _key(place) in batch.chunks:
-            self._acknowledge_run(_key(place), offset)
+            self._acknowledge_run(batch, _key(place), offset)
 
-    def _acknowledge_run(self, key: _Key, offset: int) -> None:
+    def _acknowledge_run(self, batch: _Batch, key: _Key, offset: int) -> None:
         worker, job_id, fence = key
-        self._acknowledge(worker, LogAck(job_id=job_id, fence=fence, offset=offset))
+        now = self._time()
+        held_s = round(now - batch.arrived.get(key, now), 4)
+        self._acknowledge(worker, LogAck(job_id=job_id, fence=fence, offset=offset, held_s=held_s))
 
 
 def _key(place: Place) -> _Key:

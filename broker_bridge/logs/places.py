@@ -30,8 +30,8 @@ class JobRecords(Protocol):
     async def record(self, job_id: JobId) -> Job | None:
         """Return the job."""
 
-    async def same_log(self, log_path: str) -> list[Job]:
-        """Return the jobs that write this log, in the order in which they were queued."""
+    async def same_log(self, log_path: str, but: JobId) -> list[Job]:
+        """Return the jobs that write this log, in the order in which they were queued; ``but`` may be left out."""
 
     async def log_opened(self, job_id: JobId, base: int) -> None:
         """Store where the job's bytes begin in the file."""
@@ -138,7 +138,7 @@ class Places:
         job = await self._jobs.record(job_id)
         if job is None or job.log_base is None or job.spec.log_path is None:
             return 0
-        of_file = await self._jobs.same_log(job.spec.log_path)
+        of_file = await self._jobs.same_log(job.spec.log_path, job.id)
         if job.log_size is not None and is_closed(job, of_file):
             return job.log_size
         return stored(job, of_file, await self._sizes.get(job.spec.log_path))
@@ -155,7 +155,7 @@ class Places:
             return self._refuse(job.worker or WorkerName(""), job.id, job.fence, str(error))
 
     async def _find_in_file(self, job: Job, log_path: str) -> Place | Unwanted | None:
-        of_file = await self._jobs.same_log(log_path)
+        of_file = await self._jobs.same_log(log_path, job.id)
         if is_closed(job, of_file):
             self._begun.pop(job.id, None)
             return Unwanted(job.log_size)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
-from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX
+from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
 
 SECTION: Final = "edge_mqtt"
 
@@ -67,7 +68,7 @@ def find_bridge(
 
     Airflow itself is not imported: that takes seconds, and makes files in AIRFLOW_HOME.
 
-    :raises UsageError: the address or the certificate's folder is nowhere to be found.
+    :raises UsageError: the address or the certificate's folder is nowhere to be found, or the prefix cannot be used.
     """
     settings = _Settings(environ)
     found_url = url or settings.get("bridge_url", "EDGE_MQTT_BRIDGE_URL")
@@ -79,11 +80,12 @@ def find_bridge(
             "which certificate? Give --certs DIR or set EDGE_MQTT_OPERATOR_CERTS to the folder that "
             "'edge-certs issue operator NAME' made"
         )
-    return BridgeAccess(
-        url=found_url,
-        certs=Path(found_certs).expanduser(),
-        topic_prefix=topic_prefix or settings.get("topic_prefix", "EDGE_MQTT_TOPIC_PREFIX") or DEFAULT_PREFIX,
-    )
+    found_prefix = topic_prefix or settings.get("topic_prefix", "EDGE_MQTT_TOPIC_PREFIX") or DEFAULT_PREFIX
+    try:
+        check_prefix(found_prefix)
+    except InvalidTopic as error:
+        raise UsageError(str(error)) from error
+    return BridgeAccess(url=found_url, certs=Path(found_certs).expanduser(), topic_prefix=found_prefix)
 
 
 class _Settings:
@@ -119,6 +121,8 @@ def _section_of(path: Path) -> Mapping[str, str]:
         # No Airflow here, or not for us to read: the caller says what is missing.
         return {}
     except (configparser.Error, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"{path} cannot be read ({reason}): mend it, or give --bridge and --certs") from error
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"{path} cannot be read ({reason}): mend it, or give all of --bridge, --certs and --topic-prefix"
+        ) from error
     return parser[SECTION] if parser.has_section(SECTION) else {}

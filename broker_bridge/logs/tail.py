@@ -231,7 +231,9 @@ class TailService:
             reader.sizes.update(await asyncio.to_thread(self._sizes, paths))
         # A log that is waited for may be given up now, without any change.
         waiting = [path for path, jobs in reader.jobs.items() if self._may_be_given_up(reader, path, jobs[-1])]
-        for path in {*paths, *waiting}:
+        # A new stream is told in the order in which the jobs were queued, which is that of reader.jobs.
+        new = set(paths).union(waiting)
+        for path in (path for path in reader.jobs if path in new):
             reader.streams[path] = self._stream(path, reader.jobs[path], reader.sizes.get(path, 0))
         return finds or not stale
 

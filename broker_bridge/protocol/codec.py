@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -24,10 +23,14 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     MESSAGE_OF_KIND,
     PROTOCOL_VERSION,
     BinaryMessage,
+    ErrorReply,
     Fragment,
     Message,
+    Presence,
 )
 from edge_mqtt.broker_bridge.protocol.packing import MAGIC, pack, unpack
+from edge_mqtt.broker_bridge.protocol.pieces import Pieces
+from edge_mqtt.broker_bridge.protocol.topics import sender_of
 
 #: Bytes of one MQTT payload at most. Small enough that a packet never holds up the ones behind it for long on a
 #: slow link, large enough that nearly everything travels whole; external brokers allow at least this by default.
@@ -37,9 +40,6 @@ MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 #: Bytes of JSON in a packed message at most; the body may have any size. JSON that is read takes up to thirty times
 #: its size, and its time: a few bytes from a peer that means ill must not cost us seconds in which nobody is served.
 MAX_PACKED_JSON_BYTES: Final = 32 * 1024
-#: Messages that may be incomplete at once on one topic. A sender publishes a message's pieces in a row, so more than
-#: a few can only be left over from connections that dropped.
-MAX_PARTIAL_MESSAGES: Final = 8
 #: Bytes of JSON around a fragment's body, at most.
 _FRAGMENT_OVERHEAD_BYTES: Final = 512
 #: Bytes of what tells the pieces of one message from those of another.
@@ -56,7 +56,8 @@ def encode(message: Message) -> list[bytes]:
         raise MessageTooLarge(
             f"a {message.kind} message of {len(plain)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
         )
-    packet = pack(plain) if _is_packable(plain) else plain
+    # What says that the versions differ must be read by every other version, whatever dictionary it has.
+    packet = plain if isinstance(message, ErrorReply) or not _is_packable(plain) else pack(plain)
     if len(packet) <= MAX_PACKET_BYTES:
         return [packet]
     # What is sent again has the same pieces: those of one sending may complete another.
@@ -86,18 +87,11 @@ def _line(header: dict[str, Any]) -> bytes:
     return json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
-@dataclass(slots=True)
-class _Partial:
-    count: int
-    size: int = 0
-    pieces: dict[int, bytes] = field(default_factory=dict)
-
-
 class Decoder:
     """Decodes the packets of one connection; holds the fragments that have arrived."""
 
     def __init__(self) -> None:
-        self._partial: dict[str, dict[str, _Partial]] = {}
+        self._pieces = Pieces()
 
     def feed(self, topic: str, payload: bytes) -> Message | None:
         """Return the message that ``payload`` is or completes; None while pieces are missing.
@@ -105,30 +99,15 @@ class Decoder:
         :raises ProtocolError: the packet is malformed, too large, of an unknown kind or a newer version.
         """
         message = _read(payload)
-        if not isinstance(message, Fragment):
-            return message
-        whole = self._add(topic, message)
-        return None if whole is None else _read(whole)
-
-    def _add(self, topic: str, fragment: Fragment) -> bytes | None:
-        of_topic = self._partial.setdefault(topic, {})
-        partial = of_topic.get(fragment.of)
-        if partial is None:
-            if len(of_topic) >= MAX_PARTIAL_MESSAGES:
-                # The oldest can only be one whose sender gave up: it will be sent again whole.
-                del of_topic[next(iter(of_topic))]
-            partial = of_topic[fragment.of] = _Partial(count=fragment.count)
-        if fragment.index not in partial.pieces:
-            partial.pieces[fragment.index] = fragment.body
-            partial.size += len(fragment.body)
-        if partial.size <= MAX_MESSAGE_BYTES and len(partial.pieces) < partial.count:
-            return None
-        del of_topic[fragment.of]
-        if not of_topic:
-            del self._partial[topic]
-        if partial.size > MAX_MESSAGE_BYTES:
-            raise MessageTooLarge(f"a message in pieces is over the limit of {MAX_MESSAGE_BYTES} bytes")
-        return b"".join(partial.pieces[i] for i in sorted(partial.pieces))
+        if isinstance(message, Fragment):
+            whole = self._pieces.add(sender_of(topic), topic, message, MAX_MESSAGE_BYTES)
+            if whole is None:
+                return None
+            message = _read(whole)
+        if isinstance(message, Presence) and message.begins_or_ends_connection:
+            # What was not complete never will be: its sender publishes all of it again.
+            self._pieces.forget(sender_of(topic))
+        return message
 
 
 def _read(packet: bytes) -> Message:

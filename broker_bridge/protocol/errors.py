@@ -3,8 +3,9 @@
 ProtocolError
 ├── MalformedMessage     not one of our packets, or a field is wrong
 ├── UnknownKind          a kind this version does not know
-├── UnsupportedVersion   the sender speaks a newer protocol
-├── UnknownDictionary    packed with a dictionary this version does not have
+├── OtherVersion         one of the two programs is older than the other
+│   ├── UnsupportedVersion   the sender speaks another protocol version
+│   └── UnknownDictionary    packed with a dictionary this version does not have
 ├── MessageTooLarge      over MAX_MESSAGE_BYTES
 ├── InvalidName          a name that cannot be used on the wire
 └── InvalidTopic         not one of our topics
@@ -29,27 +30,34 @@ class UnknownKind(ProtocolError):
         self.kind = kind
 
 
-class UnsupportedVersion(ProtocolError):
+class OtherVersion(ProtocolError):
+    """The sender and this program are of different versions; the older one is to be upgraded."""
+
+    #: What the sender does with its version, and this program with its own.
+    _verbs = ("", "")
+
+    def __init__(self, theirs: int, ours: int) -> None:
+        self.theirs = theirs
+        self.ours = ours
+        super().__init__(self.said_of("the sender"))
+
+    def said_of(self, sender: str, reader: str = "this program") -> str:
+        """Return one line that says which of the two must be upgraded."""
+        does, we_do = self._verbs
+        older = reader if self.theirs > self.ours else sender
+        return f"{sender} {does} {self.theirs}, {reader} {we_do} {self.ours}: upgrade {older}"
+
+
+class UnsupportedVersion(OtherVersion):
     """The sender speaks a protocol version that this program does not."""
 
-    def __init__(self, theirs: int, ours: int) -> None:
-        super().__init__(
-            f"the sender speaks protocol version {theirs}, this program speaks {ours}: upgrade this program"
-        )
-        self.theirs = theirs
-        self.ours = ours
+    _verbs = ("speaks protocol version", "speaks")
 
 
-class UnknownDictionary(ProtocolError):
+class UnknownDictionary(OtherVersion):
     """The packet is packed with a dictionary that this program does not have."""
 
-    def __init__(self, theirs: int, ours: int) -> None:
-        super().__init__(
-            f"the packet is packed with dictionary {theirs}, this program has {ours}: "
-            "run the same version on both sides"
-        )
-        self.theirs = theirs
-        self.ours = ours
+    _verbs = ("packs with dictionary", "has")
 
 
 class MessageTooLarge(ProtocolError):

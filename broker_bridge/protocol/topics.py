@@ -20,6 +20,16 @@ DEFAULT_PREFIX = "edge"
 ANY = "+"
 
 
+def check_prefix(prefix: str) -> str:
+    """Return ``prefix`` when topics can begin with it.
+
+    :raises InvalidTopic: it is empty, or more than one plain level.
+    """
+    if not prefix or set(prefix) & set("/+#$"):
+        raise InvalidTopic(f"topic_prefix {prefix!r} must be one level, without / + # $")
+    return prefix
+
+
 def escape(segment: str) -> str:
     """Return ``segment`` as one topic level, free of every character that MQTT or a broker treats specially."""
     if not segment:
@@ -121,8 +131,20 @@ class Topics:
         return tuple(unescape(level) for level in rest.split("/"))
 
 
+def sender_of(topic: str) -> str:
+    """Return who publishes on ``topic``: a worker, executor or operator; the bridge where it speaks to one of them.
+
+    Executors submit on any queue's topic, and share those.
+    """
+    about, _, name = topic.partition("/")[2].partition("/")[2].partition("/")
+    # No name has a slash.
+    return "executors/" if about == "jobs" else unescape(name.partition("/")[0])
+
+
 def matches(topic_filter: str, topic: str) -> bool:
-    """Tell whether ``topic`` matches ``topic_filter`` [MQTT-4.7.1]."""
+    """Tell whether ``topic`` matches ``topic_filter`` [MQTT-4.7.1]; a wildcard matches no first $ [MQTT-4.7.2-1]."""
+    if topic.startswith("$") and not topic_filter.startswith("$"):
+        return False
     filter_levels = topic_filter.split("/")
     levels = topic.split("/")
     for position, level in enumerate(filter_levels):

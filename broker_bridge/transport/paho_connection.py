@@ -34,6 +34,8 @@ CONNECT_TIMEOUT_S: Final = 10.0
 #: Seconds for the broker to acknowledge the connection and the subscriptions. It may first have to take an old
 #: connection of ours down.
 HANDSHAKE_TIMEOUT_S: Final = 15.0
+#: Why there is no connection any more when nobody has said more.
+ENDED: Final = "ended by the other side or the network"
 #: Seconds that saying goodbye may take.
 GOODBYE_TIMEOUT_S: Final = 2.0
 
@@ -204,7 +206,7 @@ class Connection:
     def _step(self, poller: select.poll, wake: socket.socket, wait_s: float, vigil: Vigil) -> None:
         websocket = self._websocket
         if websocket is None:
-            raise Lost("the connection was closed")
+            raise Lost(ENDED)
         descriptor = websocket.fileno()
         writing = websocket.unsent or self._client.want_write()
         poller.register(descriptor, select.POLLIN | (select.POLLOUT if writing else 0))
@@ -235,6 +237,8 @@ class Connection:
             if code == "Server unavailable":
                 raise Lost("the broker is not available")
             raise Refused(refusals.not_authorized(client_id, url=self._url))
+        if result == MQTTErrorCode.MQTT_ERR_CONN_LOST:
+            raise Lost(ENDED)
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise Lost(mqtt.error_string(result).rstrip(".").lower())
 

@@ -61,7 +61,8 @@ def not_authorized(client_id: str, *, url: str) -> Refusal:
         reason=RefusalReason.NOT_AUTHORIZED,
         message=(
             f"{url}: the bridge does not let {client_id} in. Its log says why; "
-            "check that the certificate is a worker's, executor's or operator's and has this name"
+            "check that the certificate is a worker's, executor's or operator's and has this name, "
+            "and that both sides use the same topic_prefix"
         ),
     )
 

@@ -30,10 +30,13 @@ from rich.table import Table
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 from edge_mqtt.certs.identity import Identity, Role
+from tests.benchmarks import log_neighbour
 from tests.benchmarks.figures import percentile
 from tests.integration.bad_link_site import QUEUE, BadLinkSite, WorkerProcess, log_path
 
 DAG_FILE = """
+import base64
+import os
 import time
 from pathlib import Path
 
@@ -58,6 +61,11 @@ def flood(file, megabytes, **_context):
     with Path(file).open("ab") as log:
         for _ in range(round(megabytes * 1e6 / len(block))):
             log.write(block)
+
+def scramble(file, megabytes, **_context):
+    with Path(file).open("ab") as log:
+        for _ in range(megabytes):
+            log.write(b'{"event":"' + base64.b64encode(os.urandom(735_000)) + b'"}\\n')
 
 def in_time(count, per_s):
     begun = time.monotonic()
@@ -303,9 +311,11 @@ def main() -> None:
                 site.written(TASKS, 100 * arguments.seconds, 100),
                 site.flood(arguments.megabytes),
             ]
+            beside = log_neighbour.measure(site, arguments.megabytes)
         finally:
             site.close()
     print_tables(console, results)
+    log_neighbour.print_table(console, beside)
 
 
 if __name__ == "__main__":

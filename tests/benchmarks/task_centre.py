@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterable
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
-from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
     ApiResponse,
     Assign,
     Finished,
-    JobSpec,
     LogAck,
     LogChunk,
     Message,
@@ -24,13 +22,14 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     ResultAck,
     Welcome,
     WorkerState,
-    WorkloadType,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
+from tests.integration.task_jobs import answer_json, run_context, task_spec
 
 NAME = WorkerName("bench")
 TOPICS = Topics()
+DAG_ID = "cost"
 PATIENCE_S = 120.0
 
 
@@ -110,65 +109,11 @@ class Centre:
 
 def answer(request: ApiRequest) -> ApiResponse:
     """Answer like Airflow's Execution API when all is well."""
-    if not request.target.endswith("/run"):
-        return ApiResponse(request_id=request.request_id, status=204)
-    moment = "2024-01-01T00:00:00Z"
-    dag_run = {
-        "dag_id": "cost",
-        "run_id": "r1",
-        "run_type": "manual",
-        "state": "running",
-        "conf": {},
-        "logical_date": moment,
-        "run_after": moment,
-        "start_date": moment,
-        "data_interval_start": None,
-        "data_interval_end": None,
-        "end_date": None,
-        "consumed_asset_events": [],
-        "partition_key": None,
-    }
-    context = {
-        "dag_run": dag_run,
-        "task_reschedule_count": 0,
-        "max_tries": 0,
-        "variables": [],
-        "connections": [],
-        "upstream_map_indexes": {},
-        "xcom_keys_to_clear": [],
-        "should_retry": False,
-    }
-    headers = {"content-type": "application/json"}
-    body = json.dumps(context).encode()
-    return ApiResponse(request_id=request.request_id, status=200, headers=headers, body=body)
+    if request.target.endswith("/run"):
+        return answer_json(request, 200, run_context(DAG_ID))
+    return answer_json(request, 204)
 
 
 def assignment(task_id: str) -> Assign:
     """Return a new job for one of the tasks."""
-    job_id = str(uuid.uuid4())
-    ti = {
-        "id": str(uuid.uuid4()),
-        "dag_version_id": str(uuid.uuid4()),
-        "context_carrier": {},
-        "queue": "default",
-        "task_id": task_id,
-        "dag_id": "cost",
-        "run_id": "r1",
-        "try_number": 1,
-        "map_index": -1,
-        "pool_slots": 1,
-        "priority_weight": 1,
-    }
-    bundle = {"name": "dags-folder", "version": None}
-    spec = JobSpec(
-        job_id=JobId(job_id),
-        type=WorkloadType.TASK,
-        queue="default",
-        dag_id="cost",
-        task_id=task_id,
-        run_id="r1",
-        try_number=1,
-        log_path=f"dag_id=cost/run_id=r1/task_id={task_id}/{job_id}.log",
-        workload={"type": "ExecuteTask", "ti": ti, "dag_rel_path": "cost.py", "bundle_info": bundle},
-    )
-    return Assign(fence=Fence(1), job=spec, lease_s=900.0)
+    return Assign(fence=Fence(1), job=task_spec(DAG_ID, task_id, str(uuid.uuid4())), lease_s=900.0)

@@ -97,6 +97,42 @@ class LedgerContract:
         ledger.commit([running])
         assert ledger.load_live() == [running]
 
+    def test_every_field_that_changes_in_a_job_s_life_is_replaced(self, ledger: Ledger) -> None:
+        job = make_job(1, state=JobState.RUNNING, accepted=True)
+        ledger.commit([make_job(1)])
+        changed = replace(
+            job,
+            executor=ExecutorName("scheduler-2"),
+            token=None,
+            fence=Fence(7),
+            worker=WorkerName("lab-3"),
+            home="1f0e",
+            starter="lab-3:4711",
+            outcome=Outcome.LOST,
+            detail="so far",
+            cancel_reason="revoked by Airflow",
+            log_base=2**40,
+            log_size=2**41,
+        )
+        ledger.commit([changed])
+        assert ledger.load_live() == [changed]
+        over = replace(changed, state=JobState.FINISHED, event_acked=True)
+        ledger.commit([over])
+        assert ledger.load_live() == []
+        assert ledger.get([job.id]) == [over]
+
+    def test_a_job_that_was_purged_meanwhile_is_stored_whole_again(self, ledger: Ledger, clock: Clock) -> None:
+        purged, kept, new = finished(make_job(1)), finished(make_job(2), acked=False), make_job(3)
+        ledger.commit([purged, kept])
+        clock.now = 2_000.0
+        assert ledger.purge(1_500.0) == 1
+        ledger.commit([replace(purged, log_base=5), replace(kept, log_base=6), new])
+        assert sorted(ledger.get([purged.id, kept.id, new.id]), key=lambda job: job.sequence) == [
+            replace(purged, log_base=5),
+            replace(kept, log_base=6),
+            new,
+        ]
+
     def test_of_a_job_named_twice_in_one_commit_the_later_wins(self, ledger: Ledger) -> None:
         job = make_job(1)
         ledger.commit([job, replace(job, fence=Fence(2))])
@@ -159,6 +195,34 @@ class LedgerContract:
         assert ledger.same_log(["dag_id=weather/none.log"]) == []
         both = ledger.same_log(["dag_id=weather/1.log", "dag_id=weather/0.log"])
         assert ids(both) == ["job-0", "job-1", "job-3", "job-6"]
+
+    def test_of_the_jobs_of_a_log_file_one_may_be_left_out(self, ledger: Ledger) -> None:
+        ledger.commit([make_job(number) for number in (6, 3, 0, 1)])
+        paths = ["dag_id=weather/0.log", "dag_id=weather/1.log"]
+        assert ids(ledger.same_log(paths, {paths[0]: JobId("job-3")})) == ["job-0", "job-1", "job-6"]
+        assert ids(ledger.same_log(paths[1:], {paths[1]: JobId("job-1")})) == []
+        assert ids(ledger.same_log(paths[:1], {paths[1]: JobId("job-0")})) == ["job-0", "job-3", "job-6"]
+
+    def test_many_logs_are_asked_about_at_once(self, ledger: Ledger) -> None:
+        jobs = [make_job(number, log_path=f"{number}.log") for number in range(1200)]
+        ledger.commit(jobs)
+        other = make_job(1200, log_path="7.log")
+        ledger.commit([other])
+        but = {f"{number}.log": JobId(f"job-{number}") for number in range(1200)}
+        assert ledger.same_log(list(but), but) == [other]
+
+    def test_new_jobs_are_added_with_what_else_has_changed(self, ledger: Ledger) -> None:
+        ledger.commit([make_job(1)])
+        changed = replace(make_job(1), fence=Fence(2))
+        assert ledger.add([changed, make_job(2)], [JobId("job-2")]) == []
+        assert ledger.load_live() == [changed, make_job(2)]
+
+    def test_nothing_is_stored_with_a_job_that_is_not_new(self, ledger: Ledger) -> None:
+        known = finished(make_job(1))
+        ledger.commit([known])
+        new = [JobId("job-1"), JobId("job-2")]
+        assert ledger.add([make_job(1), make_job(2), make_job(3)], new) == [known]
+        assert ledger.find(LogSelector(), 10) == [known]
 
     def test_purge_forgets_only_what_is_over_for_long_enough(self, ledger: Ledger, clock: Clock) -> None:
         ledger.commit([finished(make_job(1)), finished(make_job(2), acked=False), make_job(3)])

@@ -31,6 +31,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
 from edge_mqtt.broker_bridge.dispatch.ledger_migrations import MIGRATIONS, migrate
 from edge_mqtt.broker_bridge.dispatch.ledger_schema import JOBS, METADATA, WRITTEN_ONCE
 from edge_mqtt.broker_bridge.dispatch.ledger_sql import SqlLedger, open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger_writes import upsert
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -278,7 +279,7 @@ def test_postgresql_errors_mean_the_same(state: str, kind: type[LedgerError]) ->
 
 
 def test_the_upsert_is_understood_by_postgresql() -> None:
-    text = str(ledger_sql._upsert("postgresql").compile(dialect=postgresql.dialect()))
+    text = str(upsert("postgresql").compile(dialect=postgresql.dialect()))
     assert "ON CONFLICT (job_id) DO UPDATE SET" in text
     assert "finished_at = coalesce(jobs.finished_at, excluded.finished_at)" in text
     assert "workload = excluded.workload" not in text

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edge_mqtt.broker_bridge.changes import Changes
+from waited_changes import WaitedChanges
+
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
 from edge_mqtt.broker_bridge.logs.intake import LogIntake
@@ -73,9 +74,9 @@ class Records:
         """Return the job."""
         return next(iter(self.ledger.get([job_id])), None)
 
-    async def same_log(self, log_path: str) -> list[Job]:
-        """Return the jobs of one file."""
-        return self.ledger.same_log([log_path])
+    async def same_log(self, log_path: str, but: JobId) -> list[Job]:
+        """Return the other jobs of one file."""
+        return self.ledger.same_log([log_path], {log_path: but})
 
     async def log_opened(self, job_id: JobId, base: int) -> None:
         """Store where a job begins."""
@@ -127,7 +128,7 @@ class Centre:
     def start(self) -> None:
         """Begin with nothing but the ledger and the files, as a bridge that was killed does."""
         self.acks: asyncio.Queue[tuple[WorkerName, LogAck]] = asyncio.Queue()
-        self.changes = Changes()
+        self.changes = WaitedChanges()
         self.store = LogStore(self.folder)
         self.patience = Patience(lambda job: job.worker not in self.away, clock=lambda: self.now)
         self.places = Places(self.store, self.records, self.patience, now=lambda: datetime.now(UTC))

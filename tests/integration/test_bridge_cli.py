@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
+from edge_mqtt.broker_bridge.cli import app
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
 from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
@@ -176,6 +179,33 @@ def test_a_port_in_use_is_named(site: Site) -> None:
 )
 def test_a_wrong_setting_is_explained_in_one_line(site: Site, options: list[str], says: str) -> None:
     assert says in site.refusal(*options)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[edge_mqtt]\nkeep_alive\n", "keep_alive"),
+        ("[logging]\nlogging_level = LOUD\n", "LOUD"),
+        ("[edge_mqtt]\nbridge_host = %(nowhere)s\n", "nowhere"),
+    ],
+)
+def test_a_setting_that_airflow_cannot_read_is_named_in_one_line(site: Site, content: str, says: str) -> None:
+    (site.folder / "airflow").mkdir()
+    (site.folder / "airflow" / "airflow.cfg").write_text(content)
+    line = site.refusal()
+    assert line.startswith("edge-bridge: Airflow's configuration cannot be used: ")
+    assert says in line
+
+
+def test_help_keeps_what_is_in_brackets() -> None:
+    text = CliRunner().invoke(app, ["--help"], terminal_width=200).output
+    assert "[bridge_port]" in text
+    assert "section [edge_mqtt]" in text
+
+
+def test_version_is_the_distribution_s() -> None:
+    shown = CliRunner().invoke(app, ["--version"])
+    assert (shown.exit_code, shown.output) == (0, f"airflow-edge-mqtt {version('airflow-edge-mqtt')}\n")
 
 
 def test_a_worker_s_certificate_does_not_make_a_bridge(site: Site) -> None:

@@ -184,7 +184,7 @@ def test_an_answered_ping_keeps_the_connection(fake: Fake, connect: Connect) -> 
     assert recorder.events == ["connected"]
 
 
-def test_a_broker_that_comes_back_is_found_again(tmp_path: Path) -> None:
+def test_a_broker_that_comes_back_is_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = BrokerThread(tmp_path, (VICTIM,))
     port = first.broker.port
     options = ConnectOptions(
@@ -200,6 +200,7 @@ def test_a_broker_that_comes_back_is_found_again(tmp_path: Path) -> None:
     second = BrokerThread(tmp_path, (), port=port)
     recorder.wait_event("connected", 2)
     assert transport.connection == 2
+    assert f"no connection to {first.url}: ended by the other side or the network; next attempt in" in caplog.text
     transport.stop()
     second.close()
 

@@ -82,7 +82,7 @@ def arguments_of(module: str, store: Store, home: Path) -> tuple[str, ...]:
 #: After how many imports Ctrl-C is pressed: from the first to one of the last before the program's own handlers.
 MOMENTS = {
     "edge_mqtt.broker_bridge": (1, 100, 300, 500, 800, 1200),
-    "edge_mqtt.worker": (1, 60, 120, 180, 240, 300),
+    "edge_mqtt.worker": (1, 60, 120, 180, 240, 300, 600, 1200),
     "edge_mqtt.broker_bridge.logs": (1, 60, 120, 180, 220, 260),
     "edge_mqtt.certs": (1, 50, 100, 150, 200, 250),
 }

@@ -252,6 +252,31 @@ def test_the_check_says_who_we_are_and_that_the_bridge_answers(
     assert answer == f"bridge       wss://127.0.0.1:{bridge.port}/mqtt answers and accepts executor:exec-1"
 
 
+def test_the_check_fails_when_the_bridge_has_other_topics(
+    bridge: BridgeOverWss,
+    store: Store,
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure(store.folder(ME), bridge.port)
+    monkeypatch.setenv("AIRFLOW__EDGE_MQTT__TOPIC_PREFIX", "plant7")
+    code, line = failure(capsys)
+    assert code == 1
+    assert "does not let executor:exec-1 subscribe to plant7/v1/events/exec-1" in line
+    assert "same topic_prefix" in line
+
+
+def test_the_check_beside_a_scheduler_finds_its_name_taken_and_disturbs_nobody(
+    bridge: BridgeOverWss, link: Link, store: Store, configure: Configure, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bridge.expect(ExecutorHello)
+    configure(store.folder(ME), bridge.port)
+    check_command()
+    assert "answers; executor:exec-1 is connected already" in capsys.readouterr().out
+    assert (link.status().connected, link.status().connections) == (True, 1)
+
+
 def test_the_check_warns_about_a_certificate_that_ends_soon(
     bridge: BridgeOverWss, store: Store, configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
+from waited_changes import WaitedChanges
 
 from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
@@ -52,11 +53,13 @@ class Held:
     superseded: bool = False
     connected: bool = True
     told: asyncio.Event = field(default_factory=asyncio.Event)
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
 
     def job(self, job_id: JobId) -> Job | None:
         return self.current
 
     def running_jobs(self) -> list[Job]:
+        self.looked.set()
         return [self.current]
 
     def is_superseded(self, job_id: JobId) -> bool:
@@ -124,8 +127,9 @@ def beat(
         )
         task = asyncio.create_task(beats.run())
         await asyncio.wait_for(airflow.all_asked.wait(), 10)
-        await asyncio.sleep(0.01)
-        assert not task.done()
+        # The next round begins when everything has been done about the answers of this one.
+        jobs.looked.clear()
+        await asyncio.wait_for(jobs.looked.wait(), 10)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await airflow.aclose()
@@ -200,13 +204,13 @@ def test_nothing_is_looked_at_before_a_job_begins() -> None:
             return [] if self.idle else super().running_jobs()
 
     async def test() -> None:
-        held, changes = Idle(running()), Changes()
+        held, changes = Idle(running()), WaitedChanges()
         airflow = Airflow([FINE])
         beats = Heartbeats(airflow, held, Relay(airflow, held, Mint()), changes, interval_s=0.001, clock=lambda: 0.0)
         task = asyncio.create_task(beats.run())
-        # Fifty intervals.
-        await asyncio.sleep(0.05)
+        await changes.waited.wait()
         assert held.looks == 1
+        assert changes.patience_s is None
         held.idle = False
         changes.notify()
         await asyncio.wait_for(airflow.all_asked.wait(), 10)

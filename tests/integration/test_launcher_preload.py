@@ -44,3 +44,15 @@ def test_launchers_own_end_is_told_in_plain_words() -> None:
 def test_preloading_leaves_one_thread() -> None:
     done = after_preload("import os; print(len(os.listdir('/proc/self/task')))")
     assert done.stdout.splitlines()[-1] == "1"
+
+
+@pytest.mark.parametrize("module", ["rich", "pygments", "httpx._main"])
+def test_what_only_a_terminal_needs_is_left_to_the_tasks_that_use_it(module: str) -> None:
+    done = after_preload(f"import sys; print('{module}' in sys.modules); import {module}; print('imported')")
+    assert done.stdout.splitlines()[-2:] == ["False", "imported"]
+
+
+def test_no_source_is_kept_in_memory() -> None:
+    # What is left are a few lines that attrs makes up for each class of its own.
+    done = after_preload("import linecache, os; print(any(os.path.exists(name) for name in linecache.cache))")
+    assert done.stdout.splitlines()[-1] == "False"

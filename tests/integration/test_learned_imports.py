@@ -16,13 +16,14 @@ from typing import Any
 
 import psutil
 import pytest
+from airflow.sdk.execution_time import task_runner
 from worker_lab import task_job
 from worker_play import Lab, fresh_home, play, wait_until_ended
 
 from edge_mqtt.worker.core.imports import Learned, Report
 from edge_mqtt.worker.launcher import LauncherProcess
 from edge_mqtt.worker.launcher_main import framed, read_document
-from edge_mqtt.worker.learned import imports_file
+from edge_mqtt.worker.learned import Learner, imports_file
 
 DAG = """
 import sys
@@ -135,6 +136,26 @@ def test_trial_ends_when_the_worker_does(tmp_path: Path, libraries: Path) -> Non
     assert launcher.process.wait(30) == 0
     wait_until_ended(trial)
     assert Learned.from_json(imports_file(runs).read_bytes(), now=time.time()).wanted() == ("hangs",)
+
+
+@pytest.mark.parametrize("says", ["True", "False"])
+def test_nothing_is_learned_or_imported_ahead_where_that_is_switched_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__EDGE_MQTT__PRELOAD_LEARNED_IMPORTS", says)
+    runs = tmp_path / "state" / "runs"
+    remember(runs, "a_library")
+    monkeypatch.setattr(task_runner, "main", task_runner.main)
+    before = task_runner.main
+    learner = Learner()
+    try:
+        learner.begin(runs)
+        assert (learner.patience_s is not None) is (says == "True")
+        learner.tell_imports()
+        assert (task_runner.main is not before) is (says == "True")
+    finally:
+        learner.ear.close()
+        learner._mouth.close()
 
 
 def test_module_that_hangs_ends_its_trial(libraries: Path) -> None:

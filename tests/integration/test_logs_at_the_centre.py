@@ -37,6 +37,22 @@ def test_chunks_are_acknowledged_by_what_is_on_disk(tmp_path: Path) -> None:
     centre_test(tmp_path, test)
 
 
+def test_acknowledgement_tells_how_long_the_disk_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(centre: Centre) -> None:
+        centre.records.put("j", 1)
+        log_opened = centre.records.log_opened
+
+        async def opened_later(job_id: JobId, base: int) -> None:
+            await asyncio.sleep(0.05)
+            await log_opened(job_id, base)
+
+        monkeypatch.setattr(centre.records, "log_opened", opened_later)
+        centre.ship("j", 0, b"one\n")
+        assert (await centre.ack()).held_s >= 0.04
+
+    centre_test(tmp_path, test)
+
+
 def test_logs_that_begin_together_are_noted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(centre: Centre) -> None:
         noting, all_are_noting = set[JobId](), asyncio.Event()
@@ -273,8 +289,7 @@ def test_a_follower_of_a_dag_without_any_run_waits_for_the_first(tmp_path: Path)
     async def test(centre: Centre) -> None:
         follow = request(selector=LogSelector(dag_id="d"), wait_s=10.0)
         waiting = asyncio.create_task(centre.tail.answer(follow))
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
+        await centre.changes.waited.wait()
         centre.records.put("j", 1)
         centre.ship("j", 0, b"one\n")
         reply = await waiting

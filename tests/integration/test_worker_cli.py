@@ -2,127 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from worker_program import WAIT_S, Site, broker, new_site, options, start
 
-from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
-from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
 from edge_mqtt.certs.store import Store
-from edge_mqtt.certs.tls import server_context
 from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.cli import EXIT_FAILURE
 from edge_mqtt.worker.config import StateDir
 
-WAIT_S = 60
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """Certificates, and a running broker's address."""
-
-    certs: Path
-    url: str = "wss://localhost:1/mqtt"
-
-    def folder(self, role: Role, name: str) -> Path:
-        """Return a party's folder, issuing its certificate if there is none."""
-        store = Store(self.certs)
-        identity = Identity(role, name)
-        if not store.folder(identity).exists():
-            store.issue(identity, force=False, now=datetime.now(UTC))
-        return store.folder(identity)
-
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    certs = tmp_path / "certs"
-    Store(certs).create(hosts=["localhost"], force=False, now=datetime.now(UTC))
-    return Site(certs=certs)
+    return new_site(tmp_path)
 
 
 @pytest.fixture
 def live_site(site: Site) -> Iterator[Site]:
     with broker(site) as port:
         yield Site(certs=site.certs, url=f"wss://localhost:{port}/mqtt")
-
-
-@contextmanager
-def broker(site: Site) -> Iterator[int]:
-    """Run the bridge's broker in a thread."""
-    loop = asyncio.new_event_loop()
-    context = server_context(load_party(site.certs / "bridge"))
-    embedded = EmbeddedBroker(ssl_context=context, topics=Topics(), host="127.0.0.1", port=0)
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(embedded.start(), loop).result(WAIT_S)
-    try:
-        yield embedded.port
-    finally:
-        asyncio.run_coroutine_threadsafe(embedded.stop(), loop).result(WAIT_S)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-@dataclass
-class Program:
-    """A running edge-worker."""
-
-    process: subprocess.Popen[str]
-
-    def line(self, text: str) -> str:
-        """Read stderr up to the line with ``text``."""
-        assert self.process.stderr is not None
-        seen = []
-        for line in self.process.stderr:
-            seen.append(line)
-            if text in line:
-                return line
-        raise AssertionError(f"no {text!r} in {seen}")
-
-    def end(self, signum: signal.Signals | None = None) -> tuple[int, str]:
-        """Wait for the end; return the exit code and what was left on stderr."""
-        if signum is not None:
-            self.process.send_signal(signum)
-        _, rest = self.process.communicate(timeout=WAIT_S)
-        return self.process.returncode, rest
-
-
-def start(tmp_path: Path, *arguments: str, **environment: str) -> Program:
-    home = tmp_path / "home"
-    home.mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from edge_mqtt.worker.cli import main; main()", *arguments],
-        env={**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    return Program(process)
-
-
-def options(site: Site, name: str, tmp_path: Path) -> tuple[str, ...]:
-    return (
-        "--bridge",
-        site.url,
-        "--certs",
-        str(site.folder(Role.WORKER, name)),
-        "--state-dir",
-        str(tmp_path / f"state-{name}"),
-    )
 
 
 def test_help_names_every_option(tmp_path: Path) -> None:
@@ -138,6 +48,7 @@ def test_help_names_every_option(tmp_path: Path) -> None:
         (("--bridge", "https://bridge/mqtt"), "must look like wss://"),
         (("--concurrency", "0"), "at least 1"),
         (("--queues", ","), "no queue is named"),
+        (("--drain-timeout", "-1"), "--drain-timeout is -1"),
         (("--certs", "/no/such/folder"), "/no/such/folder"),
         ((), "no bridge is named: give --bridge"),
         (("--bridge", "wss://bridge/mqtt"), "no certificates: give --certs DIR"),
@@ -167,11 +78,70 @@ def test_state_folder_in_use_is_one_line_and_exit_code_2(tmp_path: Path, site: S
     assert len(stderr.splitlines()) == 1
 
 
-def test_broken_airflow_configuration_is_said_to_be_that(tmp_path: Path, site: Site) -> None:
+def test_broken_airflow_configuration_is_one_line_and_exit_code_2(tmp_path: Path, site: Site) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "airflow.cfg").write_text("this is no configuration\n")
     code, stderr = start(tmp_path, *options(site, "lab-1", tmp_path)).end()
-    assert code == 1
+    assert code == ExitCode.USAGE
+    (line,) = stderr.splitlines()
+    assert line.startswith("edge-worker: Airflow's configuration cannot be used: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("[edge_mqtt]\nkeep_alive\n", "keep_alive"),
+        ("[logging]\nlogging_level = LOUD\n", "LOUD"),
+        ("[edge_mqtt]\nworker_queues = %(nowhere)s\n", "nowhere"),
+    ],
+)
+def test_setting_that_airflow_cannot_read_is_named_in_one_line(
+    tmp_path: Path, site: Site, content: str, says: str
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "airflow.cfg").write_text(content)
+    code, stderr = start(tmp_path, *options(site, "lab-1", tmp_path)).end()
+    assert code == ExitCode.USAGE
+    assert says in stderr
+    assert len(stderr.splitlines()) == 1
+
+
+def test_version_is_shown(tmp_path: Path) -> None:
+    stdout, _ = start(tmp_path, "--version").process.communicate(timeout=WAIT_S)
+    assert stdout == f"airflow-edge-mqtt {version('airflow-edge-mqtt')}\n"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_folder_of_dags_that_is_not_there_is_warned_about(tmp_path: Path, live_site: Site, there: bool) -> None:
+    dags = tmp_path / "dags"
+    if there:
+        dags.mkdir()
+    program = start(tmp_path, *options(live_site, "lab-1", tmp_path), AIRFLOW__CORE__DAGS_FOLDER=str(dags))
+    assert program.process.stderr is not None
+    said = list(takewhile(lambda line: "connected to" not in line, program.process.stderr))
+    assert sum(f"WARNING there is no folder {dags}" in line for line in said) == (not there)
+    assert program.end(signal.SIGINT)[0] == ExitCode.DRAINED
+
+
+def test_interrupts_up_to_the_very_end_do_not_change_how_it_ends(tmp_path: Path, live_site: Site) -> None:
+    program = start(tmp_path, *options(live_site, "lab-1", tmp_path))
+    program.line("connected to")
+    while program.process.poll() is None:
+        program.process.send_signal(signal.SIGINT)
+        time.sleep(0.001)
+    code, stderr = program.end()
+    assert code == ExitCode.DRAINED
+    assert "Aborted" not in stderr
+    assert "stopping" not in stderr
+
+
+def test_airflow_that_cannot_be_loaded_is_said_to_be_that_after_the_reason(tmp_path: Path, site: Site) -> None:
+    settings = tmp_path / "home" / "config" / "airflow_local_settings.py"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("raise RuntimeError('spoilt by hand')\n")
+    code, stderr = start(tmp_path, *options(site, "lab-1", tmp_path)).end()
+    assert code == EXIT_FAILURE
+    assert "RuntimeError: spoilt by hand" in stderr
     assert stderr.splitlines()[-1].startswith("edge-worker: Airflow could not be loaded")
 
 

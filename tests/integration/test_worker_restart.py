@@ -129,10 +129,11 @@ def test_restarted_worker_takes_over_the_running_task(tmp_path: Path) -> None:
 
 def test_restarted_worker_reports_a_task_that_ended_meanwhile(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    assign = task_job("shot")
+    assign = task_job("wait_for")
     first = WorkerProgram(state)
     first.ready()
     first.assign(assign)
+    first.until(lambda _: "tick 1" in first.log(assign.job.job_id))
     supervisor = supervisor_of(state)
     # Killed together, as a reboot or the kernel's out-of-memory killer does it.
     first.process.send_signal(signal.SIGSTOP)
@@ -181,11 +182,10 @@ def test_tasks_of_a_dead_worker_are_stopped_when_their_own_leases_end(tmp_path: 
 def test_restarted_worker_that_finds_no_bridge_ends_its_tasks_at_their_own_leases(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assigns, (short, long) = leave_two_tasks(state)
-    # The launcher that is left would do it too.
+    # The launcher that is left would do it too, and without it the tasks' supervisors.
     launcher = short.parent()
     assert launcher is not None
-    launcher.kill()
-    wait_until_ended(launcher)
+    launcher.suspend()
     set_contact(state)
     second = WorkerProgram(state, "cut")
     wait_until_ended(short)
@@ -195,6 +195,7 @@ def test_restarted_worker_that_finds_no_bridge_ends_its_tasks_at_their_own_lease
     assert long.is_running()
     assert long.children()
     second.end(signal.SIGKILL)
+    launcher.kill()
 
 
 def test_upgraded_worker_takes_over_the_running_task_of_the_first_version(tmp_path: Path) -> None:
@@ -279,6 +280,33 @@ def test_job_that_was_stored_but_never_started_is_given_back(tmp_path: Path) -> 
     worker.end(signal.SIGTERM)
 
 
+def test_supervisor_of_a_job_that_its_worker_died_before_storing_ends_without_having_asked_anything(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    assign = task_job("hello")
+    first = WorkerProgram(state)
+    first.ready()
+    spool = sqlite3.connect(state / "spool.db", isolation_level=None)
+    spool.execute("BEGIN IMMEDIATE")
+    first.assign(assign)
+    supervisor = supervisor_of(state)
+    first.end(signal.SIGKILL)
+    spool.close()
+    assert supervisor.is_running()
+
+    second = WorkerProgram(state)
+    second.ready()
+    wait_until_ended(supervisor)
+    # The bridge sends it again, since the worker does not have it: now it runs, once.
+    second.assign(assign)
+    assert second.result(assign.job.job_id)["exit_code"] == 0
+    assert (tmp_path / "marks").read_text() == "ran\n"
+    asked = second.until(lambda seen: [m["target"] for m in seen if m["kind"] == "api_request"])
+    assert sum(target.endswith("/run") for target in asked) == 1
+    second.end(signal.SIGTERM)
+
+
 def test_signals_of_a_terminal_do_not_reach_the_tasks(tmp_path: Path) -> None:
     state = tmp_path / "state"
     assign = task_job("wait_for")
@@ -292,3 +320,18 @@ def test_signals_of_a_terminal_do_not_reach_the_tasks(tmp_path: Path) -> None:
     (tmp_path / "until").touch()
     worker.result(assign.job.job_id)
     worker.end(signal.SIGTERM)
+
+
+def test_tasks_of_a_dead_worker_and_a_dead_launcher_end_when_their_own_leases_do(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    _, (short, long) = leave_two_tasks(state)
+    task = short.children()[0]
+    launcher = short.parent()
+    assert launcher is not None
+    launcher.kill()
+    wait_until_ended(launcher)
+    set_contact(state)
+    wait_until_ended(short)
+    wait_until_ended(task)
+    assert long.is_running()
+    assert long.children()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from worker_lab import CLIENT_ID, answer_json, callback_job, execution_api, task_job
-from worker_play import Lab, fresh_home, play
+from worker_lab import CLIENT_ID, NAME, TOPICS, answer_json, callback_job, execution_api, task_job
+from worker_play import Lab, fresh_home, play, supervisor_of
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
@@ -29,9 +29,11 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkerState,
     WorkloadType,
 )
+from edge_mqtt.broker_bridge.transport import port
 from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
 from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.core.drain import Ask
+from edge_mqtt.worker.launcher import HEARTBEAT_VARIABLE
 from edge_mqtt.worker.sysinfo import boottime
 
 
@@ -276,6 +278,18 @@ def test_callback_asks_for_its_start_and_runs(tmp_path: Path) -> None:
     play(tmp_path, scenario)
 
 
+def test_callback_that_closes_its_sockets_before_it_ends_is_not_waited_for_until_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HEARTBEAT_VARIABLE, "3600")
+
+    async def scenario(lab: Lab) -> None:
+        job_id = lab.bridge.assign(callback_job("lab.called_to_close_its_sockets"))
+        assert (await lab.bridge.result(job_id)).exit_code == 0
+
+    play(tmp_path, scenario)
+
+
 def test_connection_test_is_made_here_and_reported(tmp_path: Path) -> None:
     job_id = "0199aaaa-0000-7000-8000-000000000002"
     workload = {"type": "TestConnection", "connection_test_id": job_id, "connection_id": "db", "timeout": 20}
@@ -359,6 +373,31 @@ def test_refusal_ends_the_worker_with_its_own_exit_code(
 
     assert play(tmp_path, scenario, ask=None) is code
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["one clear line"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "packet"), [(1, b'{"v":2,"kind":"greeting"}'), (2, b'{"v":1,"kind":"error","error":"?"}')]
+)
+def test_bridge_of_another_version_ends_the_worker_and_leaves_the_running_task_to_the_upgraded_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ours: int, packet: bytes
+) -> None:
+    supervisors = []
+
+    async def scenario(lab: Lab) -> None:
+        job_id = lab.bridge.assign(task_job("wait_for"))
+        await lab.log_line(job_id, "tick 1")
+        supervisors.append(supervisor_of(lab.state, job_id))
+        monkeypatch.setattr(port, "PROTOCOL_VERSION", ours)
+        lab.bridge.broker.publish(TOPICS.control(NAME), packet, qos=1, retain=False)
+        await lab.bridge.until(lambda: lab.bridge.of(Presence, lambda m: m.state is WorkerState.OFFLINE))
+
+    assert play(tmp_path, scenario, ask=None) is ExitCode.PROTOCOL_VERSION
+    (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    older = "this program" if ours == 1 else "the bridge"
+    assert error == f"the bridge speaks protocol version {3 - ours}, this program speaks {ours}: upgrade {older}"
+    assert "1 running jobs go on" in caplog.text
+    assert supervisors[0].is_running()
+    assert supervisors[0].status() != psutil.STATUS_ZOMBIE
 
 
 def test_idle_worker_says_nothing_and_a_busy_one_renews_its_lease(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from edge_mqtt.worker import cli
 from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.config import Options
 from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.forked_launcher import Airflow
 from edge_mqtt.worker.spool import MIGRATIONS, Spool
 
 
@@ -27,7 +29,7 @@ class NoProcess:
     """Stands for the launcher, which takes seconds to start and has no part in this."""
 
     def __init__(self, *_: object) -> None:
-        self.process = self
+        pass
 
     def kill(self) -> None:
         pass
@@ -104,7 +106,8 @@ def newer_spool(state: Path) -> None:
 
 @pytest.fixture
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "LauncherProcess", NoProcess)
+    monkeypatch.setattr(cli, "loaded_airflow", lambda: nullcontext(Airflow(settings={}, open_files=frozenset())))
+    monkeypatch.setattr(cli, "ForkedLauncher", NoProcess)
     monkeypatch.setattr(cli, "Launcher", NoProcess)
 
 

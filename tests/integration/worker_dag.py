@@ -77,6 +77,12 @@ def called(**kwargs):
     print("the callback ran")
 
 
+def called_to_close_its_sockets(**kwargs):
+    os.closerange(0, os.sysconf("SC_OPEN_MAX"))
+    time.sleep(0.5)
+    os._exit(0)
+
+
 def called_for_long(**kwargs):
     print("the callback waits")
     while not Path(os.environ["LAB_UNTIL"]).exists():

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from task_jobs import answer_json, run_context, task_spec
 from worker_dag import DAG_FILE
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
@@ -31,7 +32,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Assign,
     Finished,
     JobRef,
-    JobSpec,
     LogAck,
     LogChunk,
     LogPosition,
@@ -88,37 +88,9 @@ def task_job(
 ) -> Assign:
     """Return the assignment of one task of the Dag."""
     job_id = job_id or str(uuid.uuid4())
-    ti = {
-        "id": str(uuid.uuid5(uuid.NAMESPACE_OID, job_id)),
-        "task_id": task_id,
-        "dag_id": "lab",
-        "run_id": "r1",
-        "try_number": 1,
-        "map_index": -1,
-        "dag_version_id": str(uuid.uuid4()),
-        "queue": "default",
-        "pool_slots": 1,
-        "priority_weight": 1,
-        "context_carrier": {},
-    }
-    fields: dict[str, Any] = {
-        "job_id": JobId(job_id),
-        "type": WorkloadType.TASK,
-        "queue": "default",
-        "dag_id": "lab",
-        "task_id": task_id,
-        "run_id": "r1",
-        "try_number": 1,
-        "log_path": f"dag_id=lab/run_id=r1/task_id={task_id}/attempt=1-{job_id[:8]}.log",
-        "workload": {
-            "type": "ExecuteTask",
-            "ti": ti,
-            "dag_rel_path": "lab.py",
-            "bundle_info": {"name": "dags-folder", "version": None},
-        },
-        **spec,
-    }
-    return Assign(fence=Fence(fence), job=JobSpec(**fields), lease_s=lease_s, ships_log=ships_log)
+    return Assign(
+        fence=Fence(fence), job=task_spec("lab", task_id, job_id, **spec), lease_s=lease_s, ships_log=ships_log
+    )
 
 
 def callback_job(path: str) -> Assign:
@@ -134,46 +106,10 @@ def callback_job(path: str) -> Assign:
     return task_job("", job_id=job_id, type=WorkloadType.CALLBACK, workload=workload, log_path=f"callbacks/{job_id}")
 
 
-def run_context() -> dict[str, Any]:
-    """Return what Airflow answers to a ``run`` call."""
-    return {
-        "dag_run": {
-            "dag_id": "lab",
-            "run_id": "r1",
-            "logical_date": "2024-01-01T00:00:00Z",
-            "data_interval_start": None,
-            "data_interval_end": None,
-            "run_after": "2024-01-01T00:00:00Z",
-            "start_date": "2024-01-01T00:00:00Z",
-            "end_date": None,
-            "run_type": "manual",
-            "state": "running",
-            "conf": {},
-            "consumed_asset_events": [],
-            "partition_key": None,
-        },
-        "task_reschedule_count": 0,
-        "max_tries": 0,
-        "variables": [],
-        "connections": [],
-        "upstream_map_indexes": {},
-        "xcom_keys_to_clear": [],
-        "should_retry": False,
-    }
-
-
-def answer_json(request: ApiRequest, status: int, body: object = None) -> ApiResponse:
-    """Return an answer of the Execution API."""
-    if body is None:
-        return ApiResponse(request_id=request.request_id, status=status)
-    headers = {"content-type": "application/json"}
-    return ApiResponse(request_id=request.request_id, status=status, headers=headers, body=json.dumps(body).encode())
-
-
 def execution_api(request: ApiRequest) -> ApiResponse | None:
     """Answer like Airflow's Execution API does when all is well; None for no answer."""
     if request.target.endswith("/run"):
-        return answer_json(request, 200, run_context())
+        return answer_json(request, 200, run_context("lab"))
     if request.target.startswith("variables/"):
         return answer_json(request, 200, {"key": "place", "value": "the edge"})
     return answer_json(request, 204)

@@ -9,20 +9,21 @@ from typing import Any
 import pytest
 
 from tests.benchmarks.executors.live_lines import ages
-from tests.benchmarks.executors.report import BEGIN, END, markdown, replace_results, rounded, sheets, stage_lengths
+from tests.benchmarks.executors.report import sheets, stage_lengths
 from tests.benchmarks.executors.summary import (
     BYTES_IDLE,
     METRICS,
     QUEUED_TO_START,
     TARGETS,
     TASKS_PER_S,
-    Target,
     ratio,
     round_trips,
 )
 from tests.benchmarks.executors.traffic import RequestCounter, Traffic
 from tests.benchmarks.executors.waterfall import STAGES, logged_at
 from tests.benchmarks.figures import percentile, slope
+from tests.benchmarks.metrics import Target
+from tests.benchmarks.page import markdown, markers, replace_part, rounded
 
 COUNTS = {"bytes_up": 600, "bytes_down": 400, "connections": 0, "requests": 0, "writes": 4}
 MACHINE = {"measured": "2026-01-02 03:04 UTC", "machine": "box, 2 cores, 4 GiB", "system": "Linux", "Python": "3.11"}
@@ -142,16 +143,17 @@ def test_the_waterfall_has_the_median_length_of_each_stage() -> None:
 
 
 def test_the_page_keeps_what_stands_around_the_results() -> None:
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    new = replace_results(page, markdown(MACHINE, {"ours": raw(0.1)}))
-    assert new.startswith(f"before\n{BEGIN}\nMeasured 2026-01-02 03:04 UTC: box")
-    assert new.endswith(f"\n{END}\nafter\n")
+    begin, end = markers("results")
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
+    new = replace_part(page, "results", markdown(MACHINE, sheets({"ours": raw(0.1)})))
+    assert new.startswith(f"before\n{begin}\nMeasured 2026-01-02 03:04 UTC: box")
+    assert new.endswith(f"\n{end}\nafter\n")
     assert "old" not in new
 
 
 def test_a_page_without_a_place_for_results_is_refused() -> None:
     with pytest.raises(ValueError, match="no part between"):
-        replace_results(f"text {END} {BEGIN}", "results")
+        replace_part("text {} {}".format(*reversed(markers("results"))), "results", "tables")
 
 
 def test_what_failed_is_said_first_and_in_the_table() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,20 @@ def test_a_damaged_authority_is_one_line_and_exit_code_1(made: Path, capsys: Cap
     (made / name).write_text("nonsense")
     assert main(["issue", "worker", "x"]) == 1
     assert name in refusal(capsys)
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "./" + "x" * 300, "some.file/below.crt"])
+def test_a_path_that_cannot_even_be_looked_at_is_one_line_and_exit_code_1(
+    made: Path, capsys: Captured, path: str
+) -> None:
+    (made.parent / "some.file").touch()
+    assert main(["show", path]) == 1
+    assert "cannot be read" in refusal(capsys)
+
+
+def test_the_version_is_the_distribution_s(capsys: Captured) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"airflow-edge-mqtt {version('airflow-edge-mqtt')}\n"
 
 
 def test_list_has_the_newest_of_everybody_and_how_long_it_lasts(made: Path, capsys: Captured) -> None:

@@ -327,3 +327,13 @@ def test_a_repeated_hello_is_welcomed_again_because_the_first_welcome_may_be_los
 def test_a_finished_job_that_memory_has_forgotten_is_recalled_when_its_log_arrives() -> None:
     dispatcher = Scene().dispatcher
     assert dispatcher.missing(events.LogOpened(job_id=JobId("old"), base=0)) == ("old",)
+
+
+# ---------------------------------------------------------------- queues
+
+
+def test_a_queue_is_served_by_whoever_is_connected_though_it_takes_no_new_jobs() -> None:
+    scene = Scene().hello("w", queues=("q", "r")).hello("leaving", queues=("s",), state=WorkerState.DRAINING)
+    assert [scene.dispatcher.is_served(queue) for queue in ("q", "r", "s", "t")] == [True, True, True, False]
+    scene.will("w").will("leaving")
+    assert [scene.dispatcher.is_served(queue) for queue in ("q", "s")] == [False, False]

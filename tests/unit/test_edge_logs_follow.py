@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from edge_logs_twin import ME, PATIENCE_S, TOPICS, Paper, TwinBridge
 
-from edge_mqtt.broker_bridge.logs import follow
+from edge_mqtt.broker_bridge.logs import cli, follow
 from edge_mqtt.broker_bridge.logs.follow import End, Ending, Reader
 from edge_mqtt.broker_bridge.logs.lines import Tail
 from edge_mqtt.broker_bridge.protocol.messages import ErrorReply, LogSelector, LogStream, StreamBytes, TailReply
@@ -229,6 +229,31 @@ def test_a_bridge_that_does_not_know_the_request_is_a_clear_end(bridge: TwinBrid
     ending = reading.result(PATIENCE_S)
     assert ending.end is End.REFUSED
     assert "unknown message kind" in ending.message
+
+
+def test_a_bridge_of_another_version_ends_it_with_both_versions(
+    broker: MemoryBroker, bridge: TwinBridge, start: Start
+) -> None:
+    bridge.mute = True
+    reading = start(follow=True)
+    bridge.wait_for_requests(1)
+    broker.publish(TOPICS.admin_response(ME), b'{"v":2,"kind":"tail_reply"}', qos=0, retain=False)
+    assert reading.result(PATIENCE_S) == Ending(
+        end=End.VERSION,
+        message="the bridge speaks protocol version 2, this program speaks 1: upgrade this program",
+    )
+
+
+def test_every_ending_that_a_script_must_tell_apart_has_an_exit_code_of_its_own() -> None:
+    codes = {end: cli._report(Ending(end=end), quiet=True) for end in End}
+    assert codes == {
+        End.DONE: 0,
+        End.RUN_FAILED: 1,
+        End.NOT_FOUND: 2,
+        End.REFUSED: 3,
+        End.AWAY: 4,
+        End.VERSION: 5,
+    }
 
 
 def test_a_refusal_ends_with_its_own_words(broker: MemoryBroker, start: Start) -> None:

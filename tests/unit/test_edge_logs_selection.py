@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,11 @@ def test_what_is_missing_is_named(tmp_path: Path, options: dict[str, Any], says:
         bridge({"AIRFLOW_HOME": str(tmp_path)}, **options)
 
 
+def test_a_prefix_that_cannot_be_one_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="topic_prefix 'a/b' must be one level"):
+        bridge({"AIRFLOW_HOME": str(tmp_path)}, url="wss://b", certs=Path("c"), topic_prefix="a/b")
+
+
 @pytest.mark.parametrize("content", [b"bridge_url = x\n", b"[edge_mqtt]\n\xff = 1\n"])
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "airflow.cfg"
@@ -111,3 +117,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(UsageError, match=r"airflow\.cfg cannot be read") as caught:
         bridge({"AIRFLOW_HOME": str(tmp_path)})
     assert "\n" not in str(caught.value)
+    # What the line says helps.
+    options: dict[str, Any] = {"url": "wss://b", "certs": Path("c"), "topic_prefix": "edge"}
+    assert set(re.findall(r"--[a-z-]+", str(caught.value))) == {"--bridge", "--certs", "--topic-prefix"}
+    assert bridge({"AIRFLOW_HOME": str(tmp_path)}, **options).url == "wss://b"

@@ -11,7 +11,7 @@ import pytest
 from executor_twin import ME, PATIENCE_S, TOPICS, TwinBridge, line_to, new_job_id
 
 from edge_mqtt.broker_bridge.protocol import codec
-from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     TAKEN,
     AdoptRequest,
@@ -535,6 +535,23 @@ def test_a_refusal_is_said_loudly_and_tried_again_with_a_new_line(
     broker._refusals.clear()
     bridge.expect(Submit)
     assert link.status().connected
+
+
+def test_a_bridge_of_a_newer_version_is_refused_loudly_and_the_jobs_wait(
+    bridge: TwinBridge, make_link: MakeLink, broker: MemoryBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    bridge.accepts = False
+    link = make_link(SOON)
+    bridge.wait_for_executor()
+    job = a_job()
+    link.submit(job, "t")
+    bridge.expect(Submit)
+    broker.publish(TOPICS.events(ExecutorName(ME.name)), b'{"kind":"job_accepted","v":2}', qos=1, retain=False)
+    (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "protocol version 2, this program speaks 1: upgrade this program (1 messages wait" in line
+    bridge.accepts = True
+    assert bridge.expect(Submit).job == job, "on a new line"
+    assert link.flush(timeout_s=PATIENCE_S)
 
 
 def test_a_line_that_cannot_be_made_is_tried_again(

@@ -79,6 +79,26 @@ def test_a_path_that_leads_outside_is_refused(tmp_path: Path, path: str) -> None
         LogStore(tmp_path / "logs").path(path)
 
 
+def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "real" / "alias.log").symlink_to("one.log")
+    store = LogStore(tmp_path)
+    assert {store.path(path) for path in ("link/one.log", "real/alias.log", "real/./one.log", "real/one.log")} == {
+        tmp_path / "real" / "one.log"
+    }
+
+
+def test_a_link_that_comes_later_leads_nothing_outside(tmp_path: Path) -> None:
+    store = LogStore(tmp_path / "logs")
+    store.append([write(0, b"one\n")])
+    file = store.path(PATH)
+    file.parent.rename(tmp_path / "outside")
+    file.parent.symlink_to(tmp_path / "outside")
+    assert "leads outside" in store.append([write(4, b"two\n")]).failed[PATH]
+    assert (tmp_path / "outside" / file.name).read_bytes() == b"one\n"
+
+
 @pytest.mark.parametrize("path", ["loop/x", "a\0b"])
 def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "loop").symlink_to("loop")

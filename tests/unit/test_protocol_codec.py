@@ -18,6 +18,7 @@ from edge_mqtt.broker_bridge.protocol.errors import (
 )
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
+    MAX_LOG_CHUNK_BYTES,
     ApiRequest,
     EventAck,
     Finished,
@@ -95,16 +96,6 @@ def test_a_large_message_travels_in_pieces_in_any_order_and_comes_back_whole() -
     assert results[-1].body == body
 
 
-def test_pieces_of_abandoned_messages_are_forgotten() -> None:
-    decoder = Decoder()
-    body = os.urandom(2 * MAX_PACKET_BYTES)
-    first = encode(call(body))
-    decoder.feed("t", first[0])
-    for _ in range(codec.MAX_PARTIAL_MESSAGES):
-        decoder.feed("t", encode(call(os.urandom(len(body))))[0])
-    assert [decoder.feed("t", packet) for packet in first[1:]] == [None, None]
-
-
 def test_pieces_on_different_topics_do_not_mix() -> None:
     decoder = Decoder()
     packets = encode(call(os.urandom(2 * MAX_PACKET_BYTES)))
@@ -122,8 +113,8 @@ def test_a_message_over_the_limit_is_refused_by_the_sender(monkeypatch: pytest.M
 
 def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     packets = encode(call(os.urandom(3 * MAX_PACKET_BYTES)))
-    bomb = encode(LogChunk(job_id=JobId("j"), fence=Fence(1), offset=0, body=bytes(1_000_000)))
-    size = len(codec.write(LogChunk(job_id=JobId("j"), fence=Fence(1), offset=0, body=bytes(1_000_000))))
+    bomb = encode(call(bytes(1_000_000)))
+    size = len(codec.write(call(bytes(1_000_000))))
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 200_000)
     decoder = Decoder()
     decoder.feed("t", packets[0])
@@ -203,8 +194,9 @@ def test_a_body_of_any_size_is_packed() -> None:
     assert Decoder().feed("t", packet) == message
 
 
-def test_one_topic_may_have_several_messages_in_pieces_at_once() -> None:
-    decoder = Decoder()
-    one, two = (encode(call(os.urandom(2 * MAX_PACKET_BYTES))) for _ in range(2))
-    mixed = [packet for pair in zip(one, two, strict=True) for packet in pair]
-    assert sum(decoder.feed("t", packet) is not None for packet in mixed) == 2
+def test_piece_of_log_may_be_as_large_as_a_worker_sends_it_and_no_larger() -> None:
+    largest = LogChunk(job_id=JobId("j"), fence=Fence(1), offset=0, body=bytes(MAX_LOG_CHUNK_BYTES))
+    (packet,) = encode(largest)
+    assert Decoder().feed("t", packet) == largest
+    with pytest.raises(MalformedMessage, match="malformed log_chunk message: body"):
+        Decoder().feed("t", pack(codec.write(largest) + b"x"))

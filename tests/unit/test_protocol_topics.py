@@ -8,7 +8,7 @@ from edge_mqtt.broker_bridge.protocol.delivery import WITHOUT_PUBACK, qos_of
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND
-from edge_mqtt.broker_bridge.protocol.topics import Topics, escape, matches, unescape
+from edge_mqtt.broker_bridge.protocol.topics import Topics, escape, matches, sender_of, unescape
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
 
 TOPICS = Topics()
@@ -19,6 +19,25 @@ def test_a_queue_of_any_spelling_round_trips(queue: str) -> None:
     topic = TOPICS.assignment(queue, WorkerName("w"))
     assert not set("#+$. ") & set(topic)
     assert TOPICS.parse(topic) == ("jobs", queue, "w")
+
+
+def test_all_topics_of_a_worker_tell_that_it_is_the_sender() -> None:
+    worker = WorkerName("press 1")
+    topics = [
+        TOPICS.acks(worker),
+        TOPICS.results(worker),
+        TOPICS.presence(worker),
+        TOPICS.rpc_request(worker),
+        TOPICS.log(worker, JobId("one")),
+        TOPICS.log(worker, JobId("two")),
+    ]
+    assert {sender_of(topic) for topic in topics} == {worker}
+
+
+def test_executors_and_operators_have_senders_of_their_own() -> None:
+    operator = Identity(Role.OPERATOR, "o")
+    topics = [TOPICS.submit("q"), TOPICS.admin_request(operator), TOPICS.presence(WorkerName("o"))]
+    assert [sender_of(topic) for topic in topics] == ["executors/", operator.client_id, "o"]
 
 
 def test_an_empty_segment_is_refused() -> None:
@@ -66,6 +85,10 @@ def test_the_dispatcher_hears_everything_that_is_said_to_it_and_nothing_that_it_
         ("a/+", "a/b/c", False),
         ("a/#", "a/b/c", True),
         ("+/b", "a/c", False),
+        ("#", "$SYS/a", False),
+        ("+/a", "$SYS/a", False),
+        ("$SYS/#", "$SYS/a", True),
+        ("a/#", "a/$SYS", True),
     ],
 )
 def test_wildcards_match_as_mqtt_says(topic_filter: str, topic: str, expected: bool) -> None:

@@ -122,6 +122,18 @@ def test_reader_of_many_logs_is_told_only_of_the_one_that_has_grown(tmp_path: Pa
     play(tmp_path, scenario)
 
 
+def test_logs_are_told_in_the_order_in_which_their_jobs_were_queued(tmp_path: Path) -> None:
+    async def scenario(scene: Scene) -> None:
+        for index in range(0, TASKS, 2):
+            # Of these it is waited for an end, of the others not.
+            scene.put(replace(job(index), state=JobState.FINISHED))
+        reply = await scene.ask()
+        assert [stream.map_index for stream in reply.streams] == list(range(TASKS))
+        assert [part.stream_id for part in reply.slices] == [path(index) for index in range(TASKS)]
+
+    play(tmp_path, scenario)
+
+
 def test_reader_is_told_of_a_job_that_has_changed(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
         first = await scene.ask()

@@ -55,6 +55,9 @@ def test_airflow_home_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
         (Options(bridge="wss:///mqtt"), "must look like wss://"),
         (Options(concurrency=0), "at least 1"),
         (Options(queues=" , "), "no queue is named"),
+        (Options(drain_timeout=-1), "--drain-timeout is -1: it must be a number of at least 0"),
+        (Options(drain_timeout=float("inf")), "--drain-timeout is inf"),
+        (Options(drain_timeout=float("nan")), "--drain-timeout is nan"),
     ],
 )
 def test_wrong_option_is_named_in_one_line(options: Options, says: str) -> None:
@@ -70,16 +73,43 @@ def test_wrong_option_is_named_in_one_line(options: Options, says: str) -> None:
         ({"worker_certs": ""}, "no certificates"),
         ({"worker_concurrency": "many"}, "worker_concurrency is 'many'"),
         ({"worker_concurrency": "1.5"}, "whole number"),
+        ({"worker_concurrency": "inf"}, "worker_concurrency is 'inf'"),
         ({"keep_alive": "nan"}, "keep_alive is 'nan'"),
+        ({"keep_alive": "0"}, "keep_alive is 0: it must be a whole number of seconds from 1 to 65535"),
+        ({"keep_alive": "1.5"}, "keep_alive is 1.5: it must be a whole number"),
+        ({"keep_alive": "65536"}, "keep_alive is 65536: it must be"),
+        ({"keep_alive": "1e99"}, "keep_alive is 1e"),
+        ({"topic_prefix": "plant/7"}, "topic_prefix 'plant/7' must be one level"),
         ({"drain_timeout": "-1"}, "drain_timeout is '-1'"),
         ({"max_message_size": "1000"}, "max_message_size is 1000: it must be between 1048576 and 67108864 bytes"),
         ({"max_message_size": "67108865"}, "max_message_size is 67108865: it must be between"),
+        ({"preload_learned_imports": "maybe"}, "preload_learned_imports is 'maybe': it must be True or False"),
         ({"min_heartbeat_interval": "often"}, r"\[workers\] min_heartbeat_interval is 'often'"),
     ],
 )
 def test_wrong_setting_is_named_in_one_line(values: dict[str, str], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
         settle(Options(), airflow(**values))
+
+
+@pytest.mark.parametrize("seconds", [1, 65535])
+def test_every_keep_alive_of_mqtt_can_be_set(seconds: int) -> None:
+    assert settle(Options(), airflow(keep_alive=str(seconds))).keep_alive_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("bundles", "folders"),
+    [
+        ('[{"name": "dags-folder", "classpath": "a.LocalDagBundle", "kwargs": {}}]', ("/dags",)),
+        ('[{"name": "l", "classpath": "a.LocalDagBundle", "kwargs": {"path": "/mine"}}]', ("/mine",)),
+        ('[{"name": "git", "classpath": "a.GitDagBundle", "kwargs": {}}]', ()),
+        ("nonsense", ()),
+        ("", ()),
+    ],
+)
+def test_folders_of_dags_are_those_of_the_local_bundles(bundles: str, folders: tuple[str, ...]) -> None:
+    settings = settle(Options(), airflow(dags_folder="/dags", dag_bundle_config_list=bundles))
+    assert settings.dag_folders == tuple(map(Path, folders))
 
 
 def test_calls_may_be_as_large_as_the_setting_says() -> None:

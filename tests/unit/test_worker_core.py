@@ -9,12 +9,18 @@ import pytest
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
-from edge_mqtt.broker_bridge.protocol.messages import Assign, Finished, HeldJobState, JobSpec, WorkloadType
+from edge_mqtt.broker_bridge.protocol.messages import (
+    MAX_LOG_CHUNK_BYTES,
+    Assign,
+    Finished,
+    HeldJobState,
+    JobSpec,
+    WorkloadType,
+)
 from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Ask, Drain, Phase
 from edge_mqtt.worker.core.jobs import HeldByUs, IllegalTransition, JobState, Verdict, decide_assignment
 from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Due, Lease, due
 from edge_mqtt.worker.core.log_cursor import (
-    CHUNK_BYTES,
     JOB_WINDOW_BYTES,
     SLOW_LINK_BYTES_PER_S,
     STALLED_AFTER_S,
@@ -290,17 +296,17 @@ def test_job_that_is_looked_at_no_more_is_forgotten() -> None:
 def test_cursor_sends_chunks_up_to_its_window_and_no_further() -> None:
     cursor, size = LogCursor(), 10 * JOB_WINDOW_BYTES
     sent = 0
-    while length := cursor.next_length(size, WORKER_WINDOW_BYTES):
-        assert length <= CHUNK_BYTES
+    while length := cursor.next_length(size, WORKER_WINDOW_BYTES, MAX_LOG_CHUNK_BYTES):
+        assert length <= MAX_LOG_CHUNK_BYTES
         cursor.advance(length, lost_at=0.0)
         sent += length
     assert sent == cursor.in_flight == JOB_WINDOW_BYTES
 
 
 def test_cursor_respects_the_room_that_the_worker_has_left() -> None:
-    assert LogCursor().next_length(1000, 10) == 10
-    assert LogCursor().next_length(1000, -5) == 0
-    assert LogCursor(acked=5, sent=5).next_length(5, 1000) == 0
+    assert LogCursor().next_length(1000, 10, MAX_LOG_CHUNK_BYTES) == 10
+    assert LogCursor().next_length(1000, -5, MAX_LOG_CHUNK_BYTES) == 0
+    assert LogCursor(acked=5, sent=5).next_length(5, 1000, MAX_LOG_CHUNK_BYTES) == 0
 
 
 def test_a_lower_acknowledgement_means_that_the_centre_has_lost_bytes_and_wants_them_again() -> None:

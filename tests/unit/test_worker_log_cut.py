@@ -10,69 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from log_scene import JOB_ID, LAUNCHED, LogScene
 
-from edge_mqtt.broker_bridge.protocol.codec import Decoder
-from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, LogChunk, LogPosition, WorkloadType
-from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
-from edge_mqtt.worker.link import Link, WorkerAddress
-from edge_mqtt.worker.log_shipping import LogShipper
-
-JOB_ID = JobId("j")
-ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
-SPEC = JobSpec(job_id=JOB_ID, type=WorkloadType.TASK, queue="q", log_path="task.log", workload={})
-LAUNCHED = HeldByUs(spec=SPEC, fence=Fence(3), lease_s=60.0, state=JobState.LAUNCHED)
+from edge_mqtt.broker_bridge.protocol.ids import Fence
+from edge_mqtt.broker_bridge.protocol.messages import LogAck, LogPosition
 
 
-class Scene:
-    """A shipper and a centre that stores what comes at its offset."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "task.log"
-        self.stored = bytearray()
-        self._decoder = Decoder()
-        broker = MemoryBroker()
-        broker.subscribe([ADDRESS.topics.log(ADDRESS.name, JOB_ID)], self._received)
-        link = Link(MessageChannel(MemoryTransport(broker, "worker:w")), ADDRESS)
-        link.start()
-        link.ready = True
-        self.shipper = LogShipper(link, lambda _: self.path)
-
-    def _received(self, topic: str, payload: bytes) -> None:
-        chunk = self._decoder.feed(topic, payload)
-        assert isinstance(chunk, LogChunk)
-        assert chunk.fence == LAUNCHED.fence
-        if chunk.offset <= len(self.stored):
-            self.stored[chunk.offset : chunk.offset + len(chunk.body)] = chunk.body
-
-    def write(self, data: bytes) -> None:
-        with self.path.open("ab") as file:
-            file.write(data)
-
-    def acknowledge(self) -> None:
-        self.shipper.acknowledge(JOB_ID, LAUNCHED.fence, len(self.stored))
-
-    def ship(self, *, acknowledged: bool = True) -> bytes:
-        """Ship what there is; return what the centre has then."""
-        self.shipper.ship()
-        if acknowledged:
-            self.acknowledge()
-        return bytes(self.stored)
-
-    def end(self) -> int:
-        """End the job; return the size of its log."""
-        size = self.shipper.size(JOB_ID)
-        result = Finished(job_id=JOB_ID, fence=LAUNCHED.fence, exit_code=0, log_size=size)
-        self.shipper.ended(replace(LAUNCHED, state=JobState.FINISHED, result=result))
-        return size
-
-
-def play(folder: Path, scenario: Callable[[Scene], None], *, log_base: int = 0) -> None:
+def play(folder: Path, scenario: Callable[[LogScene], None], *, log_base: int = 0) -> None:
     async def run() -> None:
-        scene = Scene(folder)
+        scene = LogScene(folder)
         if log_base:
             scene.write(b"b" * log_base)
         scene.shipper.follow(replace(LAUNCHED, log_base=log_base))
@@ -90,7 +36,7 @@ def open_descriptors() -> int:
 def test_what_is_written_after_a_cut_comes_after_what_was_shipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, log_base: int
 ) -> None:
-    def scenario(scene: Scene) -> None:
+    def scenario(scene: LogScene) -> None:
         scene.write(b"before\n")
         assert scene.ship() == b"before\n"
         os.truncate(scene.path, 0)
@@ -110,7 +56,7 @@ def test_what_is_written_after_a_cut_comes_after_what_was_shipped(
 
 
 def test_log_that_was_cut_before_anything_of_it_was_shipped_loses_nothing_that_is_there(tmp_path: Path) -> None:
-    def scenario(scene: Scene) -> None:
+    def scenario(scene: LogScene) -> None:
         os.truncate(scene.path, 0)
         scene.write(b"after\n")
         assert scene.ship() == b"after\n"
@@ -119,7 +65,7 @@ def test_log_that_was_cut_before_anything_of_it_was_shipped_loses_nothing_that_i
 
 
 def test_end_of_a_cut_log_that_is_shipped_after_the_job_s_end_is_not_lost(tmp_path: Path) -> None:
-    def scenario(scene: Scene) -> None:
+    def scenario(scene: LogScene) -> None:
         scene.write(b"before\n")
         scene.ship(acknowledged=False)
         os.truncate(scene.path, 0)
@@ -135,7 +81,7 @@ def test_end_of_a_cut_log_that_is_shipped_after_the_job_s_end_is_not_lost(tmp_pa
 
 
 def test_bytes_that_were_lost_on_the_way_and_then_on_the_disk_hold_nothing_up(tmp_path: Path) -> None:
-    def scenario(scene: Scene) -> None:
+    def scenario(scene: LogScene) -> None:
         scene.write(b"before\n")
         scene.ship()
         scene.write(b"lost on the way\n")
@@ -152,7 +98,7 @@ def test_bytes_that_were_lost_on_the_way_and_then_on_the_disk_hold_nothing_up(tm
 
 
 def test_log_that_is_moved_away_is_shipped_from_where_it_is(tmp_path: Path) -> None:
-    def scenario(scene: Scene) -> None:
+    def scenario(scene: LogScene) -> None:
         scene.write(b"before\n")
         scene.ship()
         with scene.path.open("ab") as writer:
@@ -169,7 +115,7 @@ def test_log_that_is_moved_away_is_shipped_from_where_it_is(tmp_path: Path) -> N
 
 
 def test_ended_logs_are_not_held_open(tmp_path: Path) -> None:
-    def scenario(scene: Scene) -> None:
+    def scenario(scene: LogScene) -> None:
         held_open = open_descriptors()
         scene.write(b"before\n")
         scene.ship()
@@ -183,7 +129,7 @@ def test_ended_logs_are_not_held_open(tmp_path: Path) -> None:
 
 
 def test_log_that_is_gone_when_its_job_has_ended_is_given_up(tmp_path: Path) -> None:
-    def scenario(scene: Scene) -> None:
+    def scenario(scene: LogScene) -> None:
         scene.write(b"before\n")
         assert scene.end() == len(b"before\n")
         scene.path.unlink()
@@ -195,7 +141,7 @@ def test_log_that_is_gone_when_its_job_has_ended_is_given_up(tmp_path: Path) -> 
 
 def test_log_that_stays_here_is_neither_read_nor_waited_for(tmp_path: Path) -> None:
     async def run() -> None:
-        scene = Scene(tmp_path)
+        scene = LogScene(tmp_path)
         scene.write(b"for nobody but this machine\n")
         held_open = open_descriptors()
         scene.shipper.follow(replace(LAUNCHED, ships_log=False))
@@ -209,11 +155,12 @@ def test_log_that_stays_here_is_neither_read_nor_waited_for(tmp_path: Path) -> N
 
 
 def test_acknowledgement_of_an_earlier_run_says_nothing_of_this_one(tmp_path: Path) -> None:
-    def scenario(scene: Scene) -> None:
+    def scenario(scene: LogScene) -> None:
         scene.write(b"before\n")
         scene.ship(acknowledged=False)
         scene.end()
-        scene.shipper.acknowledge(JOB_ID, Fence(LAUNCHED.fence - 1), len(b"before\n"))
+        earlier = Fence(LAUNCHED.fence - 1)
+        scene.shipper.acknowledge(LogAck(job_id=JOB_ID, fence=earlier, offset=len(b"before\n")))
         assert not scene.shipper.stored(JOB_ID)
         scene.acknowledge()
         assert scene.shipper.stored(JOB_ID)

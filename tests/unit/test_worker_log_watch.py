@@ -6,30 +6,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from log_scene import JOB_ID, LAUNCHED, LogScene
 
-from edge_mqtt.broker_bridge.protocol.codec import Decoder
-from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, LogChunk, WorkloadType
-from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel
+from edge_mqtt.broker_bridge.protocol.messages import LogPosition
 from edge_mqtt.worker import log_shipping
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
-from edge_mqtt.worker.link import Link, WorkerAddress
-from edge_mqtt.worker.log_shipping import LogShipper
 from edge_mqtt.worker.log_watch import LogWatch
 
 PATIENCE_S = 20.0
 NEVER_S = 1000.0
-ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
-JOB_ID = JobId("j")
-SPEC = JobSpec(job_id=JOB_ID, type=WorkloadType.TASK, queue="q", log_path="task.log", workload={})
-LAUNCHED = HeldByUs(spec=SPEC, fence=Fence(3), lease_s=60.0, state=JobState.LAUNCHED)
 
 
 def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -127,35 +115,9 @@ def test_file_that_is_not_there_is_not_watched(tmp_path: Path) -> None:
     play(scenario)
 
 
-class Scene:
-    """A running shipper, and a centre that keeps every chunk."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "task.log"
-        self.chunks: list[bytes] = []
-        self._arrived = asyncio.Event()
-        broker = MemoryBroker()
-        broker.subscribe([ADDRESS.topics.log(ADDRESS.name, JOB_ID)], self._received)
-        link = Link(MessageChannel(MemoryTransport(broker, "worker:w")), ADDRESS)
-        link.start()
-        link.ready = True
-        self.shipper = LogShipper(link, lambda _: self.path)
-
-    def _received(self, _topic: str, payload: bytes) -> None:
-        chunk = Decoder().feed("t", payload)
-        assert isinstance(chunk, LogChunk)
-        self.chunks.append(chunk.body)
-        self._arrived.set()
-
-    async def arrived(self, text: bytes) -> None:
-        while b"".join(self.chunks) != text:
-            self._arrived.clear()
-            await self._arrived.wait()
-
-
 @asynccontextmanager
-async def shipping(folder: Path) -> AsyncIterator[Scene]:
-    scene = Scene(folder)
+async def shipping(folder: Path) -> AsyncIterator[LogScene]:
+    scene = LogScene(folder)
     running = asyncio.create_task(scene.shipper.run())
     yield scene
     running.cancel()
@@ -175,7 +137,7 @@ def test_line_is_shipped_when_it_is_written(tmp_path: Path) -> None:
             scene.path.touch()
             scene.shipper.follow(LAUNCHED)
             for number in range(1, 4):
-                append(scene.path, b"line\n")
+                scene.write(b"line\n")
                 await scene.arrived(b"line\n" * number)
 
     play(scenario)
@@ -187,14 +149,14 @@ def test_lines_that_come_fast_travel_together(tmp_path: Path, monkeypatch: pytes
 
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
-            append(scene.path, b"first\n")
+            scene.write(b"first\n")
             scene.shipper.follow(LAUNCHED)
             await scene.arrived(b"first\n")
             for _ in range(100):
-                append(scene.path, b"line\n")
+                scene.write(b"line\n")
                 await asyncio.sleep(0)
             await scene.arrived(b"first\n" + b"line\n" * 100)
-            assert len(scene.chunks) == 2
+            assert scene.chunks == 2
 
     play(scenario)
 
@@ -205,13 +167,30 @@ def test_end_of_a_log_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
-            append(scene.path, b"first\n")
+            scene.write(b"first\n")
             scene.shipper.follow(LAUNCHED)
             await scene.arrived(b"first\n")
-            append(scene.path, b"last\n")
-            result = Finished(job_id=JOB_ID, fence=LAUNCHED.fence, exit_code=0, log_size=scene.shipper.size(JOB_ID))
-            scene.shipper.ended(replace(LAUNCHED, state=JobState.FINISHED, result=result))
+            scene.write(b"last\n")
+            scene.end()
             await scene.arrived(b"first\nlast\n")
+
+    play(scenario)
+
+
+@pytest.mark.usefixtures("nobody_looks")
+def test_what_was_lost_with_a_connection_is_sent_again_at_once_on_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_shipping, "PACE_S", NEVER_S)
+
+    async def scenario() -> None:
+        async with shipping(tmp_path) as scene:
+            scene.write(b"kept\nlost\n")
+            scene.shipper.follow(LAUNCHED)
+            await scene.arrived(b"kept\nlost\n")
+            del scene.stored[len(b"kept\n") :]
+            scene.shipper.resume([LogPosition(job_id=JOB_ID, offset=len(scene.stored))])
+            await scene.arrived(b"kept\nlost\n")
 
     play(scenario)
 
@@ -221,7 +200,7 @@ def test_file_that_comes_after_its_job_is_found(tmp_path: Path) -> None:
         async with shipping(tmp_path) as scene:
             scene.shipper.follow(LAUNCHED)
             await asyncio.sleep(0)
-            append(scene.path, b"line\n")
+            scene.write(b"line\n")
             await scene.arrived(b"line\n")
 
     play(scenario)
@@ -239,7 +218,7 @@ def test_without_inotify_files_are_looked_at(
         async with shipping(tmp_path) as scene:
             scene.shipper.follow(LAUNCHED)
             for number in range(1, 4):
-                append(scene.path, b"line\n")
+                scene.write(b"line\n")
                 await scene.arrived(b"line\n" * number)
 
     play(scenario)
@@ -249,12 +228,11 @@ def test_without_inotify_files_are_looked_at(
 def test_shipper_without_anything_to_ship_sets_no_timer(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
-            append(scene.path, b"line\n")
+            scene.write(b"line\n")
             scene.shipper.follow(LAUNCHED)
             await scene.arrived(b"line\n")
-            result = Finished(job_id=JOB_ID, fence=LAUNCHED.fence, exit_code=0, log_size=5)
-            scene.shipper.ended(replace(LAUNCHED, state=JobState.FINISHED, result=result))
-            scene.shipper.acknowledge(JOB_ID, LAUNCHED.fence, 5)
+            scene.end()
+            scene.acknowledge()
             assert scene.shipper._patience_s() is None
 
     play(scenario)

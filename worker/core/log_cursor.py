@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import Final
 
-#: Bytes of one chunk: small enough that a job's messages never wait long behind it on a slow link.
-CHUNK_BYTES: Final = 64 * 1024
+from edge_mqtt.broker_bridge.protocol.messages import MAX_LOG_CHUNK_BYTES
+
 #: Bytes of one job's log that may be on the way, unacknowledged.
 JOB_WINDOW_BYTES: Final = 256 * 1024
 #: Bytes of all logs of a worker that may be on the way.
@@ -15,6 +16,8 @@ WORKER_WINDOW_BYTES: Final = 1024 * 1024
 STALLED_AFTER_S: Final = 5.0
 #: Bytes a second of the slowest link on which nothing is sent again while it is still being sent.
 SLOW_LINK_BYTES_PER_S: Final = 16 * 1024
+#: Bytes of log to one that travels, at worst: a short line is mostly header, and says nothing of what comes next.
+WORST_SHRINKING: Final = 0.9
 
 
 def lost_at(now: float, on_the_way: int) -> float:
@@ -23,6 +26,20 @@ def lost_at(now: float, on_the_way: int) -> float:
     :param on_the_way: bytes of all logs: they take turns on the link.
     """
     return now + STALLED_AFTER_S + on_the_way / SLOW_LINK_BYTES_PER_S
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """Bytes of a log that are on the way."""
+
+    #: The offset behind its last byte.
+    end: int
+    #: Bytes that travel, packed.
+    packed: int
+    #: Monotonic time in seconds.
+    sent_at: float
+    #: Packed bytes of all logs that were on the way then, its own included.
+    on_the_way: int
 
 
 @dataclass(slots=True)
@@ -35,19 +52,32 @@ class LogCursor:
     sent: int = 0
     #: Monotonic time in seconds at which what is on the way counts as lost.
     lost_at: float = 0.0
+    #: What is on the way, in order.
+    pieces: deque[Piece] = field(default_factory=deque)
+    #: Bytes of log to one that travels, of the last piece.
+    shrinks: float = 1.0
+    #: What is below has been sent once: nobody can tell which of two sendings is acknowledged (Karn's rule).
+    sent_once: int = 0
 
     @property
     def in_flight(self) -> int:
         """Bytes on the way."""
         return self.sent - self.acked
 
-    def next_length(self, size: int, room: int) -> int:
+    @property
+    def packed(self) -> int:
+        """The same as they travel."""
+        return sum(piece.packed for piece in self.pieces)
+
+    def next_length(self, size: int, room: int, piece: int) -> int:
         """Return how many bytes to send from ``sent`` on; 0 for none now.
 
         :param size: bytes that the log has.
         :param room: bytes that the worker's window has left.
+        :param piece: bytes that they should have when they are packed.
         """
-        return max(0, min(CHUNK_BYTES, size - self.sent, JOB_WINDOW_BYTES - self.in_flight, room))
+        most = min(MAX_LOG_CHUNK_BYTES, int(piece * self.shrinks))
+        return max(0, min(most, size - self.sent, JOB_WINDOW_BYTES - self.in_flight, room))
 
     def advance(self, length: int, lost_at: float) -> None:
         """Take note that ``length`` bytes are on their way.
@@ -57,6 +87,23 @@ class LogCursor:
         if self.in_flight == 0:
             self.lost_at = lost_at
         self.sent += length
+
+    def note(self, length: int, *, packed: int, now: float, on_the_way: int) -> None:
+        """Take note of how the last ``length`` bytes travel: see :class:`Piece`.
+
+        :param on_the_way: packed bytes of all logs that were on the way before.
+        """
+        self.shrinks = max(length / packed, WORST_SHRINKING)
+        self.pieces.append(Piece(end=self.sent, packed=packed, sent_at=now, on_the_way=on_the_way + packed))
+
+    def take(self, offset: int) -> Piece | None:
+        """Take off what has arrived, up to ``offset``; return the last piece of it unless it was sent twice."""
+        last = None
+        while self.pieces and self.pieces[0].end <= offset:
+            last = self.pieces.popleft()
+        if last is None or last.end <= self.sent_once:
+            return None
+        return last
 
     def acknowledge(self, offset: int, lost_at: float) -> bool:
         """Take note that the centre has everything below ``offset``; tell whether that was news.
@@ -77,11 +124,17 @@ class LogCursor:
 
     def resume(self, offset: int) -> None:
         """Go on from where the centre says, which may be before what it once had."""
+        self._forget_pieces()
         self.acked = self.sent = offset
 
     def rewind_if_stalled(self, now: float) -> bool:
         """Go back to what is acknowledged when nothing was for too long; tell whether it was so."""
         if self.in_flight > 0 and now >= self.lost_at:
+            self._forget_pieces()
             self.sent = self.acked
             return True
         return False
+
+    def _forget_pieces(self) -> None:
+        self.sent_once = max(self.sent_once, self.sent)
+        self.pieces.clear()

@@ -122,6 +122,13 @@ class Dispatcher:
         """Return the jobs that ``worker`` holds, assigned or running; also on former machines of its name."""
         return (*self._board.held(worker), *self._board.left_behind(worker))
 
+    def is_served(self, queue: str) -> bool:
+        """Tell whether a connected worker serves ``queue``, though it may take no new jobs now."""
+        # Asked for every job that comes: who takes jobs is known without a look at each worker.
+        return self._board.pool.is_served(queue) or any(
+            worker.connected and queue in worker.queues for worker in self.workers()
+        )
+
     def running_jobs(self) -> tuple[Job, ...]:
         """Return every running job."""
         return tuple(self._board.jobs[job_id] for job_id in self._board.running)

@@ -75,6 +75,10 @@ class WorkerPool:
             best = self._first(workers.idle, avoid)
         return None if best is None else best[2]
 
+    def is_served(self, queue: str) -> bool:
+        """Tell whether a worker takes new jobs of ``queue``."""
+        return queue in self._queues
+
     def serves(self, worker: WorkerName, queue: str) -> bool:
         """Tell whether ``worker`` takes new jobs of ``queue``."""
         return queue in self._served.get(worker, ())

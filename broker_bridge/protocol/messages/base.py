@@ -12,6 +12,8 @@ PROTOCOL_VERSION = 1
 
 #: What every database can store.
 MAX_INTEGER = 2**63 - 1
+#: Pieces of one packet at most: enough for the largest packet in pieces of 16 KiB. Empty ones take room too.
+MAX_PIECES = 4096
 
 
 class Part(BaseModel):
@@ -40,11 +42,15 @@ class Fragment(BinaryMessage):
     kind: Literal["fragment"] = "fragment"
     of: str
     index: int = Field(ge=0)
-    count: int = Field(ge=2)
+    count: int = Field(ge=2, le=MAX_PIECES)
 
 
 class ErrorReply(Message):
-    """The receiver could not make sense of a message."""
+    """The receiver could not make sense of a message.
+
+    With ``v`` of an older version it tells a newer program that it is too new. This kind, which is never packed, and
+    ``v`` as a number in the JSON line of every packet stay as they are in every later version.
+    """
 
     kind: Literal["error"] = "error"
     error: str

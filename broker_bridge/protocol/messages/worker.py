@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -83,6 +83,9 @@ class LogAck(Message):
     job_id: JobId
     fence: Fence
     offset: int
+    #: Seconds from the arrival of the last piece to this message: what the link took is the rest (as QUIC's ACK
+    #: Delay, RFC 9000, section 13.2.5).
+    held_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class Cancel(Message):
@@ -143,6 +146,11 @@ class Presence(Message):
     concurrency: int = 0
     jobs: tuple[HeldJob, ...] = ()
 
+    @property
+    def begins_or_ends_connection(self) -> bool:
+        """Whether nothing that the worker has sent before is still on its way."""
+        return self.sequence == 0 or self.state is WorkerState.OFFLINE
+
 
 class AssignmentAccepted(Message):
     """The assignment is in the worker's spool."""
@@ -180,6 +188,10 @@ class Finished(Message):
     ended_at: float | None = None
 
 
+#: Bytes of one piece of log at most: small enough that a job's messages never wait long behind it on a slow link.
+MAX_LOG_CHUNK_BYTES: Final = 64 * 1024
+
+
 class LogChunk(BinaryMessage):
     """Bytes of a job's log; ``offset`` counts from the job's first byte. Repeated until :class:`LogAck`."""
 
@@ -187,6 +199,7 @@ class LogChunk(BinaryMessage):
     job_id: JobId
     fence: Fence
     offset: int = Field(ge=0, le=MAX_INTEGER)
+    body: bytes = Field(default=b"", max_length=MAX_LOG_CHUNK_BYTES, exclude=True, repr=False)
 
 
 class ApiRequest(BinaryMessage):

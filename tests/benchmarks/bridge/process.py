@@ -56,7 +56,8 @@ class BridgeProcess:
             *("-m", "edge_mqtt.broker_bridge", "--host", "127.0.0.1", "--port", str(self.port)),
             *("--health-port", str(_free_port()), "--certs", str(certificates)),
             *("--log-folder", str(folder / "logs"), "--ledger-url", f"sqlite:///{folder / 'ledger.db'}"),
-            *("--presence-interval", "60"),
+            # Nobody there: these jobs make no calls.
+            *("--presence-interval", "60", "--execution-api-url", f"http://127.0.0.1:{_free_port()}/execution"),
         ]
         environment = {
             **{name: value for name, value in os.environ.items() if name.startswith("PYTHON")},
@@ -87,10 +88,10 @@ class BridgeProcess:
         times = self._info.cpu_times()
         return Usage(time.perf_counter(), times.user + times.system, time.process_time())
 
-    def pss(self) -> int:
-        """Return the bridge's memory in bytes, with its share of what it shares."""
-        pss: int = self._info.memory_full_info().pss
-        return pss
+    def memory(self) -> int:
+        """Return the bridge's resident memory in bytes."""
+        resident: int = self._info.memory_info().rss
+        return resident
 
     def close(self) -> None:
         """Stop it."""

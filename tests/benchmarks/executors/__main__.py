@@ -18,15 +18,13 @@ from rich.console import Console
 
 from deploy.quickstart.display import show_problem
 from deploy.quickstart.errors import StackError
-from tests.benchmarks.executors import machine, plots, report
+from tests.benchmarks import page
+from tests.benchmarks.executors import machine, plots
 from tests.benchmarks.executors.peers import SYSTEMS
+from tests.benchmarks.executors.report import sheets
 from tests.benchmarks.executors.session import FULL, QUICK, Session
 
-_DOCS: Final = Path(__file__).parents[3] / "docs"
-_PAGE: Final = _DOCS / "benchmarks.md"
-_PICTURES: Final = _DOCS / "benchmarks"
 _FILE_COLUMNS: Final = 150
-_RAW: Final = _PICTURES / "executors.json"
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -56,7 +54,7 @@ def benchmark(
         if source
         else _measure(console, quick=quick, rounds=rounds, only=only, raw=raw)
     )
-    report.show(console, found["machine"], found["figures"])
+    page.show(console, found["machine"], sheets(found["figures"]))
     if write_docs:
         _write_docs(found)
     if any(figures["failed"] for figures in found["figures"].values()):
@@ -91,7 +89,7 @@ def _measure(
         raise typer.Exit(1) from error
     finally:
         if raw:
-            raw.write_text(json.dumps(report.rounded(found), indent=1))
+            raw.write_text(json.dumps(page.rounded(found), indent=1))
         if in_order:
             shutil.rmtree(directory)
         else:
@@ -100,10 +98,9 @@ def _measure(
 
 
 def _write_docs(found: dict[str, Any]) -> None:
-    plots.draw(found["figures"], _PICTURES)
-    _RAW.write_text(json.dumps(report.rounded(found), separators=(",", ":")) + "\n")
-    results = report.markdown(found["machine"], found["figures"])
-    _PAGE.write_text(report.replace_results(_PAGE.read_text(), results))
+    plots.draw(found["figures"], page.PICTURES)
+    page.write_raw("executors", found)
+    page.write_part("results", found["machine"], sheets(found["figures"]))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from tests.benchmarks.executors.report import stage_lengths
@@ -20,11 +19,11 @@ from tests.benchmarks.executors.summary import (
     PSS_IDLE,
     QUEUED_TO_START,
     TASKS_PER_S,
-    Metric,
-    Raw,
     over_links,
 )
 from tests.benchmarks.executors.waterfall import STAGES
+from tests.benchmarks.metrics import Metric, Raw
+from tests.benchmarks.pictures import save
 
 _OURS: Final = "ours"
 _COLOURS: Final = {"ours": "#0072b2", "Celery + Redis": "#e69f00", "LocalExecutor": "#999999", "edge3": "#cc79a7"}
@@ -34,28 +33,17 @@ _LOG_FROM: Final = 20.0
 #: Characters of one line of a panel's title.
 _TITLE_CHARS: Final = 32
 _PANELS: Final = (QUEUED_TO_START, TASKS_PER_S, CPU_MAPPED, PSS_FULL, PSS_IDLE, BYTES_IDLE, BYTES, LINE_MEDIAN)
-#: The same figures give the same files.
-mpl.rcParams.update({"svg.hashsalt": "airflow-edge-mqtt", "svg.fonttype": "none", "font.size": 9.0})
-mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
 
 
 def draw(figures: Mapping[str, Raw], folder: Path) -> list[Path]:
     """Draw what the figures give; return the files."""
-    folder.mkdir(parents=True, exist_ok=True)
     drawn = {"executors": _executors(figures)}
     ours = figures.get(_OURS, {})
     if ours.get("waterfall"):
         drawn["waterfall"] = _waterfall(ours["waterfall"])
     if any(ours.get("wan", {}).values()):
         drawn["wan"] = _wan(ours)
-    return [_save(figure, folder / name, suffix) for name, figure in drawn.items() for suffix in ("svg", "png")]
-
-
-def _save(figure: Figure, path: Path, suffix: str) -> Path:
-    file = path.with_suffix(f".{suffix}")
-    metadata: dict[str, Any] = {"Date": None} if suffix == "svg" else {"Software": None}
-    figure.savefig(file, dpi=110, metadata=metadata)
-    return file
+    return [file for name, figure in drawn.items() for file in save(figure, folder / name)]
 
 
 def _executors(figures: Mapping[str, Raw]) -> Figure:

@@ -1,38 +1,24 @@
-"""The figures as tables: on the terminal, and as the generated part of ``docs/benchmarks.md``."""
+"""The figures as tables."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
-
-from rich.console import Console
-from rich.table import Table
+from typing import Final
 
 from tests.benchmarks.executors.live_lines import EDGE_LOGS, FILE
-from tests.benchmarks.executors.summary import METRICS, TARGETS, Metric, Raw, delays, over_links, round_trips
+from tests.benchmarks.executors.summary import METRICS, TARGETS, delays, over_links, round_trips
 from tests.benchmarks.executors.waterfall import STAGES
 from tests.benchmarks.figures import percentile
+from tests.benchmarks.metrics import Metric, Raw
+from tests.benchmarks.page import Sheet, target_sheet
 
-#: Between these lines of the page everything is generated.
-BEGIN: Final = "<!-- results: written by make bench -->"
-END: Final = "<!-- end of results -->"
 _OURS: Final = "ours"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sheet:
-    """A table."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def sheets(figures: Mapping[str, Raw]) -> list[Sheet]:
     """Return all tables that the figures give."""
-    found = [_failed(figures), _comparison(figures), _targets(figures), _far_away(figures)]
+    found = [_failed(figures), _comparison(figures), target_sheet("Targets", TARGETS, figures), _far_away(figures)]
     if _OURS in figures:
         found += [_readers(figures[_OURS]), *_waterfalls(figures[_OURS])]
     return [sheet for sheet in found if sheet.rows]
@@ -59,16 +45,6 @@ def _cell(metric: Metric, figures: Mapping[str, Raw], name: str) -> str:
     if number is None and figures[name]["failed"]:
         return "failed"
     return text if name == _OURS or number is None or not own else f"{text} ({number / own:,.2f})"
-
-
-def _targets(figures: Mapping[str, Raw]) -> Sheet:
-    rows = []
-    for target in TARGETS:
-        value = target.measure(figures)
-        bounds = (f"{'≥' if target.more_is_better else '≤'} {bound:.2f}" for bound in (target.at_least, target.aim))
-        shown = "-" if value is None else f"{value:.3f} {target.unit}".strip()
-        rows.append((target.title, *bounds, shown, target.verdict(figures)))
-    return Sheet(title="Targets", columns=("", "at least", "aim", "measured", "verdict"), rows=tuple(rows))
 
 
 def _far_away(figures: Mapping[str, Raw]) -> Sheet:
@@ -117,51 +93,3 @@ def _waterfalls(raw: Raw) -> Iterator[Sheet]:
             columns=("", "median, ms"),
             rows=(*rows, ("together", f"{sum(lengths) * 1000:.1f}")),
         )
-
-
-def show(console: Console, machine: Mapping[str, str], figures: Mapping[str, Raw]) -> None:
-    """Print everything."""
-    console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    for sheet in sheets(figures):
-        table = Table(*(sheet.columns), title=sheet.title)
-        for row in sheet.rows:
-            table.add_row(*row)
-        console.print(table)
-
-
-def markdown(machine: Mapping[str, str], figures: Mapping[str, Raw]) -> str:
-    """Return everything for the page."""
-    lines = [f"Measured {machine['measured']}: {machine['machine']}, {machine['system']}."]
-    versions = [f"{name} {value}" for name, value in machine.items() if name not in {"measured", "machine", "system"}]
-    lines += [", ".join(versions) + ".", ""]
-    for sheet in sheets(figures):
-        lines += [f"### {sheet.title}", "", _row(sheet.columns), _row(["---"] * len(sheet.columns))]
-        lines += [*map(_row, sheet.rows), ""]
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def replace_results(page: str, results: str) -> str:
-    """Return the page with its generated part made anew.
-
-    :raises ValueError: the page has no such part.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no part between {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{results.strip()}\n{END}{after}"
-
-
-def rounded(value: Any) -> Any:
-    """Return the figures with five digits after the point, which is more than they are worth."""
-    if isinstance(value, float):
-        return round(value, 5)
-    if isinstance(value, dict):
-        return {key: rounded(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [rounded(each) for each in value]
-    return value

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from tests.benchmarks.executors.live_lines import FILE
 from tests.benchmarks.figures import percentile, slope
-
-#: The raw figures of one system, as :class:`tests.benchmarks.executors.session.Session` collects them.
-Raw = Mapping[str, Any]
+from tests.benchmarks.metrics import Metric, Raw, Target
 
 _OURS: Final = "ours"
 _CELERY: Final = "Celery + Redis"
@@ -20,30 +17,6 @@ _EDGE3: Final = "edge3"
 #: Idle CPU is told for this many seconds.
 _IDLE_S: Final = 120.0
 _TARGET_RTT: Final = "0.1"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
-    """One row of the table."""
-
-    title: str
-    #: Turns a system's raw figures into a number; raises when there are none.
-    read: Callable[[Raw], float]
-    #: The unit, in which the number is shown multiplied by ``scale``.
-    unit: str
-    scale: float = 1.0
-    digits: int = 0
-
-    def of(self, raw: Raw) -> float | None:
-        """Return the number; None when it was not measured."""
-        try:
-            return self.read(raw)
-        except (IndexError, KeyError, ValueError, statistics.StatisticsError):
-            return None
-
-    def show(self, number: float | None) -> str:
-        """Return the number with its unit."""
-        return "-" if number is None else f"{number * self.scale:,.{self.digits}f} {self.unit}".strip()
 
 
 def _values(raw: Raw, scenario: str, key: str) -> list[float]:
@@ -149,30 +122,6 @@ def ratio(metric: Metric, figures: Mapping[str, Raw], over: str, under: str) -> 
         return None
     above, below = metric.of(figures[over]), metric.of(figures[under])
     return None if above is None or not below else above / below
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """What ours must reach."""
-
-    title: str
-    #: Returns what was measured; None when it was not.
-    measure: Callable[[Mapping[str, Raw]], float | None]
-    at_least: float
-    aim: float
-    unit: str = ""
-    #: Whether a larger number is a better one.
-    more_is_better: bool = False
-
-    def verdict(self, figures: Mapping[str, Raw]) -> str:
-        """Return "aim reached", "reached", "not reached" or "not measured"."""
-        value = self.measure(figures)
-        if value is None:
-            return "not measured"
-        for word, bound in (("aim reached", self.aim), ("reached", self.at_least)):
-            if value >= bound if self.more_is_better else value <= bound:
-                return word
-        return "not reached"
 
 
 def _to(metric: Metric, peer: str) -> Callable[[Mapping[str, Raw]], float | None]:

@@ -1,0 +1,143 @@
+"""A worker's parts around a spool on disk, for tests; the launcher is one that only remembers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import Assign, JobSpec, WorkloadType
+from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
+from edge_mqtt.broker_bridge.transport.port import MessageChannel
+from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.errors import LauncherError
+from edge_mqtt.worker.held import HeldJobs
+from edge_mqtt.worker.intake import Intake
+from edge_mqtt.worker.link import Link, WorkerAddress
+from edge_mqtt.worker.log_shipping import LogShipper
+from edge_mqtt.worker.order import RunOrder, RunOutcome
+from edge_mqtt.worker.reporting import Reporter
+from edge_mqtt.worker.running import RunPlan, Runs
+from edge_mqtt.worker.spool import Spool
+
+ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
+JOB_ID = JobId("j")
+
+
+class Scene:
+    """A worker's parts around a spool on disk; the launcher is one that only remembers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spool = Spool.open(folder / "spool.db")
+        self.spool._connection.execute("PRAGMA busy_timeout = 10")
+        self.path = folder / "spool.db"
+        self.held = HeldJobs(self.spool)
+        link = Link(MessageChannel(MemoryTransport(MemoryBroker(), "worker:w")), ADDRESS)
+        link.start()
+        link.ready = True
+        plan = RunPlan(
+            worker="w",
+            concurrency=1,
+            runs_dir=folder,
+            socket_path=folder / "api.sock",
+            base_log_folder=folder / "logs",
+        )
+        self.orders: list[RunOrder] = []
+        self.ordered = asyncio.Event()
+        self.launcher_gone = False
+        #: The supervisor's, once it is forked.
+        self.pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.reporter = Reporter(self.held, link, LogShipper(link, plan.log_file), plan)
+        self.runs = Runs(plan, self.held, cast("Any", self), self)
+        self.intake = Intake(self.held, link, self.runs, self.reporter, queues=("q",), draining=lambda: False)
+
+    # ------------------------------------------------------------ launcher, RunEvents
+
+    async def launch(self, order: RunOrder) -> int:
+        self.orders.append(order)
+        self.ordered.set()
+        if self.launcher_gone:
+            raise LauncherError("the launcher process is gone")
+        return await asyncio.shield(self.pid)
+
+    def launched(self, job: HeldByUs) -> None:
+        pass
+
+    async def exited(self, job: HeldByUs, outcome: RunOutcome) -> None:
+        pass
+
+    async def unstarted(self, job: HeldByUs, reason: str) -> None:
+        await self.intake.unstarted(job, reason)
+
+    # ------------------------------------------------------------ the disk
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let another program write to the spool's file for a while."""
+        other = sqlite3.connect(self.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        yield
+        other.execute("ROLLBACK")
+        other.close()
+
+
+def play(folder: Path, scenario: Callable[[Scene], Awaitable[None]]) -> None:
+    async def run() -> None:
+        scene = Scene(folder)
+        await scenario(scene)
+        await scene.runs.close()
+        scene.held.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+@asynccontextmanager
+async def meanwhile(*works: Awaitable[None]) -> AsyncIterator[list[asyncio.Task[None]]]:
+    """Let works go on meanwhile."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    yield cast("list[asyncio.Task[None]]", tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def assignment(fence: int = 1) -> Assign:
+    workload = {"ti": {"id": "x"}, "bundle_info": {"name": "b"}, "dag_rel_path": "a.py"}
+    spec = JobSpec(job_id=JOB_ID, type=WorkloadType.TASK, queue="q", workload=workload)
+    return Assign(fence=Fence(fence), job=spec, lease_s=60.0)
+
+
+class Log(logging.Handler):
+    """Hears what the worker logs, on its loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._actions: list[str] = []
+        self._news = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._actions.append(getattr(record, "action", ""))
+        self._news.set()
+
+    async def heard(self, action: str, count: int) -> None:
+        """Wait until an event was logged so often."""
+        while self._actions.count(action) < count:
+            self._news.clear()
+            await self._news.wait()
+
+
+def hear_worker(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
+    """Be a fixture's body: hears what the worker logs."""
+    caplog.set_level(logging.INFO, "edge_mqtt.worker")
+    log = Log()
+    logging.getLogger("edge_mqtt.worker").addHandler(log)
+    yield log
+    logging.getLogger("edge_mqtt.worker").removeHandler(log)
