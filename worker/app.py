@@ -200,8 +200,7 @@ class Worker:
         while len(self._runs):
             self._drain = self._drain.at(loop.time())
             if self._drain.phase is Phase.TERMINATING:
-                # What has just ended by itself is not stopped, and so no reason for another exit code.
-                for job in filter(lambda job: self._runs.goes_on(job.job_id), self._held.with_process()):
+                for job in self._held.with_process():
                     stopped = True
                     self._runs.stop(job, STOPPED)
             self._draining.clear()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from worker_lab import CLIENT_ID, NAME, TOPICS, answer_json, callback_job, execution_api, task_job
-from worker_play import Lab, fresh_home, play, supervisor_of
+from worker_lab import CLIENT_ID, answer_json, callback_job, execution_api, task_job
+from worker_play import Lab, fresh_home, play
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
@@ -29,7 +29,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkerState,
     WorkloadType,
 )
-from edge_mqtt.broker_bridge.transport import port
 from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
 from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.core.drain import Ask
@@ -373,31 +372,6 @@ def test_refusal_ends_the_worker_with_its_own_exit_code(
 
     assert play(tmp_path, scenario, ask=None) is code
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["one clear line"]
-
-
-@pytest.mark.parametrize(
-    ("ours", "packet"), [(1, b'{"v":2,"kind":"greeting"}'), (2, b'{"v":1,"kind":"error","error":"?"}')]
-)
-def test_bridge_of_another_version_ends_the_worker_and_leaves_the_running_task_to_the_upgraded_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, ours: int, packet: bytes
-) -> None:
-    supervisors = []
-
-    async def scenario(lab: Lab) -> None:
-        job_id = lab.bridge.assign(task_job("wait_for"))
-        await lab.log_line(job_id, "tick 1")
-        supervisors.append(supervisor_of(lab.state, job_id))
-        monkeypatch.setattr(port, "PROTOCOL_VERSION", ours)
-        lab.bridge.broker.publish(TOPICS.control(NAME), packet, qos=1, retain=False)
-        await lab.bridge.until(lambda: lab.bridge.of(Presence, lambda m: m.state is WorkerState.OFFLINE))
-
-    assert play(tmp_path, scenario, ask=None) is ExitCode.PROTOCOL_VERSION
-    (error,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
-    older = "this program" if ours == 1 else "the bridge"
-    assert error == f"the bridge speaks protocol version {3 - ours}, this program speaks {ours}: upgrade {older}"
-    assert "1 running jobs go on" in caplog.text
-    assert supervisors[0].is_running()
-    assert supervisors[0].status() != psutil.STATUS_ZOMBIE
 
 
 def test_idle_worker_says_nothing_and_a_busy_one_renews_its_lease(tmp_path: Path) -> None:

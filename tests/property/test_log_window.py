@@ -92,7 +92,7 @@ def carries(link: Link) -> float:
 def test_any_link_is_used_and_has_a_short_queue(bytes_per_s: float, rtt_s: float, held_s: float) -> None:
     window, link = LogWindow(), Link(bytes_per_s=bytes_per_s, rtt_s=rtt_s, held_s=held_s)
     flood(window, link, acknowledgements=1500)
-    speed, queues = flood(window, link, acknowledgements=400)
+    speed, queues = flood(window, link, acknowledgements=1500)
     assert speed >= 0.7 * carries(link)
     # What the smallest window is in itself cannot be avoided.
     assert median(queues) <= QUEUE_TARGET_S + SMALLEST_WINDOW_BYTES / bytes_per_s
@@ -125,7 +125,7 @@ def test_a_link_that_changes_is_found_out_again(
     until = link.now + 3 * EMPTY_FOR_S
     while link.now < until:
         flood(window, link, acknowledgements=20)
-    speed, queues = flood(window, link, acknowledgements=400)
+    speed, queues = flood(window, link, acknowledgements=1500)
     assert speed >= 0.7 * carries(link)
     assert median(queues) <= 2 * QUEUE_TARGET_S + SMALLEST_WINDOW_BYTES / after
 
