@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
+from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl, parse_url
 from edge_mqtt.executor.errors import SettingsError
 
 SECTION = "edge_mqtt"
@@ -71,12 +71,9 @@ def read_settings(conf: Configuration) -> ExecutorSettings:
 def _bridge_url(conf: Configuration) -> str:
     url = _mandatory(conf, "bridge_url", "the bridge's address, such as wss://bridge.example.com:443/mqtt")
     try:
-        parts = urlsplit(url)
-        valid = parts.scheme == "wss" and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise SettingsError(f"[{SECTION}] bridge_url is {url!r}: it must look like wss://bridge.example.com:443/mqtt")
+        parse_url(url)
+    except InvalidUrl as error:
+        raise SettingsError(f"[{SECTION}] bridge_url {error}") from None
     return url
 
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
+from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl, parse_url
 from edge_mqtt.worker.errors import ConfigurationError, StateDirError
 
 SECTION: Final = "edge_mqtt"
@@ -177,12 +177,9 @@ def check_bridge_url(url: str) -> str:
     :raises ConfigurationError: it is not.
     """
     try:
-        parts = urlsplit(url)
-        valid = parts.scheme == "wss" and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ConfigurationError(f"the bridge's address {url!r} must look like wss://bridge.example.com:443/mqtt")
+        parse_url(url)
+    except InvalidUrl as error:
+        raise ConfigurationError(f"the bridge's address {error}") from None
     return url
 
 

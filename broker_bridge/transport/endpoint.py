@@ -42,13 +42,13 @@ def parse_url(url: str) -> Endpoint:
     """
     try:
         parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        raise InvalidUrl(f"{url!r} is not a valid URL: {error}") from None
-    if parts.scheme != "wss" or not parts.hostname:
-        raise InvalidUrl(f"{url!r} is not of the form wss://HOST[:PORT]/mqtt")
+        port = DEFAULT_PORT if parts.port is None else parts.port
+    except ValueError:
+        port = 0
+    if not port or parts.scheme != "wss" or not parts.hostname:
+        raise InvalidUrl(f"{url!r} must look like wss://bridge.example.com:443/mqtt")
     path = parts.path if parts.path not in ("", "/") else DEFAULT_PATH
-    return Endpoint(parts.hostname, port or DEFAULT_PORT, path)
+    return Endpoint(parts.hostname, port, path)
 
 
 def proxy_for(host: str) -> Proxy | None:

@@ -511,11 +511,11 @@ def test_a_shutdown_without_the_bridge_says_that_something_is_left(
     ("variable", "value", "line"),
     [
         ("BRIDGE_URL", "", "[edge_mqtt] bridge_url is not set: set it (or AIRFLOW__EDGE_MQTT__BRIDGE_URL) to"),
-        ("BRIDGE_URL", "http://bridge", "[edge_mqtt] bridge_url is 'http://bridge': it must look like wss://"),
+        ("BRIDGE_URL", "http://bridge", "[edge_mqtt] bridge_url 'http://bridge' must look like wss://"),
         (
             "BRIDGE_URL",
             "wss://bridge:70000/mqtt",
-            "[edge_mqtt] bridge_url is 'wss://bridge:70000/mqtt': it must look",
+            "[edge_mqtt] bridge_url 'wss://bridge:70000/mqtt' must look",
         ),
         ("EXECUTOR_CERTS", "", "[edge_mqtt] executor_certs is not set"),
         ("KEEP_ALIVE", "soon", "[edge_mqtt] keep_alive is 'soon': it must be a whole number of seconds from 1 to"),

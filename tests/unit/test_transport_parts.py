@@ -30,7 +30,9 @@ def test_urls_are_understood(url: str, endpoint: Endpoint) -> None:
     assert parse_url(url) == endpoint
 
 
-@pytest.mark.parametrize("url", ["", "bridge", "ws://bridge/mqtt", "https://bridge", "wss://", "wss://h:port/"])
+@pytest.mark.parametrize(
+    "url", ["", "bridge", "ws://bridge/mqtt", "https://bridge", "wss://", "wss://h:port/", "wss://h:0/"]
+)
 def test_other_urls_are_refused_in_one_line(url: str) -> None:
     with pytest.raises(InvalidUrl) as caught:
         parse_url(url)
