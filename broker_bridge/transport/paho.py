@@ -199,7 +199,7 @@ class PahoTransport:
             self._live = None
             connection.say_goodbye()
         except (OSError, InvalidUrl, Lost) as error:
-            refusal = refusals.from_connect_error(error, url=self._url)
+            refusal = refusals.from_connect_error(error, url=self._url, was_there=self._connection > 0)
             if refusal is not None:
                 raise Refused(refusal) from error
             reason = explain_tls_error(error) if isinstance(error, OSError) else str(error)

@@ -22,12 +22,18 @@ _CERTIFICATE_ALERTS: Final = frozenset(
 )
 
 
-def from_connect_error(error: BaseException, *, url: str) -> Refusal | None:
-    """Return what ``error`` means when it is certain that a retry would fail the same way; else None."""
+def from_connect_error(error: BaseException, *, url: str, was_there: bool) -> Refusal | None:
+    """Return what ``error`` means when it is certain that a retry would fail the same way; else None.
+
+    :param was_there: the right bridge has been reached before. Then whoever shows another certificate is in its place
+        for a while only: the login page of a ship's or a hotel's network, or a program that took its port.
+    """
     if depends_on_the_time(error):
         # Clocks are set and the bridge gets a new certificate, while nobody is at the remote site to start us again.
         return None
     if isinstance(error, ssl.SSLCertVerificationError):
+        if was_there:
+            return None
         reason = RefusalReason.SERVER_CERTIFICATE
     elif isinstance(error, ssl.SSLError) and error.reason in _CERTIFICATE_ALERTS:
         reason = RefusalReason.NOT_AUTHORIZED

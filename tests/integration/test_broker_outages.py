@@ -142,13 +142,37 @@ def test_a_refusal_ends_the_attempts(
     assert recorder.events == ["refused"]
 
 
-def test_a_server_of_another_authority_is_refused_for_good(tmp_path: Path, connect: Connect) -> None:
+def test_a_server_of_another_authority_is_refused_at_the_start(tmp_path: Path, connect: Connect) -> None:
     other = BrokerThread(tmp_path)
     _, recorder = connect(other.url)
     recorder.wait_event("refused")
     assert recorder.refusal is not None
     assert recorder.refusal.reason is RefusalReason.SERVER_CERTIFICATE
     other.close()
+
+
+def test_a_server_of_another_authority_in_the_place_of_ours_is_outlasted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = BrokerThread(tmp_path / "ours", (ROGUE,))
+    options = ConnectOptions(identity=ROGUE, incarnation="one", keep_alive_s=60, subscriptions=(CONTROL,))
+    transport, recorder = ours.transport(ROGUE, options), Recorder()
+    transport.start(recorder)
+    recorder.wait_event("connected")
+    port = ours.broker.port
+    ours.close()
+    other = BrokerThread(tmp_path / "other", port=port)
+    recorder.wait_event("disconnected")
+    deadline = time.monotonic() + 15
+    while not any("the other side's certificate is refused" in record.getMessage() for record in caplog.records):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    other.close()
+    again = BrokerThread(tmp_path / "ours", (), port=port)
+    recorder.wait_event("connected", 2)
+    transport.stop()
+    again.close()
+    assert recorder.refusal is None
 
 
 def test_a_server_that_is_not_available_is_tried_again(fake: Fake, connect: Connect) -> None:
