@@ -99,7 +99,8 @@ def test_flood_of_log_holds_up_no_other_task_and_arrives_whole(stack: Stack, tmp
     assert assert_logs_equal(stack, DAG, beside.run_id) == 1
     central = stack.central_home / "logs" / log_path(only_instance(stack, FLOOD_DAG, run_id), 1)
     # Otherwise nothing was measured: the flood must still have been on its way.
-    assert central.stat().st_size < FLOOD_MEGABYTES * 1_000_000
+    assert not (tmp_path / "flooded").exists()
+    (tmp_path / "enough").touch()
     for what, quiet, flooded in zip(
         ("start", "end"), zip(*before, strict=True), zip(*during, strict=True), strict=True
     ):
@@ -117,7 +118,8 @@ def test_flood_of_log_holds_up_no_other_task_and_arrives_whole(stack: Stack, tmp
     with central.open("rb") as lines:
         events = [str(json.loads(line)["event"]) for line in lines]
     numbered = [event.split()[1] for event in events if event.startswith("line ")]
-    assert numbered == [str(number) for number in range(FLOOD_MEGABYTES * 100)]
+    assert len(numbered) >= FLOOD_MEGABYTES * 100
+    assert numbered == [str(number) for number in range(len(numbered))]
     assert [len(event) for event in events if event.startswith("long line ")] == [LONG_LINE + len("long line ")]
     strange = [event for event in events if event.startswith("not text ")]
     assert sorted(strange) == [
