@@ -42,7 +42,8 @@ from edge_mqtt.worker.log_shipping import LogShipper
 from edge_mqtt.worker.order import RunOutcome
 from edge_mqtt.worker.presence import PresenceLoop
 from edge_mqtt.worker.reporting import Reporter
-from edge_mqtt.worker.running import RunPlan, Runs
+from edge_mqtt.worker.run_plan import RunPlan
+from edge_mqtt.worker.running import Runs
 from edge_mqtt.worker.spool import Spool
 from edge_mqtt.worker.watch import SupervisorWatch
 

@@ -16,7 +16,8 @@ from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.log_shipping import LogShipper
 from edge_mqtt.worker.order import RunOutcome
-from edge_mqtt.worker.running import RunPlan, describe
+from edge_mqtt.worker.run_plan import RunPlan
+from edge_mqtt.worker.running import describe
 
 log = logging.getLogger(__name__)
 

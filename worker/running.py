@@ -9,7 +9,6 @@ import secrets
 import signal
 from collections.abc import Coroutine
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
@@ -20,7 +19,8 @@ from edge_mqtt.worker.forks import Forks
 from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.launcher import Launcher
 from edge_mqtt.worker.log_file import note
-from edge_mqtt.worker.order import RunFiles, RunOrder, RunOutcome, sweep
+from edge_mqtt.worker.order import RunOutcome, sweep
+from edge_mqtt.worker.run_plan import RunPlan
 from edge_mqtt.worker.sysinfo import (
     ProcessIdentity,
     has_child,
@@ -47,51 +47,6 @@ LATECOMER_S: Final = 60.0
 #: Seconds between attempts while the disk is full.
 STORE_RETRY_S: Final = 5.0
 GONE: Final = "the supervisor process is gone (reboot or kill)"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunPlan:
-    """What runs need to know that does not change."""
-
-    worker: str
-    concurrency: int
-    runs_dir: Path
-    socket_path: Path
-    base_log_folder: Path
-
-    def log_file(self, job: HeldByUs) -> Path | None:
-        """Return the job's log file."""
-        return None if job.spec.log_path is None else self.base_log_folder / job.spec.log_path
-
-    def log_file_size(self, job: HeldByUs) -> int:
-        """Return the bytes in the job's log file."""
-        path = self.log_file(job)
-        try:
-            return 0 if path is None else path.stat().st_size
-        except OSError:
-            return 0
-
-    def files(self, job: HeldByUs) -> RunFiles:
-        """Return the run's files."""
-        return RunFiles.of(self.runs_dir, job.job_id, job.fence, job.launch)
-
-    def order(self, job: HeldByUs) -> RunOrder:
-        """Return what the launcher is told."""
-        spec = job.spec
-        what = f"{spec.dag_id}.{spec.task_id} {spec.run_id}" if spec.task_id else f"{spec.type} {spec.job_id}"
-        return RunOrder(
-            job_id=job.job_id,
-            fence=job.fence,
-            launch=job.launch,
-            type=spec.type.value,
-            workload=spec.workload,
-            log_path=spec.log_path,
-            socket_path=str(self.socket_path),
-            secret=job.secret,
-            lease_s=job.lease_s,
-            runs_dir=str(self.runs_dir),
-            title=f"edge-worker[{self.worker}]: {what}",
-        )
 
 
 @dataclass(slots=True)

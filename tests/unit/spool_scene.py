@@ -25,7 +25,8 @@ from edge_mqtt.worker.link import Link, WorkerAddress
 from edge_mqtt.worker.log_shipping import LogShipper
 from edge_mqtt.worker.order import RunOrder, RunOutcome
 from edge_mqtt.worker.reporting import Reporter
-from edge_mqtt.worker.running import RunPlan, Runs
+from edge_mqtt.worker.run_plan import RunPlan
+from edge_mqtt.worker.running import Runs
 from edge_mqtt.worker.spool import Spool
 
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())

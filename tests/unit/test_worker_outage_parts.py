@@ -39,7 +39,8 @@ from edge_mqtt.worker.held import HeldJobs
 from edge_mqtt.worker.link import Link, Received, WorkerAddress
 from edge_mqtt.worker.order import contact_file
 from edge_mqtt.worker.presence import PresenceLoop
-from edge_mqtt.worker.running import RunPlan, Runs
+from edge_mqtt.worker.run_plan import RunPlan
+from edge_mqtt.worker.running import Runs
 from edge_mqtt.worker.spool import Spool
 from edge_mqtt.worker.sysinfo import ProcessIdentity, boot_id, boottime, kill_orphans, start_time
 
