@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_mqtt.certs.interrupt import end_quietly
+from edge_mqtt.broker_bridge.program.interrupt import end_quietly
 
 
 def main() -> None:

@@ -16,35 +16,35 @@ from typing import Any, Final
 from airflow.sdk.api.datamodels._generated import API_VERSION
 
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
-from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.config import BridgeSettings
-from edge_mqtt.broker_bridge.desk import Desk
-from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError, LedgerTaken
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError, LedgerTaken
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.retention import Retention, SteadyClock
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.errors import ConfigurationError, StartupError
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
+from edge_mqtt.broker_bridge.execution_api.dag_runs import DagRuns
 from edge_mqtt.broker_bridge.execution_api.heartbeats import Heartbeats
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
-from edge_mqtt.broker_bridge.execution_api.runs import Runs
-from edge_mqtt.broker_bridge.execution_api.tokens import AirflowTokenMint
+from edge_mqtt.broker_bridge.execution_api.token_issuer import AirflowTokenIssuer
 from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
 from edge_mqtt.broker_bridge.health import serve_health
-from edge_mqtt.broker_bridge.logs.intake import LogIntake
-from edge_mqtt.broker_bridge.logs.patience import Patience
-from edge_mqtt.broker_bridge.logs.places import Places
+from edge_mqtt.broker_bridge.logs.completeness import Completeness
+from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
+from edge_mqtt.broker_bridge.logs.segment_allocator import SegmentAllocator
 from edge_mqtt.broker_bridge.logs.store import LogStore
-from edge_mqtt.broker_bridge.logs.tail import TailService
+from edge_mqtt.broker_bridge.logs.tail_service import TailService
+from edge_mqtt.broker_bridge.message_router import MessageRouter
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.broker_bridge.retention import Retention, SteadyClock
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel
+from edge_mqtt.certs.credentials import expiry_warning
 from edge_mqtt.certs.identity import Role
-from edge_mqtt.certs.loading import load_party
-from edge_mqtt.certs.party import expiry_warning
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Bridge:
         """
         self._settings = settings
         self._clock = SteadyClock()
-        party = load_party(settings.bridge_certs)
+        party = load_credentials(settings.bridge_certs)
         if party.identity.role is not Role.BRIDGE:
             raise ConfigurationError(
                 f"{settings.bridge_certs} holds the certificate of {party.identity}, not of a bridge: "
@@ -93,7 +93,7 @@ class Bridge:
                 "mend the folder, or set [logging] base_log_folder or --log-folder"
             ) from error
         self._topics = Topics(settings.topic_prefix)
-        self._changes = Changes()
+        self._changes = ChangeFeed()
         self._broker = EmbeddedBroker(
             ssl_context=server_context(party),
             topics=self._topics,
@@ -102,8 +102,8 @@ class Bridge:
         )
         self._service = DispatchService(Dispatcher(settings.dispatch()), self._ledger, self._changes)
         self._api = ExecutionApiClient(settings.execution_api_url)
-        self._mint = AirflowTokenMint()
-        self._intake: LogIntake | None = None
+        self._mint = AirflowTokenIssuer()
+        self._intake: LogReceiver | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
@@ -198,7 +198,7 @@ class Bridge:
                 "or --host and --port"
             ) from error
 
-    def _begin_work(self, unsaid: Iterable[JobId]) -> Desk:
+    def _begin_work(self, unsaid: Iterable[JobId]) -> MessageRouter:
         """Put the parts together and start their loops; nothing has been received before.
 
         :param unsaid: jobs of whose logs the bridge before this one did not live to say where they are.
@@ -207,17 +207,17 @@ class Bridge:
         channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
         store = self._store
         relay = Relay(self._api, service, self._mint, max_answer_bytes=settings.max_message_size)
-        patience = Patience(service.is_reachable, clock=time.monotonic)
-        intake = LogIntake(
+        patience = Completeness(service.is_reachable, clock=time.monotonic)
+        intake = LogReceiver(
             store,
-            Places(store, service, patience, now=lambda: datetime.now(UTC)),
+            SegmentAllocator(store, service, patience, now=lambda: datetime.now(UTC)),
             acknowledge=lambda worker, ack: channel.send(topics.control(worker), ack),
             changes=self._changes,
         )
         self._intake = intake
         for job_id in unsaid:
             intake.started(job_id)
-        runs = Runs(self._api, self._mint, api_version=API_VERSION)
+        runs = DagRuns(self._api, self._mint, api_version=API_VERSION)
         tail = TailService(store, service, runs, self._changes, patience, clock=time.monotonic)
         heartbeats = Heartbeats(
             self._api,
@@ -227,7 +227,7 @@ class Bridge:
             interval_s=settings.heartbeat_interval,
             clock=time.monotonic,
         )
-        desk = Desk(topics, channel, service=service, relay=relay, intake=intake, tail=tail, note=runs.note)
+        desk = MessageRouter(topics, channel, service=service, relay=relay, intake=intake, tail=tail, note=runs.note)
         channel.start(desk, tell_other=desk.met_other_version)
         self._supervise("dispatch", service.run(desk.perform, relay.forget))
         self._supervise("logs", intake.run())

@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from edge_mqtt.broker_bridge.errors import BridgeError
+from edge_mqtt.broker_bridge.program.version import VersionOption
 from edge_mqtt.certs.errors import CertificateError
-from edge_mqtt.certs.version import VersionOption
 
 # Not rich's markup: it takes what is in brackets for its own.
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -65,7 +65,7 @@ def run(
         "max_message_size": max_message_size,
         "topic_prefix": topic_prefix,
     }
-    from edge_mqtt.broker_bridge.log_lines import log_to_stderr
+    from edge_mqtt.broker_bridge.program.console import log_to_stderr
 
     log_to_stderr(logging.DEBUG if verbose else logging.INFO)
     # Only Airflow's settings are wanted: neither its database nor its logging, which take half of the bridge's start.

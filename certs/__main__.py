@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from edge_mqtt.certs.interrupt import end_quietly, raise_again
+from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
 
 
 def main() -> int:

@@ -11,12 +11,12 @@ from typing import Annotated
 
 import typer
 
+from edge_mqtt.broker_bridge.program.version import VersionOption
 from edge_mqtt.certs.authority import PARTY_DAYS
 from edge_mqtt.certs.errors import CertificateError, InvalidRequest
 from edge_mqtt.certs.files import reading
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
 from edge_mqtt.certs.store import Issued, Store
-from edge_mqtt.certs.version import VersionOption
 
 PROGRAM = "edge-certs"
 #: Exit codes: something failed, the command was used wrongly, interrupted (as a shell reports SIGINT).

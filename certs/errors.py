@@ -5,7 +5,7 @@ CertificateError
 │   ├── AlreadyExists     a key or an authority would be replaced
 │   └── AuthorityMissing  the folder has no authority
 ├── FileUnusable          a file cannot be read, parsed or written
-├── PartyUnusable         certificate, key and authority do not belong together, or are not of this project
+├── CredentialsUnusable         certificate, key and authority do not belong together, or are not of this project
 ├── NotYetValid           the certificate's time has not come, or the clock is behind
 └── Expired               the certificate's time is over
 """
@@ -33,7 +33,7 @@ class FileUnusable(CertificateError):
     """A file cannot be read, parsed or written."""
 
 
-class PartyUnusable(CertificateError):
+class CredentialsUnusable(CertificateError):
     """Certificate, key and authority do not belong together, or the certificate is not one of ours."""
 
 

@@ -6,20 +6,20 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edge_mqtt.certs.errors import PartyUnusable
-from edge_mqtt.certs.facts import check_validity, fingerprint_of, identity_of, is_issuer
+from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, Credentials, reissue_command
+from edge_mqtt.certs.errors import CredentialsUnusable
 from edge_mqtt.certs.files import read_certificates, read_key
-from edge_mqtt.certs.party import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, Party, reissue_command
+from edge_mqtt.certs.x509_fields import check_validity, fingerprint_of, identity_of, is_issuer
 
 log = logging.getLogger(__name__)
 
 
-def load_party(directory: Path, *, now: datetime | None = None) -> Party:
+def load_credentials(directory: Path, *, now: datetime | None = None) -> Credentials:
     """Return the party whose ``ca.crt``, ``tls.crt`` and ``tls.key`` lie in ``directory``.
 
     :param now: the time at which the certificate must be valid; None: the clock's.
     :raises FileUnusable: a file is missing or cannot be read.
-    :raises PartyUnusable: the files do not belong together, or the certificate is not one of ours.
+    :raises CredentialsUnusable: the files do not belong together, or the certificate is not one of ours.
     :raises NotYetValid: the clock is before the certificate's time.
     :raises Expired: the certificate, or the authority, has expired.
     """
@@ -29,11 +29,11 @@ def load_party(directory: Path, *, now: datetime | None = None) -> Party:
     trusted = read_certificates(directory / TRUST_FILE)
     key_path = directory / KEY_FILE
     if certificate.public_key() != read_key(key_path).public_key():
-        raise PartyUnusable(f"{key_path} is not the key of {path}: copy the whole folder again")
+        raise CredentialsUnusable(f"{key_path} is not the key of {path}: copy the whole folder again")
     identity = identity_of(certificate)
     issuer = next((authority for authority in trusted if is_issuer(authority, certificate)), None)
     if issuer is None:
-        raise PartyUnusable(
+        raise CredentialsUnusable(
             f"{path} was not issued by the authority in {directory / TRUST_FILE}: copy the whole folder again"
         )
     remedy = f"issue it again with '{reissue_command(identity)}' and copy the folder here"
@@ -46,7 +46,7 @@ def load_party(directory: Path, *, now: datetime | None = None) -> Party:
             key_path,
             extra={"action": "key_exposed", "path": str(key_path)},
         )
-    return Party(
+    return Credentials(
         identity=identity,
         directory=directory,
         not_before=certificate.not_valid_before_utc,

@@ -11,12 +11,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edge_mqtt.certs.credentials import CERTIFICATE_FILE, TRUST_FILE, WARN_BEFORE, expiry_warning
 from edge_mqtt.certs.errors import CertificateError
-from edge_mqtt.certs.facts import check_validity, common_name, fingerprint_of, hosts_of, identity_of, is_authority
 from edge_mqtt.certs.files import read_certificates, reading
-from edge_mqtt.certs.loading import load_party
-from edge_mqtt.certs.party import CERTIFICATE_FILE, TRUST_FILE, WARN_BEFORE, expiry_warning
-from edge_mqtt.certs.register import Register
+from edge_mqtt.certs.issued import IssuedCertificates
+from edge_mqtt.certs.loading import load_credentials
+from edge_mqtt.certs.x509_fields import (
+    check_validity,
+    common_name,
+    fingerprint_of,
+    hosts_of,
+    identity_of,
+    is_authority,
+)
 
 #: Characters of a fingerprint that tell a few thousand certificates apart.
 SHORT_FINGERPRINT = 16
@@ -24,7 +31,7 @@ SHORT_FINGERPRINT = 16
 PIPE_WIDTH = 240
 
 
-def register_table(authority: x509.Certificate, register: Register, *, now: datetime) -> Table:
+def register_table(authority: x509.Certificate, register: IssuedCertificates, *, now: datetime) -> Table:
     """Return the authority and the newest certificate of every party, those that end soon in a warning colour."""
     table = Table(box=None, pad_edge=False)
     table.add_column("ROLE", no_wrap=True)
@@ -72,7 +79,7 @@ def check(path: Path, *, now: datetime) -> str | None:
     with reading(path):
         is_party = path.is_dir() and (path / CERTIFICATE_FILE).exists()
     if is_party:
-        return expiry_warning(load_party(path, now=now), now)
+        return expiry_warning(load_credentials(path, now=now), now)
     file = _certificate_file(path)
     certificate = read_certificates(file)[0]
     check_validity(certificate, what=f"the certificate {file}", remedy="issue it again with edge-certs", now=now)

@@ -21,8 +21,8 @@ from pathlib import Path
 from cryptography import x509
 
 from edge_mqtt.certs.authority import PARTY_DAYS, Authority, create_authority, new_key
-from edge_mqtt.certs.errors import AlreadyExists, AuthorityMissing, PartyUnusable
-from edge_mqtt.certs.facts import check_validity
+from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE
+from edge_mqtt.certs.errors import AlreadyExists, AuthorityMissing, CredentialsUnusable
 from edge_mqtt.certs.files import (
     certificate_pem,
     key_pem,
@@ -35,8 +35,8 @@ from edge_mqtt.certs.files import (
     writing,
 )
 from edge_mqtt.certs.identity import Identity, Role, check_name
-from edge_mqtt.certs.party import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE
-from edge_mqtt.certs.register import Record, Register, read_register, record_of
+from edge_mqtt.certs.issued import IssuedCertificate, IssuedCertificates, read_issued, record_of
+from edge_mqtt.certs.x509_fields import check_validity
 
 #: Further files of the authority's folder.
 AUTHORITY_KEY_FILE = "ca.key"
@@ -51,10 +51,10 @@ _FOLDERS = {Role.WORKER: "workers", Role.EXECUTOR: "executors", Role.OPERATOR: "
 class Issued:
     """A certificate that was just issued."""
 
-    record: Record
+    record: IssuedCertificate
     folder: Path
     #: Records of the same party that are still valid: nothing takes them back yet.
-    still_valid: tuple[Record, ...]
+    still_valid: tuple[IssuedCertificate, ...]
     #: It ends before its days are over, because the authority does.
     shortened: bool
 
@@ -140,7 +140,9 @@ class Store:
         path = self.authority_folder / TRUST_FILE
         key = read_key(self.authority_folder / AUTHORITY_KEY_FILE)
         if certificate.public_key() != key.public_key():
-            raise PartyUnusable(f"{path} and {AUTHORITY_KEY_FILE} do not belong together: restore them from a backup")
+            raise CredentialsUnusable(
+                f"{path} and {AUTHORITY_KEY_FILE} do not belong together: restore them from a backup"
+            )
         remedy = "make a new one with 'edge-certs init' in another folder and issue every certificate again"
         check_validity(certificate, what=f"the authority {path}", remedy=remedy, now=now)
         return Authority(certificate=certificate, key=key)
@@ -154,14 +156,14 @@ class Store:
         self._require_authority()
         return read_certificates(self.authority_folder / TRUST_FILE)[0]
 
-    def register(self) -> Register:
+    def register(self) -> IssuedCertificates:
         """Return what the authority has issued.
 
         :raises AuthorityMissing: there is none.
         :raises FileUnusable: the register cannot be read.
         """
         self._require_authority()
-        return read_register(self.authority_folder / REGISTER_FILE)
+        return read_issued(self.authority_folder / REGISTER_FILE)
 
     def _lock(self) -> AbstractContextManager[None]:
         return locked(self.directory / ".lock")
@@ -190,7 +192,7 @@ class Store:
             {
                 making / TRUST_FILE: certificate_pem(authority.certificate),
                 making / AUTHORITY_KEY_FILE: key_pem(authority.key),
-                making / REGISTER_FILE: Register().to_json(),
+                making / REGISTER_FILE: IssuedCertificates().to_json(),
             }
         )
         put_aside = None

@@ -7,14 +7,14 @@ import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, Credentials, identity_from_names
 from edge_mqtt.certs.errors import FileUnusable
 from edge_mqtt.certs.identity import Identity
-from edge_mqtt.certs.party import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, Party, identity_from_names
 
 _GET_A_NEW_ONE = "issue it again with edge-certs --force and copy the folder here"
 
 
-def client_context(party: Party) -> ssl.SSLContext:
+def client_context(party: Credentials) -> ssl.SSLContext:
     """Return the context with which ``party`` connects to a bridge.
 
     :raises CertificateError: the files have become unusable since they were loaded.
@@ -22,7 +22,7 @@ def client_context(party: Party) -> ssl.SSLContext:
     return _context(ssl.PROTOCOL_TLS_CLIENT, party)
 
 
-def server_context(party: Party) -> ssl.SSLContext:
+def server_context(party: Credentials) -> ssl.SSLContext:
     """Return the context with which ``party``, a bridge, serves: nobody connects without a certificate.
 
     :raises CertificateError: the files have become unusable since they were loaded.
@@ -170,7 +170,7 @@ def _first_line(error: OSError) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _context(protocol: int, party: Party) -> ssl.SSLContext:
+def _context(protocol: int, party: Credentials) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # The default from Python 3.13 on; ours pass, and what does not is not ours.

@@ -16,13 +16,13 @@ import httpx
 from airflow.configuration import conf
 
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl
-from edge_mqtt.broker_bridge.transport.once import Lost, NameInUse, Refused, connect_once
+from edge_mqtt.broker_bridge.transport.probe import Lost, NameInUse, Refused, connect_once
+from edge_mqtt.certs.credentials import Credentials, expiry_warning
 from edge_mqtt.certs.errors import CertificateError
-from edge_mqtt.certs.loading import load_party
-from edge_mqtt.certs.party import Party, expiry_warning
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context, explain_tls_error
+from edge_mqtt.executor.connect import check_role, connect_options
 from edge_mqtt.executor.errors import CannotDial, SettingsError
-from edge_mqtt.executor.line import check_role, connect_options
 from edge_mqtt.executor.settings import ExecutorSettings, read_settings
 
 #: Seconds that the bridge may take to answer.
@@ -39,7 +39,7 @@ def check_command(_args: object = None) -> None:
     """
     try:
         settings = read_settings(conf)
-        party = load_party(settings.certs)
+        party = load_credentials(settings.certs)
         check_role(party, settings)
         context = client_context(party)
     except (SettingsError, CertificateError, CannotDial) as error:
@@ -64,7 +64,7 @@ def _reach(settings: ExecutorSettings, context: ssl.SSLContext) -> None:
         _fail(f"{settings.bridge_url} is no bridge, it answers {answer.status_code}: the path is /mqtt", UNREACHABLE)
 
 
-def _subscribe(settings: ExecutorSettings, party: Party, context: ssl.SSLContext) -> None:
+def _subscribe(settings: ExecutorSettings, party: Credentials, context: ssl.SSLContext) -> None:
     url, me = settings.bridge_url, party.identity
     try:
         connect_once(url, context, connect_options(me, settings, incarnation=uuid.uuid4().hex))

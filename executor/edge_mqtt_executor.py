@@ -31,12 +31,12 @@ from airflow.utils.state import TaskInstanceState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobStarted, Outcome, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.executor.bridge_client import BridgeClient, BridgeConnector
 from edge_mqtt.executor.errors import SettingsError
-from edge_mqtt.executor.exchange import UnknownJobs
-from edge_mqtt.executor.jobs import JobBook, Offer
-from edge_mqtt.executor.link import Line, Link
+from edge_mqtt.executor.job_index import JobIndex, Offer
+from edge_mqtt.executor.outbox import UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings, read_settings
-from edge_mqtt.executor.workloads import Order, callback_key, is_task_key, order_again, order_for
+from edge_mqtt.executor.workloads import Submission, callback_key, is_task_key, resubmission_of, submission_of
 
 if TYPE_CHECKING:
     from airflow.executors.base_executor import EventBufferValueType
@@ -70,10 +70,10 @@ class EdgeMqttExecutor(BaseExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Make the executor; it connects at ``start``, because the api-server makes one just to ask about logs."""
         super().__init__(*args, **kwargs)
-        self._book: JobBook[WorkloadKey] = JobBook()
+        self._book: JobIndex[WorkloadKey] = JobIndex()
         self._handed_out: list[dict[WorkloadKey, EventBufferValueType]] = []
         self._settings: ExecutorSettings | None = None
-        self._link: Link | None = None
+        self._link: BridgeClient | None = None
         self._incarnation = uuid.uuid4().hex
         #: What Airflow 3.3 is about to store of ``log_task_event``: it pops each entry and keeps a weak reference
         #: only, so that the entry would be gone before it is written.
@@ -116,12 +116,12 @@ class EdgeMqttExecutor(BaseExecutor):
         if self._link is not None:
             self._link.stop()
 
-    def _make_link(self, settings: ExecutorSettings) -> Link:
+    def _make_link(self, settings: ExecutorSettings) -> BridgeClient:
         name = "executor" if self.team_name is None else f"executor[{self.team_name}]"
-        return Link(lambda: self._open_line(settings), topics=Topics(settings.topic_prefix), name=name)
+        return BridgeClient(lambda: self._open_line(settings), topics=Topics(settings.topic_prefix), name=name)
 
-    def _open_line(self, settings: ExecutorSettings) -> Line:
-        from edge_mqtt.executor.line import open_line
+    def _open_line(self, settings: ExecutorSettings) -> BridgeConnector:
+        from edge_mqtt.executor.connect import open_line
 
         return open_line(settings, incarnation=self._incarnation)
 
@@ -144,7 +144,7 @@ class EdgeMqttExecutor(BaseExecutor):
         """Submit workloads whose state is committed."""
         link, settings = self._started()
         for workload in workload_items:
-            order = order_for(workload, default_queue=settings.default_queue)
+            order = submission_of(workload, default_queue=settings.default_queue)
             job_id = order.job.job_id
             self._retire(order.key, self._book.begin(order.key, job_id))
             self._unqueue(order.key)
@@ -165,7 +165,7 @@ class EdgeMqttExecutor(BaseExecutor):
                 # Written to the database by this event; an adoption before that resets the task.
                 self.change_state(order.key, TaskInstanceState.QUEUED, job_id, remove_running=False)
 
-    def _refuse(self, order: Order, size: int) -> None:
+    def _refuse(self, order: Submission, size: int) -> None:
         """Fail a workload that is too large to travel."""
         _, settings = self._started()
         limit = settings.max_message_bytes
@@ -218,7 +218,7 @@ class EdgeMqttExecutor(BaseExecutor):
         if not jobs:
             return tis
         for ti in jobs.values():
-            order = order_again(ti, generator=self.jwt_generator, default_queue=settings.default_queue)
+            order = resubmission_of(ti, generator=self.jwt_generator, default_queue=settings.default_queue)
             # One that is too large fails when it is queued again, with the reason.
             if order is not None and order.size() <= settings.max_message_bytes:
                 link.submit(order.job, order.token)
@@ -379,7 +379,7 @@ class EdgeMqttExecutor(BaseExecutor):
         log.info("executor.link: %s", self._link.status())
         log.info("executor.jobs (%d current, %d final events not handled)", len(self._book), len(self._book.offers()))
 
-    def _started(self) -> tuple[Link, ExecutorSettings]:
+    def _started(self) -> tuple[BridgeClient, ExecutorSettings]:
         if self._link is None or self._settings is None:
             raise RuntimeError("the executor is not started: call start() first")
         return self._link, self._settings

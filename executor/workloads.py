@@ -26,7 +26,7 @@ _NO_PRIORITY = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
+class Submission:
     """A workload, ready to be submitted."""
 
     key: WorkloadKey
@@ -50,17 +50,17 @@ def callback_key(job_id: JobId) -> CallbackKey:
     return CallbackKey(id=job_id)
 
 
-def order_again(ti: TaskInstance, *, generator: JWTGenerator, default_queue: str) -> Order | None:
+def resubmission_of(ti: TaskInstance, *, generator: JWTGenerator, default_queue: str) -> Submission | None:
     """Return the job of a task that a scheduler queued before it died, as that one submitted it or was about to.
 
     None when there is none to submit: the task has gone beyond that, or its Dag is gone.
     """
     if ti.state != TaskInstanceState.QUEUED or ti.dag_version_id is None or ti.dag_model is None:
         return None
-    return order_for(ExecuteTask.make(ti, generator=generator), default_queue=default_queue)
+    return submission_of(ExecuteTask.make(ti, generator=generator), default_queue=default_queue)
 
 
-def order_for(workload: ExecutorWorkload, *, default_queue: str) -> Order:
+def submission_of(workload: ExecutorWorkload, *, default_queue: str) -> Submission:
     """Return the job that ``workload`` is.
 
     :param default_queue: the queue of workloads that name none.
@@ -75,7 +75,7 @@ def order_for(workload: ExecutorWorkload, *, default_queue: str) -> Order:
     raise TypeError(f"an executor of this version cannot run a {type(workload).__name__}")
 
 
-def _task(workload: ExecuteTask) -> Order:
+def _task(workload: ExecuteTask) -> Submission:
     ti = workload.ti
     known = ti.external_executor_id
     job = JobSpec(
@@ -92,10 +92,10 @@ def _task(workload: ExecuteTask) -> Order:
         log_path=workload.log_path,
         workload=_without_token(workload),
     )
-    return Order(key=workload.key, job=job, token=workload.token, id_is_known=known is not None)
+    return Submission(key=workload.key, job=job, token=workload.token, id_is_known=known is not None)
 
 
-def _callback(workload: ExecuteCallback, default_queue: str) -> Order:
+def _callback(workload: ExecuteCallback, default_queue: str) -> Submission:
     job = JobSpec(
         job_id=JobId(workload.callback.id),
         type=WorkloadType.CALLBACK,
@@ -105,10 +105,10 @@ def _callback(workload: ExecuteCallback, default_queue: str) -> Order:
         log_path=workload.log_path,
         workload=_without_token(workload),
     )
-    return Order(key=workload.key, job=job, token=workload.token, id_is_known=True)
+    return Submission(key=workload.key, job=job, token=workload.token, id_is_known=True)
 
 
-def _connection_test(workload: TestConnection, default_queue: str) -> Order:
+def _connection_test(workload: TestConnection, default_queue: str) -> Submission:
     job = JobSpec(
         job_id=JobId(str(workload.connection_test_id)),
         type=WorkloadType.CONNECTION_TEST,
@@ -116,7 +116,7 @@ def _connection_test(workload: TestConnection, default_queue: str) -> Order:
         priority=_NO_PRIORITY,
         workload=_without_token(workload),
     )
-    return Order(key=workload.key, job=job, token=workload.token, id_is_known=True)
+    return Submission(key=workload.key, job=job, token=workload.token, id_is_known=True)
 
 
 def _without_token(workload: ExecutorWorkload) -> dict[str, object]:

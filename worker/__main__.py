@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_mqtt.certs.interrupt import end_quietly, raise_again
+from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
 
 
 def main() -> None:

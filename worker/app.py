@@ -20,15 +20,19 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Welcome,
     WorkerState,
 )
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal, RefusalReason, Transport
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason, Transport
+from edge_mqtt.worker.api.server import ExecutionApiServer
+from edge_mqtt.worker.bridge.assignments import Assignments
+from edge_mqtt.worker.bridge.presence import PresenceLoop
+from edge_mqtt.worker.bridge.results import Results
 from edge_mqtt.worker.config import WorkerSettings
 from edge_mqtt.worker.core.drain import SETTLE_S, Ask, Drain, Phase
-from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.errors import LauncherError, SpoolError
-from edge_mqtt.worker.execution_api import ExecutionApi
-from edge_mqtt.worker.held import HeldJobs
-from edge_mqtt.worker.intake import Intake
-from edge_mqtt.worker.launcher import Launcher, LauncherProcess
+from edge_mqtt.worker.ipc.run_outcome import RunOutcome
+from edge_mqtt.worker.jobs.spool import Spool
+from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.link import (
     Connected,
     Disconnected,
@@ -38,14 +42,11 @@ from edge_mqtt.worker.link import (
     Refused,
     WorkerAddress,
 )
-from edge_mqtt.worker.log_shipping import LogShipper
-from edge_mqtt.worker.order import RunOutcome
-from edge_mqtt.worker.presence import PresenceLoop
-from edge_mqtt.worker.reporting import Reporter
-from edge_mqtt.worker.run_plan import RunPlan
-from edge_mqtt.worker.running import Runs
-from edge_mqtt.worker.spool import Spool
-from edge_mqtt.worker.watch import SupervisorWatch
+from edge_mqtt.worker.logs.shipper import LogShipper
+from edge_mqtt.worker.runs.launcher_client import LauncherClient, LauncherProcess
+from edge_mqtt.worker.runs.run_plan import RunPlan
+from edge_mqtt.worker.runs.supervisors import Supervisors
+from edge_mqtt.worker.runs.watchdog import SupervisorWatch
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Worker:
         settings: WorkerSettings,
         address: WorkerAddress,
         transport: Transport,
-        launcher: Launcher,
+        launcher: LauncherClient,
         *,
         version: str = "",
     ) -> None:
@@ -91,7 +92,7 @@ class Worker:
         self._drain = Drain()
         self._draining = asyncio.Event()
         self._refusal: asyncio.Future[Refusal] = asyncio.get_running_loop().create_future()
-        self._held = HeldJobs(Spool.open(settings.state.spool))
+        self._held = JobStore(Spool.open(settings.state.spool))
         self._link = Link(MessageChannel(transport), address)
         plan = RunPlan(
             worker=address.name,
@@ -101,13 +102,13 @@ class Worker:
             base_log_folder=settings.base_log_folder,
         )
         self._logs = LogShipper(self._link, plan.log_file)
-        self._reporter = Reporter(self._held, self._link, self._logs, plan)
-        self._runs = Runs(plan, self._held, launcher, self)
+        self._reporter = Results(self._held, self._link, self._logs, plan)
+        self._runs = Supervisors(plan, self._held, launcher, self)
         self._presence = PresenceLoop(
             self._link, self._held, self._runs, version=version, queues=settings.queues, state=self._state
         )
         self._watch = SupervisorWatch(self._held, self._runs, hung_after_s=settings.hung_after_s)
-        self._api = ExecutionApi(
+        self._api = ExecutionApiServer(
             self._held,
             self._link,
             stop_reason=self._runs.refuses,
@@ -115,7 +116,7 @@ class Worker:
             heard=self._watch.heard,
             max_call_bytes=settings.max_message_bytes,
         )
-        self._intake = Intake(
+        self._intake = Assignments(
             self._held,
             self._link,
             self._runs,
@@ -318,16 +319,16 @@ class Worker:
 
     # ------------------------------------------------------------ RunEvents
 
-    def launched(self, job: HeldByUs) -> None:
+    def launched(self, job: LocalJob) -> None:
         """Ship the job's log from now on."""
         self._logs.follow(job)
 
-    async def exited(self, job: HeldByUs, outcome: RunOutcome) -> None:
+    async def exited(self, job: LocalJob, outcome: RunOutcome) -> None:
         """Report how it ended."""
         self._api.forget(job.job_id)
         await self._reporter.finished(job, outcome)
 
-    async def unstarted(self, job: HeldByUs, reason: str) -> None:
+    async def unstarted(self, job: LocalJob, reason: str) -> None:
         """Give it back."""
         await self._intake.unstarted(job, reason)
 
@@ -339,7 +340,7 @@ class Worker:
             await self._runs.launcher.gone.wait()
             await self._runs.launcher.stop()
             await asyncio.sleep(LAUNCHER_RETRY_S)
-            launcher = Launcher(LauncherProcess())
+            launcher = LauncherClient(LauncherProcess())
             try:
                 await launcher.ready()
             except LauncherError as error:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_mqtt.certs.apart import load_party_apart
+from edge_mqtt.broker_bridge.program.version import VersionOption, own_version
+from edge_mqtt.certs.credentials import expiry_warning
 from edge_mqtt.certs.errors import CertificateError, NotYetValid
+from edge_mqtt.certs.forked_loading import load_credentials_forked
 from edge_mqtt.certs.identity import Role
-from edge_mqtt.certs.party import expiry_warning
-from edge_mqtt.certs.version import VersionOption, own_version
 from edge_mqtt.worker.config import (
     AirflowSettings,
     Options,
@@ -26,11 +26,11 @@ from edge_mqtt.worker.config import (
 )
 from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError, WorkerError
-from edge_mqtt.worker.forked_launcher import ForkedLauncher, loaded_airflow
-from edge_mqtt.worker.launcher import Launcher, StartedLauncher
+from edge_mqtt.worker.launcher.forked import ForkedLauncher, loaded_airflow
+from edge_mqtt.worker.runs.launcher_client import LauncherClient, StartedLauncher
 
 if TYPE_CHECKING:
-    from edge_mqtt.certs.party import Party
+    from edge_mqtt.certs.credentials import Credentials
 
 PROGRAM = "edge-worker"
 EXIT_FAILURE = 1
@@ -95,9 +95,9 @@ def run(options: Options) -> int:
         check_options(options)
         party = None if options.certs is None else _load(options.certs)
         # What is there before the fork is shared with the launcher; there must be no thread or loop yet.
-        from edge_mqtt.worker import assembly
+        from edge_mqtt.worker import bootstrap
 
-        assembly.prepare()
+        bootstrap.prepare()
         own_version()
         with loaded_airflow() as airflow:
             settings = settle(options, AirflowSettings(values=airflow.settings))
@@ -113,10 +113,10 @@ def run(options: Options) -> int:
         return EXIT_INTERRUPTED
 
 
-async def _run(settings: WorkerSettings, party: Party, lock: int, process: StartedLauncher) -> int:
-    from edge_mqtt.worker.assembly import assemble
+async def _run(settings: WorkerSettings, party: Credentials, lock: int, process: StartedLauncher) -> int:
+    from edge_mqtt.worker.bootstrap import assemble
 
-    launcher = Launcher(process)
+    launcher = LauncherClient(process)
     try:
         await launcher.ready()
         launcher.settle_in(settings.state.runs)
@@ -140,8 +140,8 @@ async def _run(settings: WorkerSettings, party: Party, lock: int, process: Start
     return code
 
 
-def _load(folder: Path) -> Party:
-    party = load_party_apart(folder)
+def _load(folder: Path) -> Credentials:
+    party = load_credentials_forked(folder)
     if party.identity.role is not Role.WORKER:
         raise ConfigurationError(
             f"the certificate in {folder} is that of {party.identity}, not of a worker: "
@@ -150,7 +150,7 @@ def _load(folder: Path) -> Party:
     return party
 
 
-def _banner(settings: WorkerSettings, party: Party) -> None:
+def _banner(settings: WorkerSettings, party: Credentials) -> None:
     log.info(
         "edge-worker %s: worker %s, queues %s, concurrency %d, bridge %s, state in %s",
         own_version(),

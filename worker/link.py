@@ -16,7 +16,8 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkerState,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal, Will
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+from edge_mqtt.broker_bridge.transport.interface import Refusal, Will
 
 log = logging.getLogger(__name__)
 

@@ -43,7 +43,7 @@ PACKETS_A_TURN: Final = 200
 _ORDERLY: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY})
 
 
-class Exchange(Protocol):
+class BrokerOperations(Protocol):
     """What the broker does for a client."""
 
     def publish_from(self, identity: Identity, message: Publish) -> None:
@@ -73,7 +73,7 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
         self,
         connection: TlsConnection,
         splitter: PacketSplitter,
-        exchange: Exchange,
+        exchange: BrokerOperations,
         *,
         identity: Identity,
         connect: bytes,

@@ -12,7 +12,7 @@ from amqtt.contexts import BrokerConfig
 
 from edge_mqtt.broker_bridge.broker.acl_plugin import AccessPlugin
 from edge_mqtt.broker_bridge.broker.listener import WssListener
-from edge_mqtt.broker_bridge.broker.routing import BrokerRouter, IndexedBroker
+from edge_mqtt.broker_bridge.broker.router import BrokerRouter, IndexedBroker
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 
 T = TypeVar("T")

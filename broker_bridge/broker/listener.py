@@ -31,7 +31,7 @@ from edge_mqtt.broker_bridge.broker.connect_packet import (
     without_keep_alive,
 )
 from edge_mqtt.broker_bridge.broker.packets import MAX_PACKET_BYTES, PacketError, PacketSplitter, build_connack
-from edge_mqtt.broker_bridge.broker.routing import IndexedBroker
+from edge_mqtt.broker_bridge.broker.router import IndexedBroker
 from edge_mqtt.broker_bridge.broker.tls_connection import (
     TLS_READ_BYTES,
     Handshakes,

@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.effects import Effect, StartDecided
 from edge_mqtt.broker_bridge.dispatch.core.events import Event
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError, LedgerTaken
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError, LedgerTaken
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
 
@@ -48,7 +48,7 @@ class _Waiting:
 class DispatchService:
     """Owns the dispatcher and the ledger. All methods belong to one event loop."""
 
-    def __init__(self, dispatcher: Dispatcher, ledger: AsyncLedger, changes: Changes) -> None:
+    def __init__(self, dispatcher: Dispatcher, ledger: AsyncLedger, changes: ChangeFeed) -> None:
         self._dispatcher = dispatcher
         self._ledger = ledger
         self._changes = changes
@@ -130,7 +130,7 @@ class DispatchService:
                 waiting.committed.set_result(None)
         self._perform(effects, perform)
         for job in changed.values():
-            if job.state is JobState.FINISHED:
+            if job.state is CentralJobState.FINISHED:
                 ended(job.id)
         if changed:
             self._changes.notify()

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from edge_mqtt.broker_bridge.changes import Changes
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable, ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.relay import NOT_WANTED, Relay, is_expired, parse_starter, reason_of
 from edge_mqtt.broker_bridge.protocol.ids import JobId
@@ -62,7 +62,7 @@ class Heartbeats:
         api: ExecutionApiClient,
         jobs: Jobs,
         relay: Relay,
-        changes: Changes,
+        changes: ChangeFeed,
         *,
         interval_s: float,
         clock: Callable[[], float],

@@ -14,10 +14,8 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
-from edge_mqtt.broker_bridge.execution_api.answers import Answers
-from edge_mqtt.broker_bridge.execution_api.calls import is_run, is_state, was_carried_out
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
 from edge_mqtt.broker_bridge.execution_api.client import (
     ApiCall,
     ApiResult,
@@ -25,7 +23,9 @@ from edge_mqtt.broker_bridge.execution_api.client import (
     ExecutionApiClient,
     InvalidCall,
 )
-from edge_mqtt.broker_bridge.execution_api.tokens import TokenMint
+from edge_mqtt.broker_bridge.execution_api.endpoints import is_run, is_state, was_carried_out
+from edge_mqtt.broker_bridge.execution_api.response_cache import ResponseCache
+from edge_mqtt.broker_bridge.execution_api.token_issuer import TokenIssuer
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest, WorkloadType
@@ -63,10 +63,10 @@ class Jobs(Protocol):
 
 
 class Relay:
-    """Answers :class:`ApiRequest` and :class:`StartRequest`."""
+    """ResponseCache :class:`ApiRequest` and :class:`StartRequest`."""
 
     def __init__(
-        self, api: ExecutionApiClient, jobs: Jobs, mint: TokenMint, *, max_answer_bytes: int = MAX_MESSAGE_BYTES
+        self, api: ExecutionApiClient, jobs: Jobs, mint: TokenIssuer, *, max_answer_bytes: int = MAX_MESSAGE_BYTES
     ) -> None:
         """Prepare.
 
@@ -77,7 +77,7 @@ class Relay:
         self._mint = mint
         self._max_answer_bytes = min(max_answer_bytes, MAX_MESSAGE_BYTES - HEADER_BYTES)
         self._under_way: set[tuple[WorkerName, str]] = set()
-        self._answers = Answers()
+        self._answers = ResponseCache()
         #: Jobs whose ``run`` call is under way, or whose task has told Airflow its final state: Airflow answers
         #: heartbeats for them as if somebody else ran the task.
         self._silent: set[JobId] = set()
@@ -160,7 +160,7 @@ class Relay:
         job = self._jobs.job(request.job_id)
         if job is None or isinstance(request, StartRequest) or is_run(request):
             return False
-        return (job.state, job.worker, job.fence) == (JobState.ASSIGNED, worker, request.fence)
+        return (job.state, job.worker, job.fence) == (CentralJobState.ASSIGNED, worker, request.fence)
 
     async def _refusal(self, worker: WorkerName, request: ApiRequest | StartRequest) -> str | None:
         """Return why the call may not pass; record the start when it is one."""
@@ -194,7 +194,12 @@ class Relay:
 
     def _held(self, worker: WorkerName, request: ApiRequest | StartRequest) -> Job | None:
         job = self._jobs.job(request.job_id)
-        if job is None or job.worker != worker or job.fence != request.fence or job.state is not JobState.RUNNING:
+        if (
+            job is None
+            or job.worker != worker
+            or job.fence != request.fence
+            or job.state is not CentralJobState.RUNNING
+        ):
             return None
         return job
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from edge_mqtt.broker_bridge.logs.placement import Found, base_now
+from edge_mqtt.broker_bridge.logs.segments import Found, base_now
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,14 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from edge_mqtt.broker_bridge.protocol.compression import MAGIC, pack, unpack
 from edge_mqtt.broker_bridge.protocol.errors import (
     MalformedMessage,
     MessageTooLarge,
     UnknownKind,
     UnsupportedVersion,
 )
+from edge_mqtt.broker_bridge.protocol.fragments import Fragments
 from edge_mqtt.broker_bridge.protocol.messages import (
     MESSAGE_OF_KIND,
     PROTOCOL_VERSION,
@@ -28,8 +30,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Message,
     Presence,
 )
-from edge_mqtt.broker_bridge.protocol.packing import MAGIC, pack, unpack
-from edge_mqtt.broker_bridge.protocol.pieces import Pieces
 from edge_mqtt.broker_bridge.protocol.topics import sender_of
 
 #: Bytes of one MQTT payload at most. Small enough that a packet never holds up the ones behind it for long on a
@@ -91,7 +91,7 @@ class Decoder:
     """Decodes the packets of one connection; holds the fragments that have arrived."""
 
     def __init__(self) -> None:
-        self._pieces = Pieces()
+        self._pieces = Fragments()
 
     def feed(self, topic: str, payload: bytes) -> Message | None:
         """Return the message that ``payload`` is or completes; None while pieces are missing.

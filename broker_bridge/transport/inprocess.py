@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from edge_mqtt.broker_bridge.transport.port import Listener
+from edge_mqtt.broker_bridge.transport.interface import Listener
 
 #: Receives topic and payload.
 Receive = Callable[[str, bytes], None]

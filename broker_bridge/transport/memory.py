@@ -14,7 +14,7 @@ from functools import partial
 
 from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.protocol.topics import matches
-from edge_mqtt.broker_bridge.transport.port import Listener, Refusal, Will
+from edge_mqtt.broker_bridge.transport.interface import Listener, Refusal, Will
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

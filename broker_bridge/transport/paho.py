@@ -20,6 +20,7 @@ from typing import Final
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.backoff import Backoff
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl, parse_url
+from edge_mqtt.broker_bridge.transport.interface import Listener
 from edge_mqtt.broker_bridge.transport.paho_connection import (
     Connection,
     ConnectOptions,
@@ -27,7 +28,6 @@ from edge_mqtt.broker_bridge.transport.paho_connection import (
     NameInUse,
     Refused,
 )
-from edge_mqtt.broker_bridge.transport.port import Listener
 from edge_mqtt.certs.tls import explain_tls_error
 
 __all__ = ["ConnectOptions", "PahoTransport"]

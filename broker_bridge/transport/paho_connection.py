@@ -24,8 +24,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, proxy_for
-from edge_mqtt.broker_bridge.transport.port import Refusal, Will
-from edge_mqtt.broker_bridge.transport.vigil import ANSWER_WITHIN, Vigil
+from edge_mqtt.broker_bridge.transport.interface import Refusal, Will
+from edge_mqtt.broker_bridge.transport.keepalive import ANSWER_WITHIN, KeepAlive
 from edge_mqtt.broker_bridge.transport.websocket import WebSocket, open_websocket
 from edge_mqtt.certs.identity import Identity
 
@@ -186,7 +186,7 @@ class Connection:
         poller = select.poll()
         poller.register(wake, select.POLLIN)
         now = time.monotonic()
-        vigil = Vigil(self._options.keep_alive_s, now)
+        vigil = KeepAlive(self._options.keep_alive_s, now)
         answer_by: float | None = now + HANDSHAKE_TIMEOUT_S
         while not stopping.is_set():
             until = vigil.next_look_at() if answer_by is None else min(answer_by, vigil.next_look_at())
@@ -203,7 +203,7 @@ class Connection:
             if vigil.is_over(now):
                 raise Lost("the broker does not answer to pings")
 
-    def _step(self, poller: select.poll, wake: socket.socket, wait_s: float, vigil: Vigil) -> None:
+    def _step(self, poller: select.poll, wake: socket.socket, wait_s: float, vigil: KeepAlive) -> None:
         websocket = self._websocket
         if websocket is None:
             raise Lost(ENDED)

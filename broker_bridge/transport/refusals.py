@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import Final
 
-from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
+from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
 from edge_mqtt.certs.tls import depends_on_the_time, explain_tls_error
 
 #: OpenSSL's names of the alerts with which a server turns down a client's certificate (RFC 8446, section 6).

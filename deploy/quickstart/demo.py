@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy.quickstart.claim import stop_left_over
+from deploy.quickstart.directory_lock import stop_left_over
 from deploy.quickstart.display import Progress, show_addresses, show_problem, show_task_instances
 from deploy.quickstart.errors import DirectoryInUse, StackError
-from deploy.quickstart.parts import SCRIPTS, WorkerSpec
 from deploy.quickstart.ports import BRIDGE_PORT, UI_PORT, Ports
+from deploy.quickstart.services import SCRIPTS, WorkerSpec
 from deploy.quickstart.stack import Stack
 
 DAG_ID = "edge_demo"

@@ -21,11 +21,14 @@ from typing import IO, Any, Self
 import psutil
 from cryptography.fernet import Fernet
 
-from deploy.quickstart.claim import claim
+from deploy.quickstart.airflow_homes import Config, central_config, merged, worker_config, write_home, write_private
+from deploy.quickstart.airflow_rest import AirflowRest, run_path
+from deploy.quickstart.certificates import Parties
+from deploy.quickstart.directory_lock import claim
 from deploy.quickstart.errors import PartFailed, RestFailed, WaitedTooLong
-from deploy.quickstart.homes import Config, central_config, merged, worker_config, write_home, write_private
-from deploy.quickstart.parties import Parties
-from deploy.quickstart.parts import (
+from deploy.quickstart.ports import HOST, Ports
+from deploy.quickstart.process import POLL_S, Part, marked, stop_parts, sweep
+from deploy.quickstart.services import (
     API_SERVER,
     BRIDGE,
     DAG_PROCESSOR,
@@ -36,9 +39,6 @@ from deploy.quickstart.parts import (
     WorkerSpec,
     bare_environment,
 )
-from deploy.quickstart.ports import HOST, Ports
-from deploy.quickstart.process import POLL_S, Part, marked, stop_parts, sweep
-from deploy.quickstart.rest import AirflowRest, run_path
 
 EDGE_EXECUTOR = "edge_mqtt.executor.EdgeMqttExecutor"
 #: Seconds that what is left over after a stop has between SIGTERM and SIGKILL.

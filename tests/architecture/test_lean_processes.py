@@ -22,12 +22,12 @@ def loaded_by(*modules: str, options: tuple[str, ...] = ()) -> set[str]:
 
 
 def test_worker_loads_nothing_that_it_has_no_use_for() -> None:
-    # Beside what its launcher has: see worker/forked_launcher.py.
-    worker = ("edge_mqtt.worker.cli", "edge_mqtt.worker.assembly")
+    # Beside what its launcher has: see worker/launcher/forked.py.
+    worker = ("edge_mqtt.worker.cli", "edge_mqtt.worker.bootstrap")
     assert loaded_by(*worker).isdisjoint(NOT_THE_WORKERS)
 
 
-@pytest.mark.parametrize("name", ["worker", "broker_bridge", "broker_bridge.logs", "certs"])
+@pytest.mark.parametrize("name", ["worker", "broker_bridge", "broker_bridge.edge_logs", "certs"])
 def test_ctrl_c_is_quiet_before_a_command_loads_anything_large(name: str) -> None:
     # Until then it shows a traceback. Without site, which has loaded much already where a project is being developed.
     bare = ("-S",)

@@ -124,7 +124,7 @@ class LogSite:
         (folder / "machine" / "dags" / "bench_logs.py").write_text(DAG_FILE)
         self.worker.wait_line("connected to")
         command = [
-            *(sys.executable, "-m", "edge_mqtt.broker_bridge.logs", "--all", "-f", "--output", "raw"),
+            *(sys.executable, "-m", "edge_mqtt.broker_bridge.edge_logs", "--all", "-f", "--output", "raw"),
             *("--bridge", self.site.bridge_url, "--certs", str(self.site.store.folder(OPERATOR))),
         ]
         self._edge_logs = subprocess.Popen(command, stdout=subprocess.PIPE)

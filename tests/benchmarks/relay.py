@@ -26,8 +26,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from edge_mqtt.worker.api_client import WorkerTransport
-from edge_mqtt.worker.calls import BASE_URL
+from edge_mqtt.worker.ipc.api_contract import BASE_URL
+from edge_mqtt.worker.supervisor.api_transport import WorkerTransport
 from tests.integration.bad_link_site import BadLinkSite
 
 #: An answer of usual length, as to a variable's question.

@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.table import Table
 
 from deploy.quickstart.ports import HOST
-from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
@@ -52,8 +52,10 @@ PATIENCE_S = 120.0
 def make_jobs(count: int) -> Iterator[Job]:
     """Yield jobs of every state: in four, one waits, two run, and one has ended and nobody has heard of it."""
     for number in range(count):
-        state = (JobState.QUEUED, JobState.RUNNING, JobState.RUNNING, JobState.FINISHED)[number % 4]
-        finished = state is JobState.FINISHED
+        state = (CentralJobState.QUEUED, CentralJobState.RUNNING, CentralJobState.RUNNING, CentralJobState.FINISHED)[
+            number % 4
+        ]
+        finished = state is CentralJobState.FINISHED
         spec = JobSpec(
             job_id=JobId(str(uuid.uuid4())),
             type=WorkloadType.TASK,
@@ -72,9 +74,9 @@ def make_jobs(count: int) -> Iterator[Job]:
             lease_s=935.0,
             token=None if finished else "e" * 500,
             state=state,
-            worker=None if state is JobState.QUEUED else WorkerName(f"worker-{number % WORKERS}"),
-            accepted=state is JobState.RUNNING,
-            starter="host:1" if state is JobState.RUNNING else None,
+            worker=None if state is CentralJobState.QUEUED else WorkerName(f"worker-{number % WORKERS}"),
+            accepted=state is CentralJobState.RUNNING,
+            starter="host:1" if state is CentralJobState.RUNNING else None,
             sequence=number + 1,
             outcome=Outcome.SUCCESS if finished else None,
         )
@@ -95,7 +97,7 @@ def loading(url: str) -> tuple[int, float]:
     async def load() -> tuple[int, float]:
         began = time.perf_counter()
         ledger = AsyncLedger(open_ledger(url))
-        service = DispatchService(Dispatcher(DispatchSettings()), ledger, Changes())
+        service = DispatchService(Dispatcher(DispatchSettings()), ledger, ChangeFeed())
         live = await service.load()
         seconds = time.perf_counter() - began
         await ledger.close()

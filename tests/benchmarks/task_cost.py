@@ -32,8 +32,8 @@ from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTranspo
 from edge_mqtt.worker.app import Worker
 from edge_mqtt.worker.config import StateDir, WorkerSettings
 from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.launcher import Launcher, LauncherProcess
 from edge_mqtt.worker.link import WorkerAddress
+from edge_mqtt.worker.runs.launcher_client import LauncherClient, LauncherProcess
 from tests.benchmarks.task_centre import NAME, PATIENCE_S, TOPICS, Centre
 
 TREE = Path(__file__).parents[2]
@@ -129,7 +129,7 @@ async def measure(process: LauncherProcess, folder: Path, tasks: int, *, learned
         concurrency=SLOTS,
     )
     lock = settings.state.prepare()
-    launcher = Launcher(process)
+    launcher = LauncherClient(process)
     await launcher.ready()
     broker = MemoryBroker()
     centre = Centre(broker)
@@ -165,7 +165,7 @@ async def imports_learned() -> None:
     said = asyncio.Event()
     handler = logging.Handler()
     handler.emit = lambda _: said.set()  # type: ignore[method-assign]  # a log is all there is to hear
-    logger = logging.getLogger("edge_mqtt.worker.launcher")
+    logger = logging.getLogger("edge_mqtt.worker.runs.launcher_client")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     async with asyncio.timeout(PATIENCE_S):
@@ -259,7 +259,9 @@ def round_of(tree: Path, tasks: int, *more: str) -> dict[str, float]:
 
 def late_modules() -> list[str]:
     """Return what a task had to import by itself, because the launcher had not."""
-    code = "import sys; from edge_mqtt.worker.preload import preload; preload(); print('\\n'.join(sys.modules))"
+    code = (
+        "import sys; from edge_mqtt.worker.launcher.preload import preload; preload(); print('\\n'.join(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     loaded = set(done.stdout.split())
     return [name for name in one_round(1)[1] if name not in loaded]

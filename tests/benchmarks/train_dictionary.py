@@ -24,7 +24,7 @@ from pathlib import Path
 import zstandard
 
 from deploy.quickstart.stack import Stack, WorkerSpec
-from edge_mqtt.broker_bridge.protocol.packing import DICTIONARY_ID, LEVEL, dictionary_file
+from edge_mqtt.broker_bridge.protocol.compression import DICTIONARY_ID, LEVEL, dictionary_file
 
 DAGS = Path(__file__).parent / "dictionary_dags"
 DAG_ID = "dict_sample"

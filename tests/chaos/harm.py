@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import psutil
 
-from deploy.quickstart.parts import API_SERVER, DAG_PROCESSOR, TRIGGERER, WORKER_PREFIX
+from deploy.quickstart.services import API_SERVER, DAG_PROCESSOR, TRIGGERER, WORKER_PREFIX
 from tests.chaos.bad_links import SharedLink
 from tests.chaos.evidence import Evidence
 from tests.chaos.faults import BRIDGE, POSTGRES, SCHEDULERS, WORKERS, Fault, Kind

@@ -20,9 +20,9 @@ from typing import Any, Self
 import psutil
 import sqlalchemy as sa
 
-from deploy.quickstart.parts import SCRIPTS, STARTUP_S, STOP_S, WorkerSpec
 from deploy.quickstart.ports import Ports
 from deploy.quickstart.process import Part
+from deploy.quickstart.services import SCRIPTS, STARTUP_S, STOP_S, WorkerSpec
 from deploy.quickstart.stack import Stack
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store

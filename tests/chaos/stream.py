@@ -7,8 +7,8 @@ import random
 import threading
 from typing import Any
 
+from deploy.quickstart.airflow_rest import run_path
 from deploy.quickstart.errors import RestFailed
-from deploy.quickstart.rest import run_path
 from deploy.quickstart.stack import Stack
 from tests.chaos.evidence import Try
 from tests.chaos.faults import Kind

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.quickstart.errors import WaitedTooLong
-from deploy.quickstart.parts import BRIDGE
+from deploy.quickstart.services import BRIDGE
 from tests.chaos.evidence import Evidence, Try
 from tests.chaos.faults import SCHEDULERS, WORKERS
 from tests.chaos.judge_logs import (

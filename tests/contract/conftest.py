@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ledger_contract import Clock
 
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import SqlLedger, open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import Ledger
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, Outcome, WorkloadType
 
@@ -49,7 +49,7 @@ def make_job(number: int, **changes: Any) -> Job:
 def finished(job: Job, *, acked: bool = True) -> Job:
     return replace(
         job,
-        state=JobState.FINISHED,
+        state=CentralJobState.FINISHED,
         token=None,
         outcome=Outcome.FAILED,
         detail="exit code 1",
@@ -73,7 +73,7 @@ class LedgerContract:
     def test_every_field_of_a_job_comes_back_as_it_was(self, ledger: Ledger) -> None:
         job = make_job(
             7,
-            state=JobState.RUNNING,
+            state=CentralJobState.RUNNING,
             fence=Fence(3),
             worker=WorkerName("lab-3"),
             home="1f0e",
@@ -93,12 +93,14 @@ class LedgerContract:
     def test_a_later_commit_replaces_what_becomes_of_a_job(self, ledger: Ledger) -> None:
         job = make_job(1)
         ledger.commit([job])
-        running = replace(job, state=JobState.RUNNING, fence=Fence(2), worker=WorkerName("lab-3"), token="newer")
+        running = replace(
+            job, state=CentralJobState.RUNNING, fence=Fence(2), worker=WorkerName("lab-3"), token="newer"
+        )
         ledger.commit([running])
         assert ledger.load_live() == [running]
 
     def test_every_field_that_changes_in_a_job_s_life_is_replaced(self, ledger: Ledger) -> None:
-        job = make_job(1, state=JobState.RUNNING, accepted=True)
+        job = make_job(1, state=CentralJobState.RUNNING, accepted=True)
         ledger.commit([make_job(1)])
         changed = replace(
             job,
@@ -116,7 +118,7 @@ class LedgerContract:
         )
         ledger.commit([changed])
         assert ledger.load_live() == [changed]
-        over = replace(changed, state=JobState.FINISHED, event_acked=True)
+        over = replace(changed, state=CentralJobState.FINISHED, event_acked=True)
         ledger.commit([over])
         assert ledger.load_live() == []
         assert ledger.get([job.id]) == [over]

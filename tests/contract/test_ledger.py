@@ -17,8 +17,9 @@ from ledger_contract import Clock, LedgerContract, finished, ids, make_job
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 
-from edge_mqtt.broker_bridge.dispatch import ledger_sql
-from edge_mqtt.broker_bridge.dispatch.ledger import (
+from edge_mqtt.broker_bridge.dispatch.ledger import sql
+from edge_mqtt.broker_bridge.dispatch.ledger.error_translation import translated
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
     Ledger,
     LedgerBusy,
     LedgerError,
@@ -26,12 +27,11 @@ from edge_mqtt.broker_bridge.dispatch.ledger import (
     LedgerTooNew,
     LedgerUnavailable,
 )
-from edge_mqtt.broker_bridge.dispatch.ledger_errors import translated
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
-from edge_mqtt.broker_bridge.dispatch.ledger_migrations import MIGRATIONS, migrate
-from edge_mqtt.broker_bridge.dispatch.ledger_schema import JOBS, METADATA, WRITTEN_ONCE
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import SqlLedger, open_ledger
-from edge_mqtt.broker_bridge.dispatch.ledger_writes import upsert
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.migrations import MIGRATIONS, migrate
+from edge_mqtt.broker_bridge.dispatch.ledger.row_writers import upsert
+from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA, WRITTEN_ONCE
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -79,7 +79,7 @@ def test_a_commit_survives_the_end_of_the_process(path: Path) -> None:
     program = f"""
 import os
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec
 ledger = open_ledger("sqlite:///{path}")
 spec = JobSpec(job_id="job-1", type="ExecuteTask", queue="q")
@@ -289,10 +289,10 @@ def test_open_ledger_gives_the_file_back_when_it_fails(path: Path, monkeypatch: 
     def fail(_connection: sa.Connection) -> int:
         raise LedgerTooNew("newer")
 
-    keep: Callable[..., int] = ledger_sql.migrate
-    monkeypatch.setattr(ledger_sql, "migrate", fail)
+    keep: Callable[..., int] = sql.migrate
+    monkeypatch.setattr(sql, "migrate", fail)
     with pytest.raises(LedgerTooNew):
         open_ledger(f"sqlite:///{path}")
-    monkeypatch.setattr(ledger_sql, "migrate", keep)
+    monkeypatch.setattr(sql, "migrate", keep)
     open_ledger(f"sqlite:///{path}").close()
     assert os.access(path, os.R_OK)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from ledger_contract import ids, make_job
 
-from edge_mqtt.broker_bridge.dispatch.ledger import (
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
     LedgerBusy,
     LedgerCorrupt,
     LedgerFull,
     LedgerTaken,
     LedgerUnavailable,
 )
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import SqlLedger, open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
 
 

@@ -12,7 +12,7 @@ from transport_parts import SUBSCRIPTIONS, TOPICS, WORKER, MemoryWorld, Recorder
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
-from edge_mqtt.broker_bridge.transport.port import Transport
+from edge_mqtt.broker_bridge.transport.interface import Transport
 
 PRESENCE = TOPICS.presence(WORKER.name)
 RESULTS = TOPICS.results(WORKER.name)

@@ -14,11 +14,11 @@ from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
+from edge_mqtt.broker_bridge.transport.interface import Refusal, Transport, Will
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
-from edge_mqtt.broker_bridge.transport.port import Refusal, Transport, Will
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context, server_context
 
@@ -120,7 +120,7 @@ class BrokerThread:
             self.store.create(hosts=["localhost", "127.0.0.1"], force=False, now=now)
         for party in parties:
             self.store.issue(party, force=False, now=now)
-        bridge = load_party(directory / "bridge")
+        bridge = load_credentials(directory / "bridge")
         self.broker = EmbeddedBroker(ssl_context=server_context(bridge), topics=TOPICS, host="127.0.0.1", port=port)
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="test broker")
@@ -129,7 +129,7 @@ class BrokerThread:
         self.url = f"wss://localhost:{self.broker.port}/mqtt"
 
     def transport(self, identity: Identity, options: ConnectOptions) -> PahoTransport:
-        party = load_party(self.store.folder(identity))
+        party = load_credentials(self.store.folder(identity))
         return PahoTransport(self.url, client_context(party), options)
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.quickstart.parts import SCRIPTS
+from deploy.quickstart.services import SCRIPTS
 from deploy.quickstart.stack import Stack
 
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
+from edge_mqtt.broker_bridge.protocol.compression import MAGIC, pack
 from edge_mqtt.broker_bridge.protocol.errors import ProtocolError
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND, LogChunk
-from edge_mqtt.broker_bridge.protocol.packing import MAGIC, pack
 
 KINDS = sorted(MESSAGE_OF_KIND)
 JSON = st.recursive(

@@ -24,8 +24,8 @@ from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobSpec, Outc
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
-from edge_mqtt.executor.line import open_line
-from edge_mqtt.executor.link import Link, LinkTiming
+from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming
+from edge_mqtt.executor.connect import open_line
 from edge_mqtt.executor.settings import read_settings
 from tests.e2e.link import BadLink
 
@@ -160,7 +160,7 @@ class BadLinkSite:
                 stderr=output,
             )
 
-    def _open_link(self) -> Link:
+    def _open_link(self) -> BridgeClient:
         settings = read_settings(
             _Configuration(
                 bridge_url=f"wss://localhost:{self.links['executor'].port}/mqtt",
@@ -168,8 +168,8 @@ class BadLinkSite:
                 keep_alive=str(KEEP_ALIVE_S),
             )
         )
-        timing = LinkTiming(resend_s=1.0, resend_at_most_s=2.0)
-        link = Link(lambda: open_line(settings, incarnation="one"), topics=Topics(), timing=timing)
+        timing = BridgeClientTiming(resend_s=1.0, resend_at_most_s=2.0)
+        link = BridgeClient(lambda: open_line(settings, incarnation="one"), topics=Topics(), timing=timing)
         link.start()
         return link
 

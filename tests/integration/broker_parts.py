@@ -23,7 +23,7 @@ from edge_mqtt.broker_bridge.broker.packets import Cursor, PacketSplitter, remai
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context
 
@@ -153,7 +153,7 @@ class Site:
         return transport
 
     def context(self, identity: Identity) -> ssl.SSLContext:
-        return client_context(load_party(self.thread.store.folder(identity)))
+        return client_context(load_credentials(self.thread.store.folder(identity)))
 
     def raw(self, identity: Identity) -> RawClient:
         return RawClient(

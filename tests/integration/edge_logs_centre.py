@@ -13,19 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
-from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
-from edge_mqtt.broker_bridge.logs.patience import Patience
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
+from edge_mqtt.broker_bridge.logs.completeness import Completeness
 from edge_mqtt.broker_bridge.logs.store import LogStore
-from edge_mqtt.broker_bridge.logs.tail import TailService
+from edge_mqtt.broker_bridge.logs.tail_service import TailService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, Message, TailRequest, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal
+from edge_mqtt.broker_bridge.transport.interface import Refusal
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import server_context
 
@@ -70,7 +71,7 @@ class LogCentre:
         store.create(hosts=["localhost", "127.0.0.1"], force=False, now=now)
         for identity in (OPERATOR, WORKER):
             store.issue(identity, hosts=(), force=False, now=now)
-        self._party = load_party(folder / "certs" / "bridge")
+        self._party = load_credentials(folder / "certs" / "bridge")
         self.port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="log-centre")
@@ -168,9 +169,9 @@ class LogCentre:
         self._channel.send(TOPICS.admin_response(Identity.from_client_id(client_id)), reply)
 
     async def _start(self) -> None:
-        self._changes = Changes()
+        self._changes = ChangeFeed()
         self._store = LogStore(self.folder / "logs")
-        patience = Patience(lambda _: True, clock=time.monotonic)
+        patience = Completeness(lambda _: True, clock=time.monotonic)
         self._tail = TailService(self._store, self, self.airflow, self._changes, patience, clock=time.monotonic)
         self._answering: dict[str, asyncio.Future[None]] = {}
         self._broker: EmbeddedBroker | None = EmbeddedBroker(
@@ -209,7 +210,7 @@ class LogCentre:
                 Job(
                     spec=spec,
                     executor=ExecutorName("scheduler"),
-                    state=JobState.RUNNING,
+                    state=CentralJobState.RUNNING,
                     worker=WorkerName(WORKER.name),
                     sequence=self._sequence,
                     lease_s=900.0,
@@ -225,7 +226,7 @@ class LogCentre:
     async def _end_run(self, state: str) -> None:
         for path, job in list(self._jobs.items()):
             size = (self.folder / "logs" / path).stat().st_size
-            self._put(replace(job, state=JobState.FINISHED, token=None, log_size=size))
+            self._put(replace(job, state=CentralJobState.FINISHED, token=None, log_size=size))
         self.airflow.run_state = state
         self._changes.notify()
 

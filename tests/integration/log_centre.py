@@ -12,13 +12,13 @@ from typing import Any
 
 from waited_changes import WaitedChanges
 
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
-from edge_mqtt.broker_bridge.logs.intake import LogIntake
-from edge_mqtt.broker_bridge.logs.patience import Patience
-from edge_mqtt.broker_bridge.logs.places import Places
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
+from edge_mqtt.broker_bridge.logs.completeness import Completeness
+from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
+from edge_mqtt.broker_bridge.logs.segment_allocator import SegmentAllocator
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
-from edge_mqtt.broker_bridge.logs.tail import TailService
+from edge_mqtt.broker_bridge.logs.tail_service import TailService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogAck, LogChunk, LogSelector, WorkloadType
 
@@ -53,7 +53,7 @@ class Records:
         job = Job(
             spec=spec,
             executor=ExecutorName("e"),
-            state=JobState.RUNNING,
+            state=CentralJobState.RUNNING,
             starter="host:1",
             worker=WORKER,
             sequence=sequence,
@@ -130,9 +130,9 @@ class Centre:
         self.acks: asyncio.Queue[tuple[WorkerName, LogAck]] = asyncio.Queue()
         self.changes = WaitedChanges()
         self.store = LogStore(self.folder)
-        self.patience = Patience(lambda job: job.worker not in self.away, clock=lambda: self.now)
-        self.places = Places(self.store, self.records, self.patience, now=lambda: datetime.now(UTC))
-        self.intake = LogIntake(
+        self.patience = Completeness(lambda job: job.worker not in self.away, clock=lambda: self.now)
+        self.places = SegmentAllocator(self.store, self.records, self.patience, now=lambda: datetime.now(UTC))
+        self.intake = LogReceiver(
             self.store,
             self.places,
             acknowledge=lambda worker, ack: self.acks.put_nowait((worker, ack)),

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
@@ -93,7 +93,7 @@ class Held:
         self.silent_at_start = self.on_start()
         self.starts.append(starter)
         if self.refusal is None:
-            self.current = replace(self.current, state=JobState.RUNNING, starter=starter)
+            self.current = replace(self.current, state=CentralJobState.RUNNING, starter=starter)
         return self.refusal
 
     def _check_ledger(self) -> None:
@@ -114,7 +114,7 @@ class Mint:
         return self._token
 
 
-def job(state: JobState = JobState.RUNNING, kind: WorkloadType = WorkloadType.TASK) -> Job:
+def job(state: CentralJobState = CentralJobState.RUNNING, kind: WorkloadType = WorkloadType.TASK) -> Job:
     spec = JobSpec(job_id=JOB, type=kind, queue="q", workload={"ti": {"id": "ti-1"}})
     return Job(
         spec=spec, executor=ExecutorName("e"), lease_s=900.0, token="t1", state=state, fence=Fence(3), worker=WORKER

@@ -19,8 +19,8 @@ import pytest
 from typer.testing import CliRunner
 
 from edge_mqtt.broker_bridge.cli import app
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
 from edge_mqtt.certs.identity import Identity, Role
@@ -122,7 +122,7 @@ def test_a_kept_log_whose_line_was_due_when_the_bridge_died_gets_it_at_the_next_
         executor=ExecutorName("main"),
         lease_s=935.0,
         ships_log=False,
-        state=JobState.FINISHED,
+        state=CentralJobState.FINISHED,
         worker=WorkerName("lab-3"),
         starter="lab-3:7",
         outcome=Outcome.SUCCESS,

@@ -14,14 +14,15 @@ from typing import TypeVar
 
 import pytest
 
-from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.dispatch import ledger_engine
 from edge_mqtt.broker_bridge.dispatch import service as service_module
-from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToExecutor, ToWorker
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger import engine
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.retention import Retention, SteadyClock
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
@@ -39,7 +40,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkerState,
     WorkloadType,
 )
-from edge_mqtt.broker_bridge.retention import Retention, SteadyClock
 
 EXECUTOR, WORKER, JOB = ExecutorName("e"), WorkerName("w"), JobId("j")
 DAY_S = 86_400.0
@@ -109,7 +109,7 @@ class Bridge:
 async def running(path: Path, clock: Clock | None = None) -> AsyncIterator[Bridge]:
     unix = (clock or Clock()).unix()
     ledger = AsyncLedger(open_ledger(f"sqlite:///{path}", unix))
-    service = DispatchService(Dispatcher(DispatchSettings()), ledger, Changes())
+    service = DispatchService(Dispatcher(DispatchSettings()), ledger, ChangeFeed())
     await service.load()
     bridge = Bridge(service, ledger, unix)
     loop = asyncio.create_task(service.run(bridge.perform, lambda _: None))
@@ -141,7 +141,7 @@ def result(exit_code: int) -> events.ResultReported:
 def test_a_ledger_that_another_process_holds_delays_what_is_accepted_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ledger_engine, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.05)
     monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
 
     async def test() -> None:

@@ -23,10 +23,10 @@ from edge_mqtt.broker_bridge.broker import listener as listener_module
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.broker.tls_connection import Handshakes
 from edge_mqtt.broker_bridge.transport import websocket
+from edge_mqtt.broker_bridge.transport.interface import RefusalReason
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
-from edge_mqtt.broker_bridge.transport.port import RefusalReason
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context
 
@@ -54,7 +54,7 @@ def refused(transport: PahoTransport) -> Recorder:
 
 def context_of_another_authority(site: Site) -> ssl.SSLContext:
     site.other_store.issue(ROGUE, force=False, now=datetime.now(UTC))
-    context = client_context(load_party(site.other_store.folder(ROGUE)))
+    context = client_context(load_credentials(site.other_store.folder(ROGUE)))
     context.load_verify_locations(site.thread.store.directory / "bridge" / "ca.crt")
     return context
 
@@ -168,7 +168,7 @@ def test_a_client_whose_certificate_is_not_valid_yet_is_refused_and_goes_on_tryi
 ) -> None:
     soon = datetime.now(UTC) + timedelta(days=5)
     site.thread.store.issue(ROGUE, force=True, now=soon)
-    early = client_context(load_party(site.thread.store.folder(ROGUE), now=soon + timedelta(days=1)))
+    early = client_context(load_credentials(site.thread.store.folder(ROGUE), now=soon + timedelta(days=1)))
     transport = PahoTransport(site.thread.url, early, options(ROGUE))
     recorder = Recorder()
     transport.start(recorder)

@@ -22,9 +22,9 @@ from websockets.typing import Subprotocol
 
 from edge_mqtt.broker_bridge.broker.packets import PacketSplitter
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
+from edge_mqtt.broker_bridge.transport.interface import RefusalReason
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
-from edge_mqtt.broker_bridge.transport.port import RefusalReason
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context, server_context
 
@@ -48,7 +48,7 @@ class FakeBroker:
         self.answers = answers
         self.connects = 0
         self.kinds: list[int] = []
-        context = server_context(load_party(store.directory / "bridge"))
+        context = server_context(load_credentials(store.directory / "bridge"))
         self._server = serve(
             self._converse,
             "127.0.0.1",
@@ -104,7 +104,7 @@ def connect(store: Store) -> Iterator[Callable[..., tuple[PahoTransport, Recorde
         options = ConnectOptions(
             identity=ROGUE, incarnation="one", keep_alive_s=keep_alive_s, subscriptions=(CONTROL,)
         )
-        transport = PahoTransport(url, client_context(load_party(store.folder(ROGUE))), options)
+        transport = PahoTransport(url, client_context(load_credentials(store.folder(ROGUE))), options)
         made.append(transport)
         recorder = Recorder()
         transport.start(recorder)
@@ -302,7 +302,7 @@ sys.path.insert(0, sys.argv[1])
 from transport_parts import *
 store = Store(Path(sys.argv[2]))
 options = ConnectOptions(identity=WORKER, incarnation="one", keep_alive_s=60, subscriptions=SUBSCRIPTIONS, will=will)
-transport = PahoTransport(sys.argv[3], client_context(load_party(store.folder(WORKER))), options)
+transport = PahoTransport(sys.argv[3], client_context(load_credentials(store.folder(WORKER))), options)
 recorder = Recorder()
 transport.start(recorder)
 recorder.wait_event("connected")
@@ -347,7 +347,7 @@ def test_stop_returns_at_once_while_there_is_no_connection(connect: Connect) -> 
 
 
 def test_a_server_that_is_no_bridge_is_tried_again(store: Store, connect: Connect) -> None:
-    context = server_context(load_party(store.directory / "bridge"))
+    context = server_context(load_credentials(store.directory / "bridge"))
     with socket.create_server(("127.0.0.1", 0)) as server:
         transport, recorder = connect(f"wss://localhost:{server.getsockname()[1]}/mqtt")
         for answer in (b"HTTP/1.1 503 Busy\r\n\r\n", b"HTTP/1.1 101 Go\r\n\r\n", b"", b"\x16\x03"):

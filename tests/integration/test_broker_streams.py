@@ -22,7 +22,7 @@ from edge_mqtt.broker_bridge.broker.packets import build_publish
 from edge_mqtt.broker_bridge.broker.tls_connection import MAX_EARLY_BYTES, TLS_READ_BYTES
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
 
 CONTROL = TOPICS.control(ROGUE.name)
@@ -45,7 +45,7 @@ class Centre:
         self.transport.start(self.heard)
 
     def context(self, identity: Identity) -> ssl.SSLContext:
-        return client_context(load_party(self.thread.store.folder(identity)))
+        return client_context(load_credentials(self.thread.store.folder(identity)))
 
     def raw(self, identity: Identity) -> RawClient:
         return RawClient(

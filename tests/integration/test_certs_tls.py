@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_mqtt.certs.errors import FileUnusable, PartyUnusable
+from edge_mqtt.certs.credentials import Credentials
+from edge_mqtt.certs.errors import CredentialsUnusable, FileUnusable
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
-from edge_mqtt.certs.party import Party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context, depends_on_the_time, explain_tls_error, peer_identity, server_context
 
@@ -117,12 +117,12 @@ def new_store(directory: Path) -> Store:
     return store
 
 
-def party(store: Store, identity: Identity, *, days: int = -25) -> Party:
+def party(store: Store, identity: Identity, *, days: int = -25) -> Credentials:
     """Return a party as it was loaded so many days from now."""
-    return load_party(store.folder(identity), now=datetime.now(UTC) + timedelta(days=days))
+    return load_credentials(store.folder(identity), now=datetime.now(UTC) + timedelta(days=days))
 
 
-def bridge(store: Store) -> Party:
+def bridge(store: Store) -> Credentials:
     return party(store, Identity(Role.BRIDGE, "bridge"))
 
 
@@ -335,7 +335,7 @@ def test_an_unknown_tls_error_is_one_line() -> None:
     ],
 )
 def test_a_certificate_that_is_not_ours_is_nobody(peercert: dict[str, object]) -> None:
-    with pytest.raises(PartyUnusable):
+    with pytest.raises(CredentialsUnusable):
         peer_identity(peercert)
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from log_centre import PATH, Centre, centre_test
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.logs import store as store_module
 from edge_mqtt.broker_bridge.logs.store import LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import JobId
@@ -44,7 +44,7 @@ async def with_two_jobs(centre: Centre) -> None:
     """Let a task log before its deferral, and half of what it logs after it."""
     centre.records.put("first", 1)
     await centre.shipped("first", 0, FIRST)
-    centre.records.change("first", state=JobState.FINISHED, log_size=len(FIRST))
+    centre.records.change("first", state=CentralJobState.FINISHED, log_size=len(FIRST))
     centre.records.put("j", 2)
     await centre.shipped("j", 0, SECOND[:8])
 

@@ -10,26 +10,26 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from edge_mqtt.broker_bridge.changes import Changes
 from edge_mqtt.broker_bridge.dispatch import service as service_module
-from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToExecutor, ToWorker
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull, LedgerTaken
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull, LedgerTaken
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     CancelAck,
     HeldJob,
-    HeldJobState,
     JobAccepted,
     JobSpec,
     Outcome,
     Presence,
     PresenceAck,
+    ReportedJobState,
     WorkerState,
     WorkloadType,
 )
@@ -93,7 +93,7 @@ class Running:
 @asynccontextmanager
 async def running(ledger: MovableDisk | None = None) -> AsyncIterator[Running]:
     disk = ledger or MovableDisk()
-    service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), Changes())
+    service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), ChangeFeed())
     await service.load()
     state = Running(service, disk)
     loop = asyncio.create_task(service.run(state.perform, state.ended.append))
@@ -140,7 +140,7 @@ def test_a_submission_that_comes_again_after_its_job_is_forgotten_runs_nothing_a
     async def test() -> None:
         disk = MovableDisk()
         old = Job(spec=submitted("old").job, executor=EXECUTOR, lease_s=900.0, sequence=7)
-        disk.commit([replace(old, state=JobState.FINISHED, outcome=Outcome.SUCCESS, event_acked=True)])
+        disk.commit([replace(old, state=CentralJobState.FINISHED, outcome=Outcome.SUCCESS, event_acked=True)])
         async with running(disk) as bridge:
             await bridge.service.commit(seen())
             bridge.service.post(submitted("old"))
@@ -150,7 +150,7 @@ def test_a_submission_that_comes_again_after_its_job_is_forgotten_runs_nothing_a
             assert assigned == ["new"]
             assert accepted == ["old", "new"]
             (kept,) = disk.get([JobId("old")])
-            assert (kept.state, kept.sequence) == (JobState.FINISHED, 7)
+            assert (kept.state, kept.sequence) == (CentralJobState.FINISHED, 7)
 
     asyncio.run(test())
 
@@ -233,7 +233,7 @@ def test_a_bridge_whose_ledger_was_taken_while_it_was_away_stops(monkeypatch: py
 
     async def test() -> None:
         disk = MovableDisk()
-        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), Changes())
+        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), ChangeFeed())
         await service.load()
         disk.full = True
         service.post(submitted())
@@ -276,7 +276,7 @@ def test_a_start_is_on_disk_when_it_is_granted_and_refused_when_it_cannot_be(mon
             bridge.ledger.full = False
             assert await bridge.service.ask_start(WORKER, JobId("j"), effect.message.fence, "host:1") is None
             (job,) = bridge.ledger.load_live()
-            assert (job.state, job.starter) == (JobState.RUNNING, "host:1")
+            assert (job.state, job.starter) == (CentralJobState.RUNNING, "host:1")
             refusal = await bridge.service.ask_start(WORKER, JobId("j"), Fence(99), "host:1")
             assert refusal is not None
 
@@ -285,7 +285,7 @@ def test_a_start_is_on_disk_when_it_is_granted_and_refused_when_it_cannot_be(mon
 
 def test_the_loop_ends_when_it_is_told_to_also_when_an_event_comes_in_the_same_moment() -> None:
     async def test() -> None:
-        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(MovableDisk()), Changes())
+        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(MovableDisk()), ChangeFeed())
         await service.load()
         service.post(seen())
         loop = asyncio.create_task(service.run(lambda _: None, lambda _: None))
@@ -330,7 +330,7 @@ def test_workers_keep_their_leases_while_the_ledger_takes_nothing(monkeypatch: p
             assert await bridge.service.ask_start(WORKER, JobId("j"), Fence(1), "host:1") is None
             bridge.ledger.full = True
             bridge.service.post(submitted("k"))
-            bridge.service.post(seen(1, HeldJob(job_id=JobId("j"), fence=Fence(1), state=HeldJobState.RUNNING)))
+            bridge.service.post(seen(1, HeldJob(job_id=JobId("j"), fence=Fence(1), state=ReportedJobState.RUNNING)))
             await bridge.until(is_confirmation)
             assert bridge.service.ledger_problem is not None
 
@@ -363,7 +363,7 @@ def test_a_cancellation_is_not_acknowledged_before_it_is_stored(monkeypatch: pyt
 def test_a_bridge_whose_ledger_another_has_taken_stops() -> None:
     async def test() -> None:
         disk = MovableDisk()
-        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), Changes())
+        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), ChangeFeed())
         await service.load()
         disk.taken = True
         service.post(submitted())

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from edge_mqtt.broker_bridge.program.interrupt import EXIT_INTERRUPTED
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.interrupt import EXIT_INTERRUPTED
 from edge_mqtt.certs.store import Store
 
 #: The first import of every command; what comes later finds the handler installed.
-FIRST = "edge_mqtt.certs.interrupt"
+FIRST = "edge_mqtt.broker_bridge.program.interrupt"
 #: Python writes a line like this for every module that it has imported.
 NOISE = "import time:"
 WORKER, OPERATOR = Identity(Role.WORKER, "lab-1"), Identity(Role.OPERATOR, "ann")
@@ -74,7 +74,7 @@ def arguments_of(module: str, store: Store, home: Path) -> tuple[str, ...]:
         return ("--certs", bridge, "--port", "0", "--host", "127.0.0.1", "--health-port", "0")
     if module == "edge_mqtt.worker":
         return (*NOWHERE, "--certs", str(store.folder(WORKER)), "--state-dir", str(home / "state"))
-    if module == "edge_mqtt.broker_bridge.logs":
+    if module == "edge_mqtt.broker_bridge.edge_logs":
         return (*NOWHERE, "--certs", str(store.folder(OPERATOR)), "--all", "--follow")
     return ("list", "--dir", str(store.directory))
 
@@ -83,7 +83,7 @@ def arguments_of(module: str, store: Store, home: Path) -> tuple[str, ...]:
 MOMENTS = {
     "edge_mqtt.broker_bridge": (1, 100, 300, 500, 800, 1200),
     "edge_mqtt.worker": (1, 60, 120, 180, 240, 300, 600, 1200),
-    "edge_mqtt.broker_bridge.logs": (1, 60, 120, 180, 220, 260),
+    "edge_mqtt.broker_bridge.edge_logs": (1, 60, 120, 180, 220, 260),
     "edge_mqtt.certs": (1, 50, 100, 150, 200, 250),
 }
 

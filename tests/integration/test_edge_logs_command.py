@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from edge_logs_centre import OPERATOR, PATIENCE_S, WORKER, LogCentre
 
-COMMAND = [sys.executable, "-m", "edge_mqtt.broker_bridge.logs.cli"]
+COMMAND = [sys.executable, "-m", "edge_mqtt.broker_bridge.edge_logs.cli"]
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ def test_a_terminal_that_wants_none_gets_no_colours(centre: LogCentre, tmp_path:
 
 def test_airflow_is_not_imported() -> None:
     script = (
-        "import sys; from edge_mqtt.broker_bridge.logs.cli import main; "
+        "import sys; from edge_mqtt.broker_bridge.edge_logs.cli import main; "
         "code = main(['d', '--bridge', 'http://x', '--certs', '/nowhere']); "
         "heavy = {'airflow', 'sqlalchemy', 'amqtt'} & set(sys.modules); sys.exit(code if not heavy else str(heavy))"
     )

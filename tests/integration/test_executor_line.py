@@ -32,16 +32,17 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal
+from edge_mqtt.broker_bridge.transport.interface import Refusal
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import server_context
+from edge_mqtt.executor.bridge_client import BridgeClient
 from edge_mqtt.executor.check import check_command
+from edge_mqtt.executor.connect import open_line
 from edge_mqtt.executor.errors import CannotDial
-from edge_mqtt.executor.line import open_line
-from edge_mqtt.executor.link import Link
 from edge_mqtt.executor.settings import ExecutorSettings
 
 PATIENCE_S = 20.0
@@ -56,7 +57,7 @@ class BridgeOverWss:
     """The embedded broker in a thread of its own, with a bridge inside that accepts every job."""
 
     def __init__(self, certs: Path) -> None:
-        self._context = server_context(load_party(certs))
+        self._context = server_context(load_credentials(certs))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="bridge")
         self._thread.start()
@@ -141,9 +142,9 @@ def settings_for(certs: Path, port: int = 443) -> ExecutorSettings:
 
 
 @pytest.fixture
-def link(bridge: BridgeOverWss, store: Store) -> Iterator[Link]:
+def link(bridge: BridgeOverWss, store: Store) -> Iterator[BridgeClient]:
     settings = settings_for(store.folder(ME), bridge.port)
-    running = Link(lambda: open_line(settings, incarnation="first"), topics=TOPICS)
+    running = BridgeClient(lambda: open_line(settings, incarnation="first"), topics=TOPICS)
     running.start()
     yield running
     running.stop()
@@ -153,7 +154,7 @@ def a_job(name: str) -> JobSpec:
     return JobSpec(job_id=JobId(name), type=WorkloadType.TASK, queue="press/1 + #")
 
 
-def test_jobs_reach_the_bridge_and_are_accepted_over_wss(bridge: BridgeOverWss, link: Link) -> None:
+def test_jobs_reach_the_bridge_and_are_accepted_over_wss(bridge: BridgeOverWss, link: BridgeClient) -> None:
     bridge.expect(ExecutorHello)
     for number in range(50):
         link.submit(a_job(f"job-{number}"), "t")
@@ -163,7 +164,9 @@ def test_jobs_reach_the_bridge_and_are_accepted_over_wss(bridge: BridgeOverWss, 
     assert (adoption.unknown, adoption.unanswered) == ({"no such job"}, set())
 
 
-def test_a_job_submitted_while_the_bridge_restarts_arrives_afterwards(bridge: BridgeOverWss, link: Link) -> None:
+def test_a_job_submitted_while_the_bridge_restarts_arrives_afterwards(
+    bridge: BridgeOverWss, link: BridgeClient
+) -> None:
     bridge.expect(ExecutorHello)
     bridge.stop()
     link.submit(a_job("waits"), "t")
@@ -175,7 +178,7 @@ def test_a_job_submitted_while_the_bridge_restarts_arrives_afterwards(bridge: Br
 
 
 def test_a_workload_of_fifty_megabytes_crosses_in_pieces_and_holds_nothing_back(
-    bridge: BridgeOverWss, link: Link
+    bridge: BridgeOverWss, link: BridgeClient
 ) -> None:
     bridge.expect(ExecutorHello)
     text = "x" * 50_000_000
@@ -187,7 +190,7 @@ def test_a_workload_of_fifty_megabytes_crosses_in_pieces_and_holds_nothing_back(
     assert link.flush(timeout_s=PATIENCE_S)
 
 
-def test_a_submission_leaves_within_milliseconds(bridge: BridgeOverWss, link: Link) -> None:
+def test_a_submission_leaves_within_milliseconds(bridge: BridgeOverWss, link: BridgeClient) -> None:
     bridge.expect(ExecutorHello)
     delays = []
     for number in range(30):
@@ -268,7 +271,7 @@ def test_the_check_fails_when_the_bridge_has_other_topics(
 
 
 def test_the_check_beside_a_scheduler_finds_its_name_taken_and_disturbs_nobody(
-    bridge: BridgeOverWss, link: Link, store: Store, configure: Configure, capsys: pytest.CaptureFixture[str]
+    bridge: BridgeOverWss, link: BridgeClient, store: Store, configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bridge.expect(ExecutorHello)
     configure(store.folder(ME), bridge.port)

@@ -118,7 +118,7 @@ def test_worker_speaks_on_stderr_alone_and_in_its_own_way(tmp_path: Path, live_s
 def test_worker_goes_on_with_a_tasks_environment(tmp_path: Path) -> None:
     code = f"""
 import gc, os
-from edge_mqtt.worker.forked_launcher import loaded_airflow
+from edge_mqtt.worker.launcher.forked import loaded_airflow
 with loaded_airflow() as airflow:
     pass
 print("{SECRET}" in os.environ, os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"], airflow.settings["base_log_folder"])
@@ -134,7 +134,7 @@ def test_worker_imports_nothing_from_where_it_was_started(tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     code = """
 import sys
-from edge_mqtt.worker.forked_launcher import loaded_airflow
+from edge_mqtt.worker.launcher.forked import loaded_airflow
 with loaded_airflow():
     print("not on stdout")
 print("" in sys.path)
@@ -145,7 +145,7 @@ print("" in sys.path)
 def test_worker_that_was_started_with_its_stdout_closed_loads_airflow_all_the_same(tmp_path: Path) -> None:
     code = """
 import sys
-from edge_mqtt.worker.forked_launcher import loaded_airflow
+from edge_mqtt.worker.launcher.forked import loaded_airflow
 with loaded_airflow() as airflow:
     pass
 print(airflow.settings["base_log_folder"], file=sys.stderr)

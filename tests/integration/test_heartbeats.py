@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 import pytest
 from waited_changes import WaitedChanges
 
-from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.execution_api import heartbeats as heartbeats_module
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.heartbeats import UNCONFIRMED_S, Heartbeats
@@ -96,7 +96,7 @@ def running(starter: str = "edge-1:42") -> Job:
         executor=ExecutorName("e"),
         lease_s=900.0,
         token="t1",
-        state=JobState.RUNNING,
+        state=CentralJobState.RUNNING,
         worker=WorkerName("w"),
         starter=starter,
     )
@@ -121,7 +121,7 @@ def beat(
             airflow,
             jobs,
             Relay(airflow, jobs, Mint()),
-            Changes(),
+            ChangeFeed(),
             interval_s=0.001,
             clock=clock,
         )
@@ -177,7 +177,7 @@ def test_a_superseded_job_gets_no_heartbeats_and_is_ended(monkeypatch: pytest.Mo
         held = Held(running())
         airflow = Airflow([FINE])
         beats = Heartbeats(
-            airflow, held, Relay(airflow, held, Mint()), Changes(), interval_s=0.001, clock=lambda: 0.0
+            airflow, held, Relay(airflow, held, Mint()), ChangeFeed(), interval_s=0.001, clock=lambda: 0.0
         )
         task = asyncio.create_task(beats.run())
         await asyncio.wait_for(airflow.all_asked.wait(), 10)

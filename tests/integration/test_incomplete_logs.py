@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from log_centre import LEASE_S, PATH, WORKER, Centre, centre_test
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
-from edge_mqtt.broker_bridge.logs import marker
-from edge_mqtt.broker_bridge.logs.patience import LOG_WAIT_S, LOOK_S
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
+from edge_mqtt.broker_bridge.logs import notices
+from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, LOOK_S
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, TailReply, TailRequest
 
@@ -23,7 +23,7 @@ OTHER = WorkerName("v")
 
 
 def ended(base: int | None, size: int | None) -> dict[str, object]:
-    return {"state": JobState.FINISHED, "log_base": base, "log_size": size}
+    return {"state": CentralJobState.FINISHED, "log_base": base, "log_size": size}
 
 
 def lines_of(text: bytes) -> list[str]:
@@ -183,11 +183,11 @@ def test_two_jobs_that_begin_together_behind_an_incomplete_log_keep_what_is_said
 
 def test_a_job_that_has_not_started_holds_up_nothing(tmp_path: Path) -> None:
     async def test(centre: Centre) -> None:
-        centre.records.put("queued", 1, state=JobState.QUEUED, worker=None, starter=None)
+        centre.records.put("queued", 1, state=CentralJobState.QUEUED, worker=None, starter=None)
         centre.records.put("after", 2)
         assert await centre.shipped("after", 0, b"one\n") == 4
         # It may start yet, but its place is taken.
-        centre.records.change("queued", state=JobState.RUNNING, worker=OTHER)
+        centre.records.change("queued", state=CentralJobState.RUNNING, worker=OTHER)
         assert await centre.shipped("queued", 0, b"late\n", OTHER) == 5
         assert centre.text() == b"one\n"
 
@@ -241,7 +241,7 @@ def test_a_log_that_stays_on_its_worker_is_told_of_once(tmp_path: Path) -> None:
         await centre.restart()
         await started(centre, "j")
         assert lines_of(centre.text()) == [KEPT]
-        centre.records.change("j", state=JobState.FINISHED, log_size=0)
+        centre.records.change("j", state=CentralJobState.FINISHED, log_size=0)
         centre.airflow.run_state = "success"
         reply = await read(centre, 0)
         assert (lines_of(reply.body), reply.streams[0].complete, reply.streams[0].missing) == ([KEPT], True, "")
@@ -261,13 +261,13 @@ def test_the_line_is_there_and_whole_after_a_crash_while_it_was_written(
 ) -> None:
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1, ships_log=False)
-        whole = len(marker.of_kept(centre.records.get("j"), datetime.now(UTC)))
+        whole = len(notices.of_kept(centre.records.get("j"), datetime.now(UTC)))
         centre.doom(written % (whole + 1) - 1 if written < 0 else written)
         centre.intake.started(JobId("j"))
         await centre.died()
         if over:
             # Nobody speaks of it any more.
-            centre.records.change("j", state=JobState.FINISHED, log_size=0, event_acked=True)
+            centre.records.change("j", state=CentralJobState.FINISHED, log_size=0, event_acked=True)
         await centre.restart()
         await centre.settled()
         *before, last = centre.text().split(b"\n")[:-1]
@@ -295,7 +295,7 @@ def test_what_a_crash_left_of_a_line_is_not_mixed_with_the_next_log(tmp_path: Pa
         base = centre.records.get("after").log_base
         assert base is not None
         assert base > len(centre.text())
-        centre.records.change("after", state=JobState.FINISHED, log_size=0)
+        centre.records.change("after", state=CentralJobState.FINISHED, log_size=0)
         await centre.restart()
         centre.records.put("last", 3)
         assert await centre.shipped("last", 0, b"end\n") == 4
@@ -307,7 +307,7 @@ def test_what_a_crash_left_of_a_line_is_not_mixed_with_the_next_log(tmp_path: Pa
 @pytest.mark.parametrize("said", [True, False])
 def test_another_log_waits_for_the_line_but_not_for_ever(tmp_path: Path, *, said: bool) -> None:
     async def test(centre: Centre) -> None:
-        centre.records.put("kept", 1, ships_log=False, state=JobState.FINISHED, log_size=0)
+        centre.records.put("kept", 1, ships_log=False, state=CentralJobState.FINISHED, log_size=0)
         centre.records.put("after", 2, worker=OTHER)
         await wait(centre, "after", LOG_WAIT_S - 1)
         assert centre.text() == b""
@@ -358,7 +358,7 @@ def test_each_job_of_a_deferred_task_is_told_of_and_shipped_bytes_come_behind(tm
         )
         assert lines_of(reply.body) == [KEPT]
         centre.records.put("third", 3)
-        centre.records.change("second", state=JobState.FINISHED, log_size=0)
+        centre.records.change("second", state=CentralJobState.FINISHED, log_size=0)
         assert await centre.shipped("third", 0, b"three\n") == 6
         assert lines_of(centre.text()) == [KEPT, "one", "two", KEPT, "three"]
 

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.desk import Desk
-from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
+from edge_mqtt.broker_bridge.message_router import MessageRouter
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, Message, Presence, WorkerState, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
@@ -46,10 +46,12 @@ def lines_of(test: Callable[[DispatchService], Awaitable[None]], caplog: pytest.
     """Return the lines that a bridge logs about its jobs while ``test`` lasts."""
 
     async def run() -> None:
-        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(MemoryLedger()), Changes())
+        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(MemoryLedger()), ChangeFeed())
         await service.load()
         nothing = cast("Any", None)
-        desk = Desk(Topics(), cast("Any", Channel()), service=service, relay=nothing, intake=nothing, tail=nothing)
+        desk = MessageRouter(
+            Topics(), cast("Any", Channel()), service=service, relay=nothing, intake=nothing, tail=nothing
+        )
         loop = asyncio.create_task(service.run(desk.perform, lambda _: None))
         try:
             await test(service)

@@ -11,26 +11,26 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from edge_mqtt.broker_bridge.changes import Changes
-from edge_mqtt.broker_bridge.desk import Desk
-from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
-from edge_mqtt.broker_bridge.logs.intake import LogIntake
-from edge_mqtt.broker_bridge.logs.patience import Patience
-from edge_mqtt.broker_bridge.logs.places import Places
+from edge_mqtt.broker_bridge.logs.completeness import Completeness
+from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
+from edge_mqtt.broker_bridge.logs.segment_allocator import SegmentAllocator
 from edge_mqtt.broker_bridge.logs.store import LogStore
+from edge_mqtt.broker_bridge.message_router import MessageRouter
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     HeldJob,
-    HeldJobState,
     JobSpec,
     LogAck,
     LogChunk,
     Message,
     Presence,
+    ReportedJobState,
     WorkerState,
     WorkloadType,
 )
@@ -56,13 +56,13 @@ class Channel:
 class Bridge:
     """Dispatcher, desk and logs, without a network."""
 
-    def __init__(self, service: DispatchService, desk: Desk, channel: Channel) -> None:
+    def __init__(self, service: DispatchService, desk: MessageRouter, channel: Channel) -> None:
         self.service = service
         self.desk = desk
         self.channel = channel
 
     async def hello(self, *jobs: JobId) -> None:
-        held = tuple(HeldJob(job_id=job, fence=Fence(1), state=HeldJobState.RUNNING) for job in jobs)
+        held = tuple(HeldJob(job_id=job, fence=Fence(1), state=ReportedJobState.RUNNING) for job in jobs)
         presence = Presence(
             incarnation="i",
             connection=time.monotonic_ns(),
@@ -91,22 +91,22 @@ class Bridge:
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Bridge]:
     ledger = AsyncLedger(open_ledger(f"sqlite:///{folder / 'ledger.db'}"))
-    changes, channel = Changes(), Channel()
+    changes, channel = ChangeFeed(), Channel()
     settings = DispatchSettings(queues_keeping_logs=frozenset({"cameras"}))
     service = DispatchService(Dispatcher(settings), ledger, changes)
     await service.load()
     store = LogStore(folder / "logs")
-    places = Places(
-        store, service, Patience(service.is_reachable, clock=time.monotonic), now=lambda: datetime.now(UTC)
+    places = SegmentAllocator(
+        store, service, Completeness(service.is_reachable, clock=time.monotonic), now=lambda: datetime.now(UTC)
     )
-    intake = LogIntake(
+    intake = LogReceiver(
         store,
         places,
         acknowledge=lambda worker, ack: channel.send(TOPICS.control(worker), ack),
         changes=changes,
     )
     nothing = cast("Any", None)
-    desk = Desk(TOPICS, cast("Any", channel), service=service, relay=nothing, intake=intake, tail=nothing)
+    desk = MessageRouter(TOPICS, cast("Any", channel), service=service, relay=nothing, intake=intake, tail=nothing)
     tasks = [asyncio.create_task(intake.run()), asyncio.create_task(service.run(desk.perform, lambda _: None))]
     try:
         yield Bridge(service, desk, channel)

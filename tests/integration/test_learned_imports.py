@@ -21,9 +21,9 @@ from worker_lab import task_job
 from worker_play import Lab, fresh_home, play, wait_until_ended
 
 from edge_mqtt.worker.core.imports import Learned, Report
-from edge_mqtt.worker.launcher import LauncherProcess
-from edge_mqtt.worker.launcher_main import framed, read_document
-from edge_mqtt.worker.learned import Learner, imports_file
+from edge_mqtt.worker.launcher.learned import Learner, imports_file
+from edge_mqtt.worker.launcher.main import framed, read_document
+from edge_mqtt.worker.runs.launcher_client import LauncherProcess
 
 DAG = """
 import sys
@@ -161,7 +161,7 @@ def test_nothing_is_learned_or_imported_ahead_where_that_is_switched_off(
 def test_module_that_hangs_ends_its_trial(libraries: Path) -> None:
     (libraries / "hangs.py").write_text("import time; time.sleep(600)")
     code = (
-        "from edge_mqtt.worker import learned_trial; learned_trial.IMPORT_LIMIT_S = 1; "
+        "from edge_mqtt.worker.launcher import learned_trial; learned_trial.IMPORT_LIMIT_S = 1; "
         "learned_trial.try_imports(['hangs'], 1, 1024)"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, timeout=60, check=False)
@@ -171,7 +171,7 @@ def test_module_that_hangs_ends_its_trial(libraries: Path) -> None:
 def test_task_finds_there_what_two_tasks_before_it_imported_also_after_a_restart(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="edge_mqtt.worker.launcher")
+    caplog.set_level("INFO", logger="edge_mqtt.worker.runs.launcher_client")
     (tmp_path / "home" / "dags" / "lab.py").write_text(DAG)
     (tmp_path / "home" / "dags" / "helper_of_the_dag.py").write_text("")
 

@@ -22,7 +22,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     AssignmentAccepted,
     Finished,
     HeldJob,
-    HeldJobState,
     JobFinished,
     JobRef,
     JobSpec,
@@ -30,20 +29,22 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Message,
     Outcome,
     Presence,
+    ReportedJobState,
     StartRequest,
     Welcome,
     WorkerState,
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+from edge_mqtt.broker_bridge.transport.interface import Refusal
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
-from edge_mqtt.executor.exchange import News, UnknownJobs
-from edge_mqtt.executor.line import open_line
-from edge_mqtt.executor.link import Link
+from edge_mqtt.executor.bridge_client import BridgeClient
+from edge_mqtt.executor.connect import open_line
+from edge_mqtt.executor.outbox import News, UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings
 
 TOPICS = Topics()
@@ -72,7 +73,7 @@ class HandMadeWorker:
             keep_alive_s=60,
             subscriptions=(TOPICS.assignments(LAB), TOPICS.control(LAB), TOPICS.rpc_response(LAB)),
         )
-        transport = PahoTransport(f"wss://127.0.0.1:{port}/mqtt", client_context(load_party(certs)), options)
+        transport = PahoTransport(f"wss://127.0.0.1:{port}/mqtt", client_context(load_credentials(certs)), options)
         self._channel = MessageChannel(transport)
         self._inbox: queue.Queue[Message] = queue.Queue()
         self._up: queue.Queue[int] = queue.Queue()
@@ -149,7 +150,7 @@ class Centre:
             default_queue="default",
             unclaimed_for_s=600,
         )
-        self.link = Link(lambda: open_line(settings, incarnation="one"), topics=TOPICS)
+        self.link = BridgeClient(lambda: open_line(settings, incarnation="one"), topics=TOPICS)
         self.link.start()
         self.worker = HandMadeWorker(site.certificates.folder(worker), self._ports[0])
 
@@ -220,7 +221,7 @@ def test_a_lost_ledger_fails_what_was_accepted_and_stops_it_on_the_edge(centre: 
     centre.start()
     unknown = centre.news(UnknownJobs)
     assert unknown == UnknownJobs((running, waiting), forgotten=True)
-    welcome = centre.worker.hello(HeldJob(job_id=running, fence=assign.fence, state=HeldJobState.RUNNING))
+    welcome = centre.worker.hello(HeldJob(job_id=running, fence=assign.fence, state=ReportedJobState.RUNNING))
     assert welcome.drop == (JobRef(job_id=running, fence=assign.fence),)
     # A submission that was still on its way when Airflow was told.
     centre.link.submit(JobSpec(job_id=waiting, type=WorkloadType.CALLBACK, queue="q"), "a.b.c")
@@ -239,7 +240,7 @@ def test_yesterday_s_ledger_goes_on_with_what_it_has_and_airflow_learns_what_it_
     backup = centre.ledger.parent.with_name("backup")
     shutil.copytree(centre.ledger.parent, backup)
     centre.start()
-    centre.worker.hello(HeldJob(job_id=over, fence=assign.fence, state=HeldJobState.RUNNING))
+    centre.worker.hello(HeldJob(job_id=over, fence=assign.fence, state=ReportedJobState.RUNNING))
     centre.worker.finish(assign)
     finished = centre.news(JobFinished)
     assert isinstance(finished, JobFinished)

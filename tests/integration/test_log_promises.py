@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from log_centre import Centre
 
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.logs import marker
-from edge_mqtt.broker_bridge.logs.patience import LOG_WAIT_S, LOOK_S
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.logs import notices
+from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, LOOK_S
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 
 WORKERS = (WorkerName("v"), WorkerName("w"))
@@ -50,14 +50,14 @@ class World:
 
     async def end(self, number: int) -> None:
         """Store a job's result."""
-        if number < self.next and self.job(number).state is JobState.RUNNING:
-            self.centre.records.change(str(number), state=JobState.FINISHED, log_size=len(LOGS[number]))
+        if number < self.next and self.job(number).state is CentralJobState.RUNNING:
+            self.centre.records.change(str(number), state=CentralJobState.FINISHED, log_size=len(LOGS[number]))
 
     async def lose(self, number: int) -> None:
         """Give a job up."""
-        if number < self.next and self.job(number).state is JobState.RUNNING:
+        if number < self.next and self.job(number).state is CentralJobState.RUNNING:
             self.lost.add(number)
-            self.centre.records.change(str(number), state=JobState.FINISHED)
+            self.centre.records.change(str(number), state=CentralJobState.FINISHED)
 
     async def ship(self, at: int) -> None:
         """Receive a few bytes of a job, from anywhere in it."""
@@ -152,7 +152,7 @@ def lines_of_ours(part: bytes) -> None:
     begin = b'{"timestamp": "'
     for line in part.split(b"\n"):
         assert line.startswith(begin[: len(line)])
-        assert not line.endswith(b"}") or json.loads(line)["logger"] == marker.LOGGER
+        assert not line.endswith(b"}") or json.loads(line)["logger"] == notices.LOGGER
 
 
 def play(folder: Path, steps: list[tuple[str, int]], *, complete: bool) -> None:

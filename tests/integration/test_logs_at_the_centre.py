@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from log_centre import PATH, Centre, centre_test
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
-from edge_mqtt.broker_bridge.logs import intake as intake_module
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
+from edge_mqtt.broker_bridge.logs import receiver as intake_module
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, TailRequest
 
@@ -109,7 +109,7 @@ def test_a_resumed_task_s_log_waits_until_the_log_before_the_deferral_is_here(tm
         centre.ship("before", 0, b"one\n")
         assert await centre.acknowledged() == 4
         centre.ship("after", 0, b"too early\n", WorkerName("v"))
-        centre.records.put("before", 1, state=JobState.FINISHED, log_base=0, log_size=8)
+        centre.records.put("before", 1, state=CentralJobState.FINISHED, log_base=0, log_size=8)
         centre.ship("after", 0, b"still too early\n", WorkerName("v"))
         centre.ship("before", 4, b"two\n")
         assert await centre.acknowledged() == 8
@@ -123,8 +123,8 @@ def test_a_resumed_task_s_log_waits_until_the_log_before_the_deferral_is_here(tm
 
 def test_a_log_waits_for_every_log_before_it_also_when_one_of_them_has_not_begun(tmp_path: Path) -> None:
     async def test(centre: Centre) -> None:
-        centre.records.put("first", 1, state=JobState.FINISHED, log_size=4)
-        centre.records.put("revoked", 2, state=JobState.FINISHED, starter=None)
+        centre.records.put("first", 1, state=CentralJobState.FINISHED, log_size=4)
+        centre.records.put("revoked", 2, state=CentralJobState.FINISHED, starter=None)
         centre.records.put("third", 3)
         centre.ship("third", 0, b"three\n")
         centre.ship("first", 0, b"one\n")
@@ -138,7 +138,7 @@ def test_a_log_waits_for_every_log_before_it_also_when_one_of_them_has_not_begun
 
 def test_a_job_that_has_not_started_stores_nothing_because_another_worker_may_get_it(tmp_path: Path) -> None:
     async def test(centre: Centre) -> None:
-        centre.records.put("j", 1, state=JobState.ASSIGNED)
+        centre.records.put("j", 1, state=CentralJobState.ASSIGNED)
         centre.ship("j", 0, b"too early\n")
         await centre.settled()
         centre.records.put("j", 1, worker=WorkerName("v"))
@@ -260,7 +260,7 @@ def test_a_reader_is_told_the_end_when_the_run_is_over_and_all_is_read(tmp_path:
         centre.ship("j", 0, b"one\n")
         await centre.acknowledged()
         centre.airflow.run_state = "success"
-        centre.records.put("j", 1, state=JobState.FINISHED, log_base=0, log_size=8)
+        centre.records.put("j", 1, state=CentralJobState.FINISHED, log_base=0, log_size=8)
         reply = await centre.tail.answer(request(wait_s=0.05, positions={PATH: 4}))
         assert (reply.ended, reply.run_state) == (False, "success")
         centre.ship("j", 4, b"two\n")
@@ -316,7 +316,7 @@ def test_a_follower_of_everything_misses_no_task_between_two_requests(tmp_path: 
         centre.records.put("j", 1)
         centre.ship("j", 0, b"short\n")
         await centre.acknowledged()
-        centre.records.put("j", 1, state=JobState.FINISHED, log_base=0, log_size=6)
+        centre.records.put("j", 1, state=CentralJobState.FINISHED, log_base=0, log_size=6)
         reply = await centre.tail.answer(request(selector=everything, cursor=first.cursor))
         assert reply.body == b"short\n"
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from relay_parts import JOB, RUN, WORKER, Held, Mint, api, call, job, scenario
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.execution_api import relay as relay_module
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
@@ -57,7 +57,7 @@ def test_a_call_with_a_stale_fence_or_for_another_job_is_refused(changes: dict[s
 
 @scenario
 async def test_a_task_that_has_not_started_is_answered_as_airflow_would() -> None:
-    async with api(Held(job(JobState.ASSIGNED))) as (relay, server):
+    async with api(Held(job(CentralJobState.ASSIGNED))) as (relay, server):
         response = await relay.answer(WORKER, call("GET", "connections/the_log_store"))
         assert response is not None
         assert response.status == 403
@@ -78,7 +78,7 @@ async def test_a_call_of_another_worker_is_refused() -> None:
 
 @scenario
 async def test_the_run_call_is_recorded_before_it_is_passed_on_and_its_token_is_kept_here() -> None:
-    held = Held(job(JobState.ASSIGNED))
+    held = Held(job(CentralJobState.ASSIGNED))
     async with api(held) as (relay, server):
         server.answers.append((200, ["Refreshed-API-Token: t2"], b"{}"))
         body = json.dumps({"hostname": "edge-1", "pid": 42}).encode()
@@ -93,7 +93,7 @@ async def test_the_run_call_is_recorded_before_it_is_passed_on_and_its_token_is_
 
 @scenario
 async def test_a_run_call_that_is_not_permitted_never_reaches_airflow() -> None:
-    async with api(Held(job(JobState.ASSIGNED), refusal="the fence is 4")) as (relay, server):
+    async with api(Held(job(CentralJobState.ASSIGNED), refusal="the fence is 4")) as (relay, server):
         response = await relay.answer(WORKER, call("PATCH", RUN, body=b"{}"))
         assert response is not None
         assert response.status == 409
@@ -105,7 +105,7 @@ def test_a_start_waits_until_it_can_be_recorded(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(relay_module, "UNAVAILABLE_RETRY_S", 0.01)
 
     async def test() -> None:
-        held = Held(job(JobState.ASSIGNED), ledger_full=True)
+        held = Held(job(CentralJobState.ASSIGNED), ledger_full=True)
         async with api(held) as (relay, server):
             answer = asyncio.create_task(relay.answer(WORKER, call("PATCH", RUN, body=b"{}")))
             await asyncio.wait_for(held.refused.wait(), 10)
@@ -139,12 +139,12 @@ def test_an_answer_is_not_thrown_away_because_its_token_cannot_be_stored(monkeyp
 @scenario
 async def test_a_start_request_is_answered_without_airflow_and_only_for_what_makes_no_run_call() -> None:
     request = StartRequest(request_id="r", job_id=JOB, fence=Fence(3))
-    async with api(Held(job(JobState.ASSIGNED, WorkloadType.CALLBACK))) as (relay, server):
+    async with api(Held(job(CentralJobState.ASSIGNED, WorkloadType.CALLBACK))) as (relay, server):
         response = await relay.answer(WORKER, request)
         assert response is not None
         assert response.status == 200
         assert server.seen == []
-    async with api(Held(job(JobState.ASSIGNED))) as (relay, server):
+    async with api(Held(job(CentralJobState.ASSIGNED))) as (relay, server):
         response = await relay.answer(WORKER, request)
         assert response is not None
         assert response.status == 409
@@ -293,7 +293,7 @@ async def test_a_stale_run_call_does_not_bring_heartbeats_back_to_a_task_that_ha
 
 @scenario
 async def test_airflow_gets_no_heartbeats_until_it_has_answered_the_run_call() -> None:
-    held = Held(job(JobState.ASSIGNED))
+    held = Held(job(CentralJobState.ASSIGNED))
     async with api(held) as (relay, server):
         server.gate.clear()
         held.on_start = lambda: relay.is_silent(JOB)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from relay_parts import JOB, RUN, STATE, WORKER, Held, api, call, job, scenario
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
-from edge_mqtt.broker_bridge.execution_api import answers as answers_module
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
+from edge_mqtt.broker_bridge.execution_api import response_cache as answers_module
 
 
 def test_kept_answers_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,13 +40,13 @@ async def test_nothing_is_kept_of_a_job_that_is_over() -> None:
         server.gate.clear()
         answer = asyncio.create_task(relay.answer(WORKER, call()))
         await server.arrived.wait()
-        held.current = replace(held.current, state=JobState.FINISHED)
+        held.current = replace(held.current, state=CentralJobState.FINISHED)
         relay.forget(JOB)
         server.gate.set()
         await answer
         await relay.answer(WORKER, call())
         assert len(server.seen) == 1
-        held.current = replace(held.current, state=JobState.RUNNING)
+        held.current = replace(held.current, state=CentralJobState.RUNNING)
         await relay.answer(WORKER, call())
         assert len(server.seen) == 2
 
@@ -169,7 +169,7 @@ async def test_a_job_that_is_superseded_while_its_call_waits_makes_it_no_more() 
 
 @scenario
 async def test_a_start_that_airflow_refuses_is_noted_with_its_reason() -> None:
-    held = Held(job(JobState.ASSIGNED))
+    held = Held(job(CentralJobState.ASSIGNED))
     async with api(held) as (relay, server):
         server.answers += [NOT_RUNNING, (500, [], b"")]
         await relay.answer(WORKER, call("PATCH", RUN, "r1", body=b"{}"))

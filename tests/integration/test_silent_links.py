@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName
 from edge_mqtt.broker_bridge.transport import backoff, paho_connection
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
+from edge_mqtt.broker_bridge.transport.interface import RefusalReason
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
-from edge_mqtt.broker_bridge.transport.port import RefusalReason
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context, server_context
 from tests.e2e.link import BadLink
 
@@ -78,7 +78,7 @@ class Fleet:
         options = ConnectOptions(
             identity=me, incarnation="one", keep_alive_s=keep_alive_s, subscriptions=(inbox(me),)
         )
-        context = client_context(load_party(self.thread.store.folder(me)))
+        context = client_context(load_credentials(self.thread.store.folder(me)))
         transport = PahoTransport(f"wss://localhost:{self.link.port}/mqtt", context, options)
         transport.start(recorder)
         return transport
@@ -306,13 +306,13 @@ def test_an_upgrade_answer_in_drips_is_given_up_and_tried_again(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(paho_connection, "CONNECT_TIMEOUT_S", 0.5)
-    context = server_context(load_party(fleet.thread.store.directory / "bridge"))
+    context = server_context(load_credentials(fleet.thread.store.directory / "bridge"))
     me = PARTIES[0]
     fleet.transports[me].stop()
     options = ConnectOptions(identity=me, incarnation="one", keep_alive_s=60, subscriptions=())
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"wss://localhost:{server.getsockname()[1]}/mqtt"
-        transport = PahoTransport(url, client_context(load_party(fleet.thread.store.folder(me))), options)
+        transport = PahoTransport(url, client_context(load_credentials(fleet.thread.store.folder(me))), options)
         transport.start(Recorder())
         for _ in range(2):
             plain, _ = server.accept()

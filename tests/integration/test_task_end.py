@@ -14,7 +14,7 @@ from worker_play import fresh_home
 SCRIPT = """
 import os, uuid
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
-from edge_mqtt.worker.supervisor_main import watch_task_as_we_need
+from edge_mqtt.worker.supervisor.main import watch_task_as_we_need
 
 watch_task_as_we_need()
 told, tell = os.pipe()

@@ -206,7 +206,7 @@ def test_clock_that_is_behind_is_named_and_is_worth_another_start(tmp_path: Path
 
 
 def test_launcher_tells_what_of_airflows_own_settings_the_worker_goes_by(tmp_path: Path) -> None:
-    script = "import json, edge_mqtt.worker.launcher_main as main; print(json.dumps(main.read_settings()))"
+    script = "import json, edge_mqtt.worker.launcher.main as main; print(json.dumps(main.read_settings()))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW__CORE__TASK_SUCCESS_OVERTIME": "77"},

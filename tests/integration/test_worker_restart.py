@@ -21,11 +21,11 @@ from worker_play import fresh_home, supervisor_of, wait_until_ended
 
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import Assign
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Lease
-from edge_mqtt.worker.order import contact_file
-from edge_mqtt.worker.spool import MIGRATIONS, Spool
-from edge_mqtt.worker.sysinfo import boottime
+from edge_mqtt.worker.ipc.run_files import contact_file
+from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
+from edge_mqtt.worker.system.boot_clock import boottime
 
 LAB = Path(__file__).with_name("worker_lab.py")
 WAIT_S = 60.0
@@ -267,7 +267,7 @@ def test_job_that_was_stored_but_never_started_is_given_back(tmp_path: Path) -> 
     (state / "runs").mkdir(parents=True)
     assign = task_job("hello")
     spool = Spool.open(state / "spool.db")
-    spool.store(HeldByUs.taken(assign).to(JobState.LAUNCHED, secret="s"))
+    spool.store(LocalJob.taken(assign).to(LocalJobState.LAUNCHED, secret="s"))
     spool.close()
     worker = WorkerProgram(state)
     presence = worker.until(lambda seen: next((m for m in seen if m["kind"] == "presence"), None))

@@ -21,19 +21,19 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     AssignmentRejected,
     Cancel,
     Finished,
-    HeldJobState,
     JobRef,
     LogChunk,
     Presence,
+    ReportedJobState,
     StartRequest,
     WorkerState,
     WorkloadType,
 )
-from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
+from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
 from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.launcher import HEARTBEAT_VARIABLE
-from edge_mqtt.worker.sysinfo import boottime
+from edge_mqtt.worker.runs.launcher_client import HEARTBEAT_VARIABLE
+from edge_mqtt.worker.system.boot_clock import boottime
 
 
 @pytest.fixture(autouse=True)
@@ -380,7 +380,7 @@ def test_idle_worker_says_nothing_and_a_busy_one_renews_its_lease(tmp_path: Path
         assert len(lab.bridge.of(Presence)) == 1
         job_id = lab.bridge.assign(task_job("wait_for"))
         renewals = await lab.bridge.until(lambda: lab.bridge.of(Presence, lambda m: m.sequence >= 2 and bool(m.jobs)))
-        assert renewals[0].jobs[0].state is HeldJobState.RUNNING
+        assert renewals[0].jobs[0].state is ReportedJobState.RUNNING
         lab.until_file.touch()
         await lab.bridge.result(job_id)
 

@@ -20,9 +20,9 @@ from edge_mqtt.certs.store import Store
 from edge_mqtt.worker import cli
 from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.config import Options
-from edge_mqtt.worker.core.jobs import HeldByUs
-from edge_mqtt.worker.forked_launcher import Airflow
-from edge_mqtt.worker.spool import MIGRATIONS, Spool
+from edge_mqtt.worker.core.job import LocalJob
+from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
+from edge_mqtt.worker.launcher.forked import Airflow
 
 
 class NoProcess:
@@ -59,7 +59,7 @@ def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     (folder / "runs").mkdir(parents=True)
     spool = Spool.open(folder / "spool.db")
-    spool.store(HeldByUs.taken(task_job("hello")))
+    spool.store(LocalJob.taken(task_job("hello")))
     spool.close()
     return folder
 

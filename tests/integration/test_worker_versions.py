@@ -11,7 +11,7 @@ from worker_lab import NAME, TOPICS, task_job
 from worker_play import Lab, fresh_home, play, supervisor_of
 
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
-from edge_mqtt.broker_bridge.transport import port
+from edge_mqtt.broker_bridge.transport import channel
 from edge_mqtt.worker.app import ExitCode
 
 
@@ -32,7 +32,7 @@ def test_bridge_of_another_version_ends_the_worker_and_leaves_the_running_task_t
         job_id = lab.bridge.assign(task_job("wait_for"))
         await lab.log_line(job_id, "tick 1")
         supervisors.append(supervisor_of(lab.state, job_id))
-        monkeypatch.setattr(port, "PROTOCOL_VERSION", ours)
+        monkeypatch.setattr(channel, "PROTOCOL_VERSION", ours)
         lab.bridge.broker.publish(TOPICS.control(NAME), packet, qos=1, retain=False)
         await lab.bridge.until(lambda: lab.bridge.of(Presence, lambda m: m.state is WorkerState.OFFLINE))
 

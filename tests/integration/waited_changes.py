@@ -1,13 +1,13 @@
-"""Changes that tell when somebody waits for the next one."""
+"""A change feed that tells when somebody waits for the next one."""
 
 from __future__ import annotations
 
 import asyncio
 
-from edge_mqtt.broker_bridge.changes import Changes
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 
 
-class WaitedChanges(Changes):
+class WaitedChanges(ChangeFeed):
     """Tells so."""
 
     def __init__(self) -> None:

@@ -49,9 +49,9 @@ from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTranspo
 from edge_mqtt.worker.app import Worker
 from edge_mqtt.worker.config import StateDir, WorkerSettings
 from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.launcher import Launcher, LauncherProcess
 from edge_mqtt.worker.link import WorkerAddress
-from edge_mqtt.worker.sysinfo import ProcessIdentity, kill_tree
+from edge_mqtt.worker.runs.launcher_client import LauncherClient, LauncherProcess
+from edge_mqtt.worker.system.process import ProcessIdentity, kill_tree
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -252,7 +252,7 @@ def settings_for(home: Path, state: Path, **settings: Any) -> WorkerSettings:
     )
 
 
-def make_worker(broker: MemoryBroker, settings: WorkerSettings, launcher: Launcher) -> Worker:
+def make_worker(broker: MemoryBroker, settings: WorkerSettings, launcher: LauncherClient) -> Worker:
     """Return a worker that is connected to ``broker``."""
     address = WorkerAddress(name=NAME, incarnation=uuid.uuid4().hex, topics=TOPICS)
     transport = MemoryTransport(broker, CLIENT_ID, address.subscriptions, address.will)
@@ -264,7 +264,7 @@ async def program(home: Path, state: Path, *, cut: bool, **settings_: Any) -> in
     process = LauncherProcess()
     settings = settings_for(home, state, **settings_)
     lock = settings.state.prepare()
-    launcher = Launcher(process)
+    launcher = LauncherClient(process)
     await launcher.ready()
     broker = MemoryBroker()
     if cut:

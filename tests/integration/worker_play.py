@@ -18,7 +18,7 @@ from edge_mqtt.broker_bridge.protocol.messages import Presence
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.worker.app import ExitCode, Worker
 from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.launcher import Launcher, LauncherProcess
+from edge_mqtt.worker.runs.launcher_client import LauncherClient, LauncherProcess
 
 
 class Lab:
@@ -100,7 +100,7 @@ def play(
         broker = MemoryBroker()
         ours = settings_for(tmp_path / "home", tmp_path / "state", **settings)
         lock = ours.state.prepare()
-        launcher = Launcher(process)
+        launcher = LauncherClient(process)
         await launcher.ready()
         launcher.settle_in(ours.state.runs)
         lab = Lab(tmp_path, FakeBridge(broker, **bridge), make_worker(broker, ours, launcher))  # type: ignore[arg-type]  # fields of it

@@ -17,7 +17,7 @@ from pathlib import Path
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import server_context
 
@@ -51,7 +51,7 @@ def new_site(tmp_path: Path) -> Site:
 def broker(site: Site) -> Iterator[int]:
     """Run the bridge's broker in a thread."""
     loop = asyncio.new_event_loop()
-    context = server_context(load_party(site.certs / "bridge"))
+    context = server_context(load_credentials(site.certs / "bridge"))
     embedded = EmbeddedBroker(ssl_context=context, topics=Topics(), host="127.0.0.1", port=0)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

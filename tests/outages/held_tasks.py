@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from deploy.quickstart.rest import run_path
+from deploy.quickstart.airflow_rest import run_path
 from deploy.quickstart.stack import Stack
 from tests.e2e.checks import assert_one_final_event, log_path
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from deploy.quickstart.homes import Config, merged
+from deploy.quickstart.airflow_homes import Config, merged
 from deploy.quickstart.stack import Stack
 from tests.e2e.link import BadLink
 from tests.e2e.stacks import QUICK

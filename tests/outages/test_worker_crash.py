@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.quickstart.parts import SCRIPTS
+from deploy.quickstart.services import SCRIPTS
 from deploy.quickstart.stack import Stack
 from tests.e2e.checks import assert_logs_equal
 from tests.outages.held_tasks import BRIEF_DAG, DAG, HeldTask, Watch

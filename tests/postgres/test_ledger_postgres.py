@@ -11,8 +11,8 @@ import pytest
 import sqlalchemy as sa
 from ledger_contract import Clock, LedgerContract, finished, ids, make_job
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
-from edge_mqtt.broker_bridge.dispatch.ledger import (
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
     Ledger,
     LedgerBusy,
     LedgerError,
@@ -20,9 +20,9 @@ from edge_mqtt.broker_bridge.dispatch.ledger import (
     LedgerTooNew,
     LedgerUnavailable,
 )
-from edge_mqtt.broker_bridge.dispatch.ledger_migrations import MIGRATIONS, migrate
-from edge_mqtt.broker_bridge.dispatch.ledger_schema import JOBS, METADATA
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import SqlLedger, open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.migrations import MIGRATIONS, migrate
+from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
 from tests.chaos.postgres import Postgres
 
@@ -74,7 +74,7 @@ def test_a_ledger_of_the_first_version_is_taken_over_with_its_jobs(url: str) -> 
     engine.dispose()
     ledger = open_ledger(url)
     (job,) = ledger.load_live()
-    assert (job.id, job.state, job.lease_s, job.ships_log) == ("job-1", JobState.RUNNING, 935.0, True)
+    assert (job.id, job.state, job.lease_s, job.ships_log) == ("job-1", CentralJobState.RUNNING, 935.0, True)
     ledger.commit([finished(job)])
     assert ledger.load_live() == []
     ledger.close()
@@ -140,7 +140,7 @@ def test_ledgers_in_two_schemas_of_one_database_are_two_ledgers(sql: SqlLedger, 
 def test_the_ledger_is_free_when_the_process_that_had_it_is_killed(url: str) -> None:
     program = f"""
 import os
-from edge_mqtt.broker_bridge.dispatch.ledger_sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
 ledger = open_ledger({url!r})
 os.kill(os.getpid(), 9)
 """

@@ -14,9 +14,9 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Cancel,
     Finished,
     HeldJob,
-    HeldJobState,
     Presence,
     PresenceAck,
+    ReportedJobState,
     ResultAck,
     Welcome,
     WorkerState,
@@ -286,7 +286,7 @@ class Worker(Party):
         self.notice()
 
 
-def _held_state(entry: Entry) -> HeldJobState:
+def _held_state(entry: Entry) -> ReportedJobState:
     if entry.result is not None:
-        return HeldJobState.FINISHED
-    return HeldJobState.ACCEPTED if entry.process is None else HeldJobState.RUNNING
+        return ReportedJobState.FINISHED
+    return ReportedJobState.ACCEPTED if entry.process is None else ReportedJobState.RUNNING

@@ -16,8 +16,8 @@ from edge_mqtt.broker_bridge.dispatch.core import effects, events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.effects import Effect
 from edge_mqtt.broker_bridge.dispatch.core.events import Event
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobSpec, LogSelector, Outcome, WorkloadType
 
@@ -204,7 +204,7 @@ class World:
             assert record.state != "open", f"{job_id} never ended: {self.ledger.get([job_id])}"
             assert len(record.ends) == (1 if record.state == "ended" else 0)
         for job in self.ledger.find(LogSelector(), 10_000):
-            assert job.state is JobState.FINISHED, f"{job} is not over"
+            assert job.state is CentralJobState.FINISHED, f"{job} is not over"
             assert job.event_acked, f"the end of {job} is not acknowledged"
             assert job.token is None
         assert not any(worker.spool for worker in self.workers)

@@ -20,10 +20,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from edge_mqtt.broker_bridge.dispatch.core import ending, events, lifecycle, reconcile
-from edge_mqtt.broker_bridge.dispatch.core.board import Board
+from edge_mqtt.broker_bridge.dispatch.core import completion, events, lifecycle, reconcile
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 
 T = TypeVar("T")
@@ -273,10 +273,10 @@ def nothing_heard(_board: Board, _worker: WorkerName) -> None:
 
 def lose_at_once(board: Board, job: Job, _contact: float) -> None:
     """Believe that what another machine of the name ran does not run any more."""
-    if job.state is JobState.ASSIGNED:
-        ending.give_back(board, job)
+    if job.state is CentralJobState.ASSIGNED:
+        completion.give_back(board, job)
     else:
-        ending.lose(board, job, "another machine has the name")
+        completion.lose(board, job, "another machine has the name")
 
 
 class SpeaksFirst(World):

@@ -10,12 +10,12 @@ from statistics import median
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mqtt.worker.core.log_window import (
+from edge_mqtt.worker.core.congestion import (
     EMPTY_FOR_S,
     LARGEST_WINDOW_BYTES,
     QUEUE_TARGET_S,
     SMALLEST_WINDOW_BYTES,
-    LogWindow,
+    CongestionWindow,
 )
 
 
@@ -61,7 +61,7 @@ class Link:
         return sent, length
 
 
-def flood(window: LogWindow, link: Link, *, acknowledgements: int) -> tuple[float, list[float]]:
+def flood(window: CongestionWindow, link: Link, *, acknowledgements: int) -> tuple[float, list[float]]:
     """Send as much as the window allows; return the bytes per second and the seconds that each piece waited."""
     began, total, queues = link.now, 0, []
     for _ in range(acknowledgements):
@@ -90,7 +90,7 @@ def carries(link: Link) -> float:
 
 @given(bytes_per_s=RATES, rtt_s=TIMES, held_s=HELD)
 def test_any_link_is_used_and_has_a_short_queue(bytes_per_s: float, rtt_s: float, held_s: float) -> None:
-    window, link = LogWindow(), Link(bytes_per_s=bytes_per_s, rtt_s=rtt_s, held_s=held_s)
+    window, link = CongestionWindow(), Link(bytes_per_s=bytes_per_s, rtt_s=rtt_s, held_s=held_s)
     flood(window, link, acknowledgements=1500)
     speed, queues = flood(window, link, acknowledgements=1500)
     assert speed >= 0.7 * carries(link)
@@ -107,7 +107,7 @@ def test_any_link_is_used_and_has_a_short_queue(bytes_per_s: float, rtt_s: float
 def test_neither_scatter_nor_stalls_are_taken_for_a_queue(
     bytes_per_s: float, rtt_s: float, jitter_s: float, stall_s: float
 ) -> None:
-    window = LogWindow()
+    window = CongestionWindow()
     link = Link(bytes_per_s=bytes_per_s, rtt_s=rtt_s, jitter_s=jitter_s, stall_s=stall_s)
     flood(window, link, acknowledgements=1000)
     speed, queues = flood(window, link, acknowledgements=1500)
@@ -119,7 +119,7 @@ def test_neither_scatter_nor_stalls_are_taken_for_a_queue(
 def test_a_link_that_changes_is_found_out_again(
     before: float, after: float, rtt_before: float, rtt_after: float
 ) -> None:
-    window, link = LogWindow(), Link(bytes_per_s=before, rtt_s=rtt_before)
+    window, link = CongestionWindow(), Link(bytes_per_s=before, rtt_s=rtt_before)
     flood(window, link, acknowledgements=300)
     link.bytes_per_s, link.rtt_s = after, rtt_after
     until = link.now + 3 * EMPTY_FOR_S
@@ -139,7 +139,7 @@ def test_a_link_that_changes_is_found_out_again(
 def test_whatever_is_measured_a_piece_may_be_sent_when_nothing_is_on_the_way(
     measured: list[tuple[float, float, float, int]],
 ) -> None:
-    window, now = LogWindow(), 0.0
+    window, now = CongestionWindow(), 0.0
     for pause_s, took_s, held_s, on_the_way in measured:
         now += pause_s
         window.measured(sent_at=now - took_s, now=now, held_s=held_s, on_the_way=on_the_way)

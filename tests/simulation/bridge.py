@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 from edge_mqtt.broker_bridge.app import Bridge as App
 from edge_mqtt.broker_bridge.config import BridgeSettings
-from edge_mqtt.broker_bridge.desk import Desk
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerFull
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.errors import StartupError
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
+from edge_mqtt.broker_bridge.message_router import MessageRouter
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.certs.identity import Identity, Role
@@ -58,7 +58,7 @@ class Bridge(Program):
         self.folder = Path(world.folder) / "central"
         self.store = LogStore(self.folder)
         self._dispatcher: Dispatcher | None = None
-        self._desk: Desk | None = None
+        self._desk: MessageRouter | None = None
 
     async def main(self) -> None:
         """Run the program once."""
@@ -177,7 +177,7 @@ class WatchedDispatcher(Dispatcher):
         return decision
 
 
-class WatchedDesk(Desk):
+class WatchedDesk(MessageRouter):
     """The real one, at which the simulation may look."""
 
     def __init__(self, *parts: Any, **options: Any) -> None:
@@ -279,7 +279,7 @@ def replaced(app: ModuleType, world: World) -> list[tuple[Any, str, Any]]:
         (app, "serve_health", _no_health),
         (app, "LogStore", TornStore),
         (app, "Dispatcher", WatchedDispatcher),
-        (app, "Desk", WatchedDesk),
+        (app, "MessageRouter", WatchedDesk),
         (app, "EmbeddedBroker", Broker),
         (app, "ExecutionApiClient", ApiClient),
         (app, "AirflowTokenMint", Mint),

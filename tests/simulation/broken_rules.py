@@ -8,23 +8,23 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from edge_mqtt.broker_bridge.dispatch.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.core.board import Board
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.dispatch.ledger import LedgerError
+from edge_mqtt.broker_bridge.dispatch.core.state import Board
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
-from edge_mqtt.broker_bridge.logs import places
+from edge_mqtt.broker_bridge.logs import segment_allocator
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
+from edge_mqtt.worker.api.server import ExecutionApiServer
+from edge_mqtt.worker.bridge.presence import PresenceLoop
+from edge_mqtt.worker.bridge.results import Results
 from edge_mqtt.worker.core import lease
-from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.log_cursor import LogCursor
-from edge_mqtt.worker.execution_api import ExecutionApi
-from edge_mqtt.worker.presence import PresenceLoop
-from edge_mqtt.worker.reporting import Reporter
-from edge_mqtt.worker.watch import SupervisorWatch
+from edge_mqtt.worker.runs.watchdog import SupervisorWatch
 from tests.simulation.plan import GRACE_S, Manners, Plan, Work
 from tests.simulation.programs import Now
 
@@ -114,11 +114,11 @@ async def _do_nothing(*_: object) -> None:
     await asyncio.Event().wait()
 
 
-def _settled_without_log(self: HeldByUs, **_: bool) -> bool:
+def _settled_without_log(self: LocalJob, **_: bool) -> bool:
     return self.result is not None and self.result_acked
 
 
-def _settled_without_ack(self: HeldByUs, *, log_stored: bool) -> bool:
+def _settled_without_ack(self: LocalJob, *, log_stored: bool) -> bool:
     return self.result is not None and log_stored
 
 
@@ -152,7 +152,7 @@ BROKEN = (
     ),
     BrokenRule(
         name="a log begins before the one before it is complete",
-        replaced=((places, "final_lacks", lambda *_: ()),),
+        replaced=((segment_allocator, "final_lacks", lambda *_: ()),),
         noticed="promise 3",
         reshape=lambda plan: replace(_only(plan, "log disk full"), work=_deferring(plan.work)),
     ),
@@ -175,22 +175,22 @@ BROKEN = (
     ),
     BrokenRule(
         name="results are not sent again",
-        replaced=((Reporter, "resend", lambda _self: None),),
+        replaced=((Results, "resend", lambda _self: None),),
         noticed="promise 1",
     ),
     BrokenRule(
         name="calls are not sent again",
-        replaced=((ExecutionApi, "resend", lambda _self: None), (ExecutionApi, "repeat", _do_nothing)),
+        replaced=((ExecutionApiServer, "resend", lambda _self: None), (ExecutionApiServer, "repeat", _do_nothing)),
         noticed="promise [14]",
     ),
     BrokenRule(
         name="the worker forgets a job before its log is stored",
-        replaced=((HeldByUs, "settled", _settled_without_log),),
+        replaced=((LocalJob, "settled", _settled_without_log),),
         noticed="promise 3",
     ),
     BrokenRule(
         name="the worker forgets a job before its result is stored",
-        replaced=((HeldByUs, "settled", _settled_without_ack),),
+        replaced=((LocalJob, "settled", _settled_without_ack),),
         noticed="promise [14]",
     ),
     BrokenRule(

@@ -1,7 +1,7 @@
 """An edge machine: a disk, processes, and the guard that stays behind when the worker's program dies.
 
-A process here is Airflow's supervisor and its task in one. Modelled after ``worker/supervisor_main.py`` and
-``worker/api_client.py``; the guard after ``worker/launcher_main.py``.
+A process here is Airflow's supervisor and its task in one. Modelled after ``worker/supervisor/main.py`` and
+``worker/supervisor/api_transport.py``; the guard after ``worker/launcher/main.py``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
-from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.lease import Contact, Due, due
-from edge_mqtt.worker.order import RunOrder, RunOutcome, contact_file
-from edge_mqtt.worker.supervisor_main import START_TARGET
-from edge_mqtt.worker.sysinfo import ProcessIdentity, create_exclusively
+from edge_mqtt.worker.ipc.run_files import contact_file
+from edge_mqtt.worker.ipc.run_outcome import RunOutcome
+from edge_mqtt.worker.ipc.run_request import RunRequest
+from edge_mqtt.worker.supervisor.main import START_TARGET
+from edge_mqtt.worker.system.files import create_exclusively
+from edge_mqtt.worker.system.process import ProcessIdentity
 from tests.simulation.clock import Event, Life, Shell
 from tests.simulation.plan import Work
 from tests.simulation.programs import Computer
@@ -92,14 +95,14 @@ class Machine:
         """Return the files of runs that nobody has deleted."""
         return [path.name for path in self.runs.iterdir() if path != contact_file(self.runs)]
 
-    def fork(self, order: RunOrder) -> Process:
+    def fork(self, order: RunRequest) -> Process:
         """Start a supervisor."""
         process = Process(self, order)
         self._processes[process.pid] = process
         process.life.spawn(process.run())
         return process
 
-    def bound_log(self, job: HeldByUs, end: int) -> None:
+    def bound_log(self, job: LocalJob, end: int) -> None:
         """Take note of where a run's bytes end, as soon as that is known."""
         run = job.job_id, job.fence
         known = self.log_bounds.get(run)
@@ -161,7 +164,7 @@ class Machine:
 class Process:
     """A supervisor with its task. It outlives the worker's program."""
 
-    def __init__(self, machine: Machine, order: RunOrder) -> None:
+    def __init__(self, machine: Machine, order: RunRequest) -> None:
         self._world = machine.world
         self._machine = machine
         self.life = Life(machine.world.clock)

@@ -16,9 +16,9 @@ from typing import Protocol
 
 from edge_mqtt.broker_bridge.broker.acl import Action, allowed
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES, encode
-from edge_mqtt.broker_bridge.protocol.packing import MAGIC, unpack
+from edge_mqtt.broker_bridge.protocol.compression import MAGIC, unpack
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches
-from edge_mqtt.broker_bridge.transport.port import Listener, Will
+from edge_mqtt.broker_bridge.transport.interface import Listener, Will
 from edge_mqtt.certs.identity import Identity
 from tests.simulation.clock import Clock, Killed, Life
 from tests.simulation.plan import BROKER_TRUST, KEEP_ALIVE_S, Manners

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, Outcome, WorkloadType
 from tests.simulation.plan import LEASE_BEYOND_GRACE_S
@@ -97,7 +97,7 @@ class Promises:
     def committed(self, changed: Iterable[Job]) -> None:
         """Promises 2 and 4: a job ends at the centre as it did on its worker, and not before."""
         for job in changed:
-            if job.state is JobState.FINISHED and job.id not in self._ended:
+            if job.state is CentralJobState.FINISHED and job.id not in self._ended:
                 self._ended.add(job.id)
                 self._check_end(job)
 
@@ -169,7 +169,7 @@ class Promises:
             job, ends = world.bridge.on_disk(job_id), self.ends[job_id]
             if job is None and job_id not in self.over_in_airflow | self.orphaned and not ends:
                 raise self._broken(1, f"{job_id} is lost without a trace")
-            if job is not None and (job.state is not JobState.FINISHED or not job.event_acked):
+            if job is not None and (job.state is not CentralJobState.FINISHED or not job.event_acked):
                 raise self._broken(1, f"{job_id} never ended: {job.state}, holder {job.holder}, {job.event_acked=}")
             if not ends and job_id not in self.over_in_airflow | self.orphaned:
                 raise self._broken(1, f"Airflow never heard of the end of {job_id}")

@@ -17,11 +17,11 @@ from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.executor import edge_mqtt_executor
+from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming, BridgeConnector
 from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
-from edge_mqtt.executor.exchange import UnknownJobs
-from edge_mqtt.executor.link import Line, Link, LinkTiming
+from edge_mqtt.executor.outbox import UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings
-from edge_mqtt.executor.workloads import Order
+from edge_mqtt.executor.workloads import Submission
 from tests.simulation.airflow_db import TaskInstance
 from tests.simulation.clock import Killed, Life, Shell
 from tests.simulation.network import SimulatedTransport
@@ -36,14 +36,14 @@ ORPHANS_EVERY_S: Final = 20.0
 UNCLAIMED_S: Final = 60.0
 #: How often a row is locked when its event is to be taken.
 LOCKED: Final = 0.1
-TIMING: Final = LinkTiming(resend_s=5.0, resend_at_most_s=20.0)
+TIMING: Final = BridgeClientTiming(resend_s=5.0, resend_at_most_s=20.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
     """Stands in for Airflow's workload: the job that the executor would make of it."""
 
-    order: Order
+    order: Submission
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Row:
     key: Any
     external_executor_id: str | None
     #: None when it has gone beyond its queue.
-    order: Order | None = None
+    order: Submission | None = None
 
 
 class Scheduler:
@@ -127,8 +127,8 @@ class Scheduler:
                 self.step()
                 self.executor._process_workloads([Workload(self._order(row, spec))])  # type: ignore[list-item]
 
-    def _order(self, row: TaskInstance, spec: JobSpec) -> Order:
-        return Order(key=row.key, job=spec, token=self.world.airflow.token(row.id), id_is_known=True)
+    def _order(self, row: TaskInstance, spec: JobSpec) -> Submission:
+        return Submission(key=row.key, job=spec, token=self.world.airflow.token(row.id), id_is_known=True)
 
     def _revoke_stuck(self) -> None:
         """Have the jobs of stuck tasks stopped, and forget them."""
@@ -169,7 +169,7 @@ class Scheduler:
                 row.owner = self.incarnation
                 world.trace("%s adopts %s", self.incarnation, row.job_id)
 
-    def _order_again(self, row: TaskInstance) -> Order | None:
+    def _order_again(self, row: TaskInstance) -> Submission | None:
         if row.state != "queued" or row.job_id is None:
             return None
         return self._order(row, self.world.jobs[row.job_id])
@@ -199,7 +199,7 @@ class Scheduler:
 class Executor(EdgeMqttExecutor):
     """The real one, which is given its settings and its link."""
 
-    def __init__(self, scheduler: Scheduler, link: Link) -> None:
+    def __init__(self, scheduler: Scheduler, link: BridgeClient) -> None:
         super().__init__(parallelism=1_000)
         self._scheduler = scheduler
         self._link = link
@@ -225,7 +225,7 @@ class Executor(EdgeMqttExecutor):
         super()._on_unknown(event)
 
 
-class SteppedLink(Link):
+class SteppedLink(BridgeClient):
     """The real one, whose thread is the simulation's."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -233,10 +233,10 @@ class SteppedLink(Link):
         self._scheduler = scheduler
         self._changed = Waiting(scheduler)  # type: ignore[assignment]  # a stand-in
 
-    def _open(self) -> Line:
+    def _open(self) -> BridgeConnector:
         owner = self._scheduler
         transport = SimulatedTransport(owner.wire, owner.life, owner.incarnation, step=owner.step)
-        return Line(identity=owner.identity, transport=transport)
+        return BridgeConnector(identity=owner.identity, transport=transport)
 
     def steps(self) -> Shell:
         """Do what its thread does, at every moment at which that has something to do."""
@@ -277,10 +277,10 @@ class Waiting:
 def replaced() -> list[tuple[Any, str, Any]]:
     """Return what of the executor's module is replaced by what is here."""
 
-    def order_for(workload: Workload, **_: object) -> Order:
+    def order_for(workload: Workload, **_: object) -> Submission:
         return workload.order
 
-    def order_again(row: Row, **_: object) -> Order | None:
+    def order_again(row: Row, **_: object) -> Submission | None:
         return row.order
 
     return [(edge_mqtt_executor, "order_for", order_for), (edge_mqtt_executor, "order_again", order_again)]

@@ -16,9 +16,10 @@ from unittest import mock
 
 from edge_mqtt.broker_bridge import app as bridge_app
 from edge_mqtt.worker import app as worker_app
-from edge_mqtt.worker import log_file, log_shipping, sysinfo
-from edge_mqtt.worker.execution_api import ExecutionApi
-from edge_mqtt.worker.sysinfo import ProcessIdentity
+from edge_mqtt.worker.api.server import ExecutionApiServer
+from edge_mqtt.worker.logs import log_file, shipper
+from edge_mqtt.worker.system import boot_clock, oom, process
+from edge_mqtt.worker.system.process import ProcessIdentity
 from tests.simulation import bridge, scheduler
 from tests.simulation.programs import Now
 from tests.simulation.worker import RecordedSpool, Worker
@@ -108,13 +109,13 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-async def _serve(self: ExecutionApi, _path: object) -> None:
+async def _serve(self: ExecutionApiServer, _path: object) -> None:
     worker = Now.program
     assert isinstance(worker, Worker)
     worker.api = self
 
 
-#: What the worker's modules have from ``sysinfo``, wherever they have imported it to.
+#: What the worker's modules have from ``worker.system``, wherever they have imported it to.
 _OF_THE_KERNEL: dict[str, Callable[..., Any]] = {
     "boot_id": _boot_id,
     "start_time": _start_time,
@@ -183,9 +184,9 @@ def simulated_system(world: World) -> Iterator[None]:
         (secrets, "token_urlsafe", lambda _: f"secret{world.count()}"),
         (secrets, "token_hex", lambda _: f"{world.count():08x}"),
         (worker_app, "Spool", RecordedSpool),
-        (ExecutionApi, "serve", _serve),
-        (log_shipping, "LOOK_S", LOG_LOOK_S),
-        (log_shipping, "LogWatch", _no_watch),
+        (ExecutionApiServer, "serve", _serve),
+        (shipper, "LOOK_S", LOG_LOOK_S),
+        (shipper, "LogWatch", _no_watch),
         (log_file, "datetime", Datetime),
         (bridge_app, "datetime", Datetime),
         *bridge.replaced(bridge_app, world),
@@ -194,7 +195,7 @@ def simulated_system(world: World) -> Iterator[None]:
     replaced += _logging(world)
     workers = [module for name, module in sys.modules.items() if name.startswith("edge_mqtt.worker.")]
     for name, stand_in in _OF_THE_KERNEL.items():
-        real = getattr(sysinfo, name)
+        real = next(getattr(module, name) for module in (boot_clock, oom, process) if hasattr(module, name))
         replaced += [(module, name, stand_in) for module in workers if getattr(module, name, None) is real]
     with contextlib.ExitStack() as stack:
         for place, name, stand_in in replaced:

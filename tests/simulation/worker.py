@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.app import Worker as App
-from edge_mqtt.worker.calls import REQUEST_ID_HEADER
 from edge_mqtt.worker.config import StateDir, WorkerSettings
 from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import LauncherError, SpoolError
-from edge_mqtt.worker.execution_api import ExecutionApi
+from edge_mqtt.worker.ipc.api_contract import REQUEST_ID_HEADER
+from edge_mqtt.worker.ipc.run_request import RunRequest
+from edge_mqtt.worker.jobs.spool import Spool
 from edge_mqtt.worker.link import WorkerAddress
-from edge_mqtt.worker.order import RunOrder
-from edge_mqtt.worker.spool import Spool
 from tests.simulation.network import SimulatedTransport
 from tests.simulation.plan import KEEPING_QUEUE, PATIENT_QUEUE
 from tests.simulation.programs import Now, Program
@@ -52,7 +52,7 @@ class Worker(Program):
             identity, (topics.assignments(self.name), topics.control(self.name), topics.rpc_response(self.name))
         )
         self.spool: RecordedSpool | None = None
-        self.api: ExecutionApi | None = None
+        self.api: ExecutionApiServer | None = None
         self.app: App | None = None
         #: Whether the spool's disk takes nothing.
         self.disk_is_full = False
@@ -98,7 +98,7 @@ class Worker(Program):
             self.spool.close()
         self.world.outages.look()
 
-    def held(self) -> dict[JobId, HeldByUs]:
+    def held(self) -> dict[JobId, LocalJob]:
         """Return the jobs that its disk has."""
         return {} if self.spool is None else self.spool.jobs
 
@@ -123,7 +123,7 @@ class Worker(Program):
         return True
 
     async def _serve(
-        self, api: ExecutionApi, scope: dict[str, Any], body: bytes, answer: Callable[[int], None]
+        self, api: ExecutionApiServer, scope: dict[str, Any], body: bytes, answer: Callable[[int], None]
     ) -> None:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
@@ -150,18 +150,18 @@ class RecordedSpool(Spool):
         return spool
 
     machine: Machine
-    jobs: dict[JobId, HeldByUs]
+    jobs: dict[JobId, LocalJob]
 
     def home(self) -> str:
         """Return what tells this disk from every other: not a random word, for a seed to replay exactly."""
         return f"{self.machine.name}.{self.machine.state.parent.name}"
 
-    def store(self, job: HeldByUs) -> None:
+    def store(self, job: LocalJob) -> None:
         """Store."""
         self._need_room()
         super().store(job)
         self.jobs[job.job_id] = job
-        if job.state is JobState.LAUNCHED:
+        if job.state is LocalJobState.LAUNCHED:
             self.machine.bound_log(job, MAX_INTEGER)
         elif job.result is not None:
             self.machine.bound_log(job, job.log_base + job.result.log_size)
@@ -184,7 +184,7 @@ class Launcher:
         self._worker = worker
         self.gone = asyncio.Event()
 
-    async def launch(self, order: RunOrder) -> int:
+    async def launch(self, order: RunRequest) -> int:
         """Start a supervisor."""
         worker, world = self._worker, self._worker.world
         await asyncio.sleep(world.chance.uniform(0.01, 0.1))

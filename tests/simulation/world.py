@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.dispatch.core import events
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome
 from edge_mqtt.broker_bridge.protocol.topics import Topics
@@ -235,7 +235,7 @@ class World:
     def was_lost(self, job_id: JobId) -> bool:
         """Tell whether the centre has given a job up without a word of its worker."""
         job = self.bridge.on_disk(job_id)
-        return job is not None and job.state is JobState.FINISHED and job.outcome is Outcome.LOST
+        return job is not None and job.state is CentralJobState.FINISHED and job.outcome is Outcome.LOST
 
     def written(self, job: Job) -> list[bytes]:
         """Return what a job's own process wrote on its worker, as far as it counts for its result.

@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 from edge_mqtt.broker_bridge.dispatch.core import effects, events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     Finished,
     HeldJob,
-    HeldJobState,
     JobSpec,
     Message,
     Presence,
+    ReportedJobState,
     WorkerState,
     WorkloadType,
 )
@@ -36,7 +36,7 @@ def spec(job: str, **changes: Any) -> JobSpec:
     return JobSpec(**(values | changes))
 
 
-def held(job: str, fence: int = 1, state: HeldJobState = HeldJobState.RUNNING) -> HeldJob:
+def held(job: str, fence: int = 1, state: ReportedJobState = ReportedJobState.RUNNING) -> HeldJob:
     """Return what a worker says of a job that it holds."""
     return HeldJob(job_id=JobId(job), fence=Fence(fence), state=state)
 
@@ -184,7 +184,7 @@ class Scene:
         assert known is not None
         return known
 
-    def state(self, job: str = "j") -> tuple[JobState, str | None, int]:
+    def state(self, job: str = "j") -> tuple[CentralJobState, str | None, int]:
         """Return a job's state, worker and fence."""
         known = self.job(job)
         return known.state, known.worker, known.fence
@@ -194,7 +194,7 @@ class Scene:
         """Return what there is to do, latest."""
         return tuple(effect for effect in self.last.effects if not isinstance(effect, effects.Moved))
 
-    def moves(self) -> list[tuple[str, JobState]]:
+    def moves(self) -> list[tuple[str, CentralJobState]]:
         """Return the latest beginnings and ends."""
         moved = [effect.job for effect in self.last.effects if isinstance(effect, effects.Moved)]
         return [(job.id, job.state) for job in moved]
@@ -237,7 +237,7 @@ class Scene:
         live = [
             replace(job)
             for job in self.all_changed.values()
-            if not (job.state is JobState.FINISHED and job.event_acked)
+            if not (job.state is CentralJobState.FINISHED and job.event_acked)
         ]
         fresh.dispatcher.load(live, fresh.now, last_sequence=max(job.sequence for job in live))
         return fresh

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Sequence
 
-from edge_mqtt.broker_bridge.logs.lines import Piece
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import StreamPart
 from edge_mqtt.broker_bridge.protocol.messages import LogStream, Message, StreamBytes, TailReply, TailRequest
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+from edge_mqtt.broker_bridge.transport.interface import Refusal
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal
 from edge_mqtt.certs.identity import Identity, Role
 
 TOPICS = Topics()
@@ -176,7 +177,7 @@ class Paper:
         with self._changed:
             return list(self._news)
 
-    def lines(self, pieces: Sequence[Piece]) -> None:
+    def lines(self, pieces: Sequence[StreamPart]) -> None:
         """Keep lines."""
         with self._changed:
             self._printed.extend((piece.stream.stream_id, piece.data) for piece in pieces)

@@ -21,10 +21,11 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Submit,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+from edge_mqtt.broker_bridge.transport.interface import Refusal
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.executor.link import Line
+from edge_mqtt.executor.bridge_client import BridgeConnector
 
 #: Seconds that a test waits for something that must come.
 PATIENCE_S = 10.0
@@ -34,10 +35,10 @@ TOPICS = Topics()
 M = TypeVar("M", bound=Message)
 
 
-def line_to(broker: MemoryBroker) -> Line:
+def line_to(broker: MemoryBroker) -> BridgeConnector:
     """Return a line over memory with an executor's subscriptions."""
     subscriptions = (TOPICS.events(ExecutorName(ME.name)), TOPICS.admin_response(ME))
-    return Line(identity=ME, transport=MemoryTransport(broker, ME.client_id, subscriptions))
+    return BridgeConnector(identity=ME, transport=MemoryTransport(broker, ME.client_id, subscriptions))
 
 
 class TwinBridge:

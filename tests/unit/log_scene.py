@@ -10,16 +10,16 @@ from edge_mqtt.broker_bridge.protocol.codec import Decoder
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, LogAck, LogChunk, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.link import Link, WorkerAddress
-from edge_mqtt.worker.log_shipping import LogShipper
+from edge_mqtt.worker.logs.shipper import LogShipper
 
 JOB_ID = JobId("j")
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
 SPEC = JobSpec(job_id=JOB_ID, type=WorkloadType.TASK, queue="q", log_path="task.log", workload={})
-LAUNCHED = HeldByUs(spec=SPEC, fence=Fence(3), lease_s=60.0, state=JobState.LAUNCHED)
+LAUNCHED = LocalJob(spec=SPEC, fence=Fence(3), lease_s=60.0, state=LocalJobState.LAUNCHED)
 
 
 class LogScene:
@@ -74,5 +74,5 @@ class LogScene:
         """End the job; return the size of its log."""
         size = self.shipper.size(JOB_ID)
         result = Finished(job_id=JOB_ID, fence=LAUNCHED.fence, exit_code=0, log_size=size)
-        self.shipper.ended(replace(LAUNCHED, state=JobState.FINISHED, result=result))
+        self.shipper.ended(replace(LAUNCHED, state=LocalJobState.FINISHED, result=result))
         return size

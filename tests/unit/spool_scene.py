@@ -15,19 +15,20 @@ import pytest
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Assign, JobSpec, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel
-from edge_mqtt.worker.core.jobs import HeldByUs
+from edge_mqtt.worker.bridge.assignments import Assignments
+from edge_mqtt.worker.bridge.results import Results
+from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.errors import LauncherError
-from edge_mqtt.worker.held import HeldJobs
-from edge_mqtt.worker.intake import Intake
+from edge_mqtt.worker.ipc.run_outcome import RunOutcome
+from edge_mqtt.worker.ipc.run_request import RunRequest
+from edge_mqtt.worker.jobs.spool import Spool
+from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.link import Link, WorkerAddress
-from edge_mqtt.worker.log_shipping import LogShipper
-from edge_mqtt.worker.order import RunOrder, RunOutcome
-from edge_mqtt.worker.reporting import Reporter
-from edge_mqtt.worker.run_plan import RunPlan
-from edge_mqtt.worker.running import Runs
-from edge_mqtt.worker.spool import Spool
+from edge_mqtt.worker.logs.shipper import LogShipper
+from edge_mqtt.worker.runs.run_plan import RunPlan
+from edge_mqtt.worker.runs.supervisors import Supervisors
 
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
 JOB_ID = JobId("j")
@@ -40,7 +41,7 @@ class Scene:
         self.spool = Spool.open(folder / "spool.db")
         self.spool._connection.execute("PRAGMA busy_timeout = 10")
         self.path = folder / "spool.db"
-        self.held = HeldJobs(self.spool)
+        self.held = JobStore(self.spool)
         link = Link(MessageChannel(MemoryTransport(MemoryBroker(), "worker:w")), ADDRESS)
         link.start()
         link.ready = True
@@ -51,31 +52,31 @@ class Scene:
             socket_path=folder / "api.sock",
             base_log_folder=folder / "logs",
         )
-        self.orders: list[RunOrder] = []
+        self.orders: list[RunRequest] = []
         self.ordered = asyncio.Event()
         self.launcher_gone = False
         #: The supervisor's, once it is forked.
         self.pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.reporter = Reporter(self.held, link, LogShipper(link, plan.log_file), plan)
-        self.runs = Runs(plan, self.held, cast("Any", self), self)
-        self.intake = Intake(self.held, link, self.runs, self.reporter, queues=("q",), draining=lambda: False)
+        self.reporter = Results(self.held, link, LogShipper(link, plan.log_file), plan)
+        self.runs = Supervisors(plan, self.held, cast("Any", self), self)
+        self.intake = Assignments(self.held, link, self.runs, self.reporter, queues=("q",), draining=lambda: False)
 
     # ------------------------------------------------------------ launcher, RunEvents
 
-    async def launch(self, order: RunOrder) -> int:
+    async def launch(self, order: RunRequest) -> int:
         self.orders.append(order)
         self.ordered.set()
         if self.launcher_gone:
             raise LauncherError("the launcher process is gone")
         return await asyncio.shield(self.pid)
 
-    def launched(self, job: HeldByUs) -> None:
+    def launched(self, job: LocalJob) -> None:
         pass
 
-    async def exited(self, job: HeldByUs, outcome: RunOutcome) -> None:
+    async def exited(self, job: LocalJob, outcome: RunOutcome) -> None:
         pass
 
-    async def unstarted(self, job: HeldByUs, reason: str) -> None:
+    async def unstarted(self, job: LocalJob, reason: str) -> None:
         await self.intake.unstarted(job, reason)
 
     # ------------------------------------------------------------ the disk

@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from edge_mqtt.certs import loading
-from edge_mqtt.certs.apart import load_party_apart
 from edge_mqtt.certs.errors import CertificateError, FileUnusable
+from edge_mqtt.certs.forked_loading import load_credentials_forked
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 
 WORKER = Identity(Role.WORKER, "lab-1")
@@ -29,16 +29,16 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_party_is_the_same_as_when_it_is_read_here(folder: Path) -> None:
-    assert load_party_apart(folder) == load_party(folder)
+    assert load_credentials_forked(folder) == load_credentials(folder)
 
 
 @pytest.mark.parametrize("broken", ["tls.crt", "tls.key", "ca.crt"])
 def test_what_is_wrong_is_said_as_when_it_is_read_here(folder: Path, broken: str) -> None:
     (folder / broken).write_text("nothing of use")
     with pytest.raises(CertificateError) as here:
-        load_party(folder)
+        load_credentials(folder)
     with pytest.raises(type(here.value)) as apart:
-        load_party_apart(folder)
+        load_credentials_forked(folder)
     assert str(apart.value) == str(here.value)
 
 
@@ -46,21 +46,21 @@ def test_a_mistake_of_ours_is_not_taken_for_a_bad_folder(folder: Path, monkeypat
     def wrong(_: Path) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(loading, "load_party", wrong)
+    monkeypatch.setattr(loading, "load_credentials", wrong)
     with pytest.raises(ZeroDivisionError, match="ours"):
-        load_party_apart(folder)
+        load_credentials_forked(folder)
 
 
 def test_reader_that_is_killed_is_an_error_of_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "load_party", lambda _: os._exit(1))
+    monkeypatch.setattr(loading, "load_credentials", lambda _: os._exit(1))
     with pytest.raises(FileUnusable, match="the process that read it was killed"):
-        load_party_apart(folder)
+        load_credentials_forked(folder)
 
 
 def test_no_process_and_no_descriptor_stay(folder: Path) -> None:
     us = psutil.Process()
     before = us.num_fds(), us.children()
-    load_party_apart(folder)
+    load_credentials_forked(folder)
     assert (us.num_fds(), us.children()) == before
 
 
@@ -68,9 +68,9 @@ def test_the_process_that_asks_does_not_load_what_reads_certificates(folder: Pat
     script = f"""
 import sys
 from pathlib import Path
-from edge_mqtt.certs.apart import load_party_apart
+from edge_mqtt.certs.forked_loading import load_credentials_forked
 from edge_mqtt.certs.tls import client_context
-client_context(load_party_apart(Path({str(folder)!r})))
+client_context(load_credentials_forked(Path({str(folder)!r})))
 print([name for name in sys.modules if name.startswith("cryptography")])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

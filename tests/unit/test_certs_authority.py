@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from edge_mqtt.certs.authority import AUTHORITY_DAYS, BACKDATE, Authority, create_authority, new_key
-from edge_mqtt.certs.errors import Expired, InvalidRequest, NotYetValid, PartyUnusable
-from edge_mqtt.certs.facts import check_validity, hosts_of, identity_of, is_authority
+from edge_mqtt.certs.credentials import identity_from_names
+from edge_mqtt.certs.errors import CredentialsUnusable, Expired, InvalidRequest, NotYetValid
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.party import identity_from_names
 from edge_mqtt.certs.profiles import check_host
+from edge_mqtt.certs.x509_fields import check_validity, hosts_of, identity_of, is_authority
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 WORKER = Identity(Role.WORKER, "lab-3")
@@ -166,12 +166,12 @@ def test_a_host_is_kept_as_it_is(host: str) -> None:
 def test_ambiguous_or_foreign_names_are_nobody(
     uris: tuple[str, ...], common_names: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(PartyUnusable, match=message):
+    with pytest.raises(CredentialsUnusable, match=message):
         identity_from_names(uris, common_names)
 
 
 def test_a_certificate_of_somebody_else_is_nobody(authority: Authority) -> None:
-    with pytest.raises(PartyUnusable, match="use one made by edge-certs"):
+    with pytest.raises(CredentialsUnusable, match="use one made by edge-certs"):
         identity_of(authority.certificate)
 
 

@@ -13,7 +13,7 @@ import pytest
 from edge_mqtt.certs.authority import AUTHORITY_DAYS
 from edge_mqtt.certs.cli import main
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 
 Captured = pytest.CaptureFixture[str]
@@ -51,7 +51,7 @@ def test_init_says_what_it_made_and_what_comes_next(capsys: Captured) -> None:
     assert "the bridge at localhost, 192.0.2.7" in captured.out
     assert "copy pki/bridge" in captured.out
     assert "edge-certs issue worker NAME --dir pki" in captured.out
-    assert load_party(Path("pki/bridge")).identity == Identity(Role.BRIDGE, "bridge")
+    assert load_credentials(Path("pki/bridge")).identity == Identity(Role.BRIDGE, "bridge")
 
 
 @pytest.mark.usefixtures("made")
@@ -62,7 +62,7 @@ def test_issue_makes_a_folder_to_copy(capsys: Captured, role: str) -> None:
     folder = Path("edge-certs") / f"{role}s" / "site.7"
     assert f"Made {folder} for {role}:site.7" in captured.out
     assert captured.err == ""
-    party = load_party(folder)
+    party = load_credentials(folder)
     assert party.identity == Identity(Role(role), "site.7")
     assert 39 <= (party.not_after - datetime.now(UTC)).days <= 40
 
@@ -168,7 +168,7 @@ def test_list_has_the_newest_of_everybody_and_how_long_it_lasts(made: Path, caps
     assert [line[1] for line in lines[2:]] == ["bridge", "lab-3", "lab-4", long_name]
     assert lines[3][3:6] == ["(in", "199", "days)"]
     assert lines[4][3:6] == ["(in", "11", "days)"]
-    fingerprint = load_party(made / "workers" / "lab-3").fingerprint
+    fingerprint = load_credentials(made / "workers" / "lab-3").fingerprint
     assert lines[3][-1] == fingerprint[:16]
 
 
@@ -194,7 +194,7 @@ def test_a_certificate_cut_short_by_its_authority_is_said(directory: Path, capsy
 
 
 def test_show_finds_a_party_by_name_client_id_folder_and_file(made: Path, capsys: Captured) -> None:
-    fingerprint = load_party(made / "workers" / "lab-3").fingerprint
+    fingerprint = load_credentials(made / "workers" / "lab-3").fingerprint
     folder = made / "workers" / "lab-3"
     for what in ("lab-3", "worker:lab-3", str(folder), f"{folder}/tls.crt"):
         assert main(["show", what]) == 0

@@ -13,21 +13,21 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge_mqtt.certs.authority import AUTHORITY_DAYS
+from edge_mqtt.certs.credentials import expiry_warning
 from edge_mqtt.certs.errors import (
     AlreadyExists,
     AuthorityMissing,
+    CredentialsUnusable,
     Expired,
     FileUnusable,
     InvalidRequest,
     NotYetValid,
-    PartyUnusable,
 )
-from edge_mqtt.certs.facts import identity_of
 from edge_mqtt.certs.files import read_certificates, read_key, write_files
 from edge_mqtt.certs.identity import Identity, InvalidName, Role
-from edge_mqtt.certs.loading import load_party
-from edge_mqtt.certs.party import expiry_warning
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
+from edge_mqtt.certs.x509_fields import identity_of
 
 NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 WORKER = Identity(Role.WORKER, "lab-3")
@@ -48,11 +48,11 @@ def content(folder: Path) -> dict[Path, bytes]:
 def test_every_party_gets_a_folder_that_loads(store: Store) -> None:
     for identity in EVERYBODY:
         issued = store.issue(identity, force=False, now=NOW)
-        party = load_party(issued.folder, now=NOW)
+        party = load_credentials(issued.folder, now=NOW)
         assert party.identity == identity
         assert (party.not_before, party.not_after) == (issued.record.not_before, issued.record.not_after)
         assert party.fingerprint == issued.record.fingerprint
-    assert load_party(store.directory / "bridge", now=NOW).identity == Identity(Role.BRIDGE, "bridge")
+    assert load_credentials(store.directory / "bridge", now=NOW).identity == Identity(Role.BRIDGE, "bridge")
     names = {path.relative_to(store.directory).as_posix() for path in store.directory.rglob("tls.crt")}
     assert names == {
         "bridge/tls.crt",
@@ -101,7 +101,7 @@ def test_a_forced_second_authority_puts_the_first_aside_whole(store: Store) -> N
     assert {path.name: data for path, data in content(created.put_aside).items()} == {
         path.name: data for path, data in before.items()
     }
-    assert load_party(store.directory / "bridge", now=NOW).fingerprint == created.bridge.record.fingerprint
+    assert load_credentials(store.directory / "bridge", now=NOW).fingerprint == created.bridge.record.fingerprint
     assert store.register().issued == (created.bridge.record,)
 
 
@@ -124,7 +124,7 @@ def test_force_replaces_the_key_and_names_what_stays_valid(store: Store) -> None
     second = store.issue(WORKER, force=True, now=NOW + timedelta(days=1))
     assert second.still_valid == (first.record,)
     assert first.still_valid == ()
-    assert load_party(second.folder, now=NOW + timedelta(days=1)).fingerprint == second.record.fingerprint
+    assert load_credentials(second.folder, now=NOW + timedelta(days=1)).fingerprint == second.record.fingerprint
     third = store.issue(WORKER, force=True, now=NOW + timedelta(days=365, hours=1))
     assert third.still_valid == (second.record,)
 
@@ -226,7 +226,7 @@ def test_an_authority_with_another_key_is_refused(store: Store, tmp_path: Path) 
     other = Store(tmp_path / "other")
     other.create(hosts=["localhost"], force=False, now=NOW)
     (other.authority_folder / "ca.key").replace(store.authority_folder / "ca.key")
-    with pytest.raises(PartyUnusable, match="do not belong together"):
+    with pytest.raises(CredentialsUnusable, match="do not belong together"):
         store.issue(WORKER, force=False, now=NOW)
 
 
@@ -275,7 +275,7 @@ def test_a_party_loads_with_a_bundle_of_authorities(store: Store, tmp_path: Path
     folder = store.issue(WORKER, force=False, now=NOW).folder
     trust = folder / "ca.crt"
     trust.write_bytes((other.authority_folder / "ca.crt").read_bytes() + trust.read_bytes())
-    assert load_party(folder, now=NOW).identity == WORKER
+    assert load_credentials(folder, now=NOW).identity == WORKER
 
 
 @pytest.mark.parametrize("name", ["ca.crt", "tls.crt", "tls.key"])
@@ -283,13 +283,13 @@ def test_a_missing_or_damaged_file_is_named(store: Store, name: str) -> None:
     folder = store.issue(WORKER, force=False, now=NOW).folder
     (folder / name).write_text("nonsense")
     with pytest.raises(FileUnusable, match=f"{name} is not a PEM"):
-        load_party(folder, now=NOW)
+        load_credentials(folder, now=NOW)
     (folder / name).unlink()
     with pytest.raises(FileUnusable, match=f"{name} does not exist"):
-        load_party(folder, now=NOW)
+        load_credentials(folder, now=NOW)
     (folder / name).mkdir()
     with pytest.raises(FileUnusable, match=f"{name} cannot be read: Is a directory"):
-        load_party(folder, now=NOW)
+        load_credentials(folder, now=NOW)
 
 
 def test_files_of_different_parties_are_told_apart(store: Store, tmp_path: Path) -> None:
@@ -297,11 +297,11 @@ def test_files_of_different_parties_are_told_apart(store: Store, tmp_path: Path)
     other = Store(tmp_path / "other")
     other.create(hosts=["localhost"], force=False, now=NOW)
     (folder / "ca.crt").write_bytes((other.authority_folder / "ca.crt").read_bytes())
-    with pytest.raises(PartyUnusable, match="was not issued by the authority"):
-        load_party(folder, now=NOW)
+    with pytest.raises(CredentialsUnusable, match="was not issued by the authority"):
+        load_credentials(folder, now=NOW)
     (folder / "tls.key").write_bytes((store.directory / "bridge" / "tls.key").read_bytes())
-    with pytest.raises(PartyUnusable, match="is not the key of"):
-        load_party(folder, now=NOW)
+    with pytest.raises(CredentialsUnusable, match="is not the key of"):
+        load_credentials(folder, now=NOW)
 
 
 def test_keys_of_another_kind_are_refused(tmp_path: Path, store: Store) -> None:
@@ -320,14 +320,14 @@ def test_keys_of_another_kind_are_refused(tmp_path: Path, store: Store) -> None:
 def test_a_party_loads_only_within_its_time(store: Store) -> None:
     folder = store.issue(WORKER, days=10, force=False, now=NOW).folder
     with pytest.raises(Expired, match=r"edge-certs issue worker lab-3 --force"):
-        load_party(folder, now=NOW + timedelta(days=11))
+        load_credentials(folder, now=NOW + timedelta(days=11))
     with pytest.raises(NotYetValid, match="set the clock"):
-        load_party(folder, now=NOW - timedelta(days=1))
+        load_credentials(folder, now=NOW - timedelta(days=1))
 
 
 def test_expiry_is_warned_about_for_thirty_days(store: Store) -> None:
     folder = store.issue(WORKER, days=100, force=False, now=NOW).folder
-    party = load_party(folder, now=NOW)
+    party = load_credentials(folder, now=NOW)
     assert expiry_warning(party, NOW + timedelta(days=69, hours=23)) is None
     soon = expiry_warning(party, NOW + timedelta(days=70))
     assert soon is not None
@@ -342,10 +342,10 @@ def test_expiry_is_warned_about_for_thirty_days(store: Store) -> None:
 
 def test_an_exposed_key_is_warned_about(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     folder = store.issue(WORKER, force=False, now=NOW).folder
-    load_party(folder, now=NOW)
+    load_credentials(folder, now=NOW)
     assert caplog.records == []
     (folder / "tls.key").chmod(0o604)
-    load_party(folder, now=NOW)
+    load_credentials(folder, now=NOW)
     assert [record.__dict__["action"] for record in caplog.records] == ["key_exposed"]
 
 

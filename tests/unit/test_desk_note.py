@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from edge_mqtt.broker_bridge.desk import Desk
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.runs import Runs
+from edge_mqtt.broker_bridge.execution_api.dag_runs import DagRuns
+from edge_mqtt.broker_bridge.message_router import MessageRouter
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, Message, TailReply, TailRequest
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity, Role
@@ -54,9 +54,9 @@ def test_who_follows_a_run_is_told_that_its_end_is_not_seen(
 ) -> None:
     async def test() -> None:
         api = ExecutionApiClient("http://127.0.0.1:9/execution/")
-        note = Runs(api, Key(key), api_version="2026-06-30").note
+        note = DagRuns(api, Key(key), api_version="2026-06-30").note
         channel, nothing = Channel(), cast("Any", None)
-        desk = Desk(
+        desk = MessageRouter(
             Topics(),
             cast("Any", channel),
             service=nothing,

@@ -6,7 +6,7 @@ import time
 
 from dispatch_scene import Scene, held
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.messages import WorkerState, WorkloadType
 
 
@@ -59,7 +59,7 @@ def test_draining_and_offline_workers_get_nothing_new() -> None:
 
 def test_nothing_overtakes_a_large_job_in_its_queue() -> None:
     scene = Scene().hello("w", concurrency=4).submit("a", slots=3).submit("large", slots=3).submit("small")
-    assert scene.state("small")[0] is JobState.QUEUED
+    assert scene.state("small")[0] is CentralJobState.QUEUED
     assert who(scene.result("w", "a")) == ["large", "small"]
 
 
@@ -76,7 +76,7 @@ def test_a_job_behind_a_cancelled_one_gets_its_turn() -> None:
 
 def test_a_job_larger_than_a_worker_takes_the_whole_of_it() -> None:
     scene = Scene().hello("w", concurrency=2).submit("a").submit("huge", slots=9)
-    assert scene.state("huge")[0] is JobState.QUEUED
+    assert scene.state("huge")[0] is CentralJobState.QUEUED
     assert who(scene.result("w", "a")) == ["huge"]
     assert scene.submit("b").assignments() == []
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from dispatch_scene import ALICE, GRACE_S, SETTLE_S, Scene, held, spec
 
-from edge_mqtt.broker_bridge.dispatch.core import board, events
+from edge_mqtt.broker_bridge.dispatch.core import events, state
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import HeldJobState, JobAccepted, Outcome, Welcome, WorkerState
+from edge_mqtt.broker_bridge.protocol.messages import JobAccepted, Outcome, ReportedJobState, Welcome, WorkerState
 
 # ---------------------------------------------------------------- rollback
 
@@ -117,7 +117,7 @@ def test_what_was_undone_can_happen_again() -> None:
     scene.dispatcher.checkpoint()
     scene.start("w", "j")
     scene.dispatcher.rollback()
-    assert scene.job().state is JobState.ASSIGNED
+    assert scene.job().state is CentralJobState.ASSIGNED
     assert scene.start("w", "j", starter="host:2").decided().granted
 
 
@@ -168,19 +168,19 @@ def test_a_running_job_is_found_again_when_its_worker_is_back() -> None:
 
 def test_an_assigned_job_waits_a_little_for_its_worker_after_a_restart() -> None:
     scene = Scene().assigned().accept("w", "j").restarted().hello("v")
-    assert scene.tick(SETTLE_S - 1).state() == (JobState.ASSIGNED, "w", 1)
+    assert scene.tick(SETTLE_S - 1).state() == (CentralJobState.ASSIGNED, "w", 1)
     assert scene.tick(1).assignments() == [("j", "v", 2)]
 
 
 def test_an_assigned_job_stays_with_a_worker_that_is_back_in_time() -> None:
     scene = Scene().assigned().accept("w", "j").restarted().hello("w", held("j"))
-    assert scene.tick(10 * SETTLE_S).state() == (JobState.ASSIGNED, "w", 1)
+    assert scene.tick(10 * SETTLE_S).state() == (CentralJobState.ASSIGNED, "w", 1)
 
 
 def test_an_assigned_job_goes_back_at_once_when_its_worker_is_known_to_be_away_after_a_restart() -> None:
     fresh = Scene().assigned().restarted()
     fresh._presences["w"] = Scene().hello("w")._presences["w"]
-    assert fresh.will("w").state() == (JobState.QUEUED, None, 2)
+    assert fresh.will("w").state() == (CentralJobState.QUEUED, None, 2)
 
 
 def test_an_event_that_was_not_acknowledged_survives_a_restart() -> None:
@@ -196,7 +196,7 @@ def over_job(name: str) -> Job:
         spec=spec(name),
         executor=ALICE,
         lease_s=900.0,
-        state=JobState.FINISHED,
+        state=CentralJobState.FINISHED,
         outcome=Outcome.SUCCESS,
         event_acked=True,
         sequence=3,
@@ -228,7 +228,7 @@ def test_a_late_repetition_of_a_forgotten_job_is_recognised_by_recall() -> None:
 
 
 def test_denied_jobs_are_forgotten_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "MAX_DENIED", 2)
+    monkeypatch.setattr(state, "MAX_DENIED", 2)
     scene = Scene().adopt("a").adopt("b").adopt("c")
     scene.dispatcher.checkpoint()
     assert [len(scene.submit(job).to_executor(JobAccepted)) for job in "abc"] == [1, 0, 0]
@@ -237,7 +237,7 @@ def test_denied_jobs_are_forgotten_oldest_first(monkeypatch: pytest.MonkeyPatch)
 def test_recall_never_overwrites_what_memory_knows() -> None:
     scene = Scene().running()
     scene.dispatcher.recall([over_job("j")])
-    assert scene.job().state is JobState.RUNNING
+    assert scene.job().state is CentralJobState.RUNNING
 
 
 def test_the_ledger_is_asked_about_what_an_event_names_and_memory_lacks() -> None:
@@ -252,7 +252,7 @@ def test_the_ledger_is_asked_about_what_an_event_names_and_memory_lacks() -> Non
 def test_a_result_that_only_the_ledger_remembers_is_known_to_the_welcome() -> None:
     scene = Scene()
     scene.dispatcher.recall([over_job("old")])
-    finished = held("old", state=HeldJobState.FINISHED)
+    finished = held("old", state=ReportedJobState.FINISHED)
     scene.hello("w", finished, state=WorkerState.DRAINING)
     assert [ref.job_id for ref in scene.to_worker(Welcome)[0].known_results] == ["old"]
 
@@ -267,7 +267,7 @@ def test_a_presence_that_changes_no_job_is_confirmed_without_a_commit() -> None:
     decision = scene.dispatcher.handle_unless_changing(event, scene.now)
     assert decision is not None
     assert [type(effect).__name__ for effect in decision.effects] == ["ToWorker"]
-    assert scene.tick(GRACE_S - 1).state()[0] is JobState.RUNNING
+    assert scene.tick(GRACE_S - 1).state()[0] is CentralJobState.RUNNING
 
 
 def test_a_presence_that_changes_a_job_waits_for_the_commit() -> None:
@@ -292,8 +292,8 @@ def test_what_is_due_waits_for_the_commit() -> None:
     presence = scene._presences["v"].model_copy(update={"sequence": 1})
     event = events.WorkerSeen(worker=WorkerName("v"), presence=presence)
     assert scene.dispatcher.handle_unless_changing(event, scene.now) is not None
-    assert scene.state()[0] is JobState.RUNNING
-    assert scene.tick().state()[0] is JobState.FINISHED
+    assert scene.state()[0] is CentralJobState.RUNNING
+    assert scene.tick().state()[0] is CentralJobState.FINISHED
 
 
 def test_whether_the_machine_of_a_job_can_be_reached_is_known() -> None:

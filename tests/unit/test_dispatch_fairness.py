@@ -9,12 +9,12 @@ from dispatch_scene import Scene, held
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.messages import WorkerState
 
 
 def queued(scene: Scene, job: str) -> bool:
-    return scene.state(job)[0] is JobState.QUEUED
+    return scene.state(job)[0] is CentralJobState.QUEUED
 
 
 def one_worker_with_a_large_job_waiting() -> Scene:

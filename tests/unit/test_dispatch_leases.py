@@ -5,12 +5,12 @@ from __future__ import annotations
 from dispatch_scene import Scene, held
 
 from edge_mqtt.broker_bridge.dispatch.core import effects
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.messages import (
     Assign,
-    HeldJobState,
     Outcome,
     PresenceAck,
+    ReportedJobState,
     Welcome,
     WorkerState,
 )
@@ -47,7 +47,7 @@ def test_a_job_keeps_its_lease_when_the_bridge_is_restarted_with_other_settings(
     scene = both_running().restarted(lease_s_of={"ship": 1.0}, lease_s=1.0)
     assert (scene.job("ship").lease_s, scene.job("press").ships_log) == (SHIP, False)
     scene.tick(SHIP - 1)
-    assert (scene.state("ship")[0], scene.state("press")[0]) == (JobState.RUNNING, JobState.FINISHED)
+    assert (scene.state("ship")[0], scene.state("press")[0]) == (CentralJobState.RUNNING, CentralJobState.FINISHED)
 
 
 def test_a_silent_worker_loses_only_the_jobs_whose_lease_is_over() -> None:
@@ -58,7 +58,7 @@ def test_a_silent_worker_loses_only_the_jobs_whose_lease_is_over() -> None:
         Outcome.LOST,
         "no contact with worker w for 60 s",
     )
-    assert scene.state("ship") == (JobState.RUNNING, "w", 1)
+    assert scene.state("ship") == (CentralJobState.RUNNING, "w", 1)
     assert scene.dispatcher.next_deadline() == began + SHIP
     scene.tick(SHIP - PRESS)
     assert scene.job("ship").outcome is Outcome.LOST
@@ -66,7 +66,7 @@ def test_a_silent_worker_loses_only_the_jobs_whose_lease_is_over() -> None:
 
 def test_a_silent_worker_gets_nothing_new_while_it_still_holds_a_job() -> None:
     scene = both_running().tick(PRESS).submit("new", queue="ship")
-    assert scene.state("new")[0] is JobState.QUEUED
+    assert scene.state("new")[0] is CentralJobState.QUEUED
     assert [view.connected for view in scene.dispatcher.workers()] == [False]
 
 
@@ -76,7 +76,7 @@ def test_the_next_presence_of_a_silent_worker_is_a_hello() -> None:
     (welcome,) = scene.to_worker(Welcome)
     assert [ref.job_id for ref in welcome.drop] == ["press"]
     assert len(scene.to_worker(PresenceAck)) == 1
-    assert scene.state("ship") == (JobState.RUNNING, "w", 1)
+    assert scene.state("ship") == (CentralJobState.RUNNING, "w", 1)
     assert [job for job, _, _ in scene.assignments()] == ["new"]
 
 
@@ -88,17 +88,17 @@ def test_what_a_silent_worker_has_not_started_goes_to_another_at_the_first_lease
 
 def test_a_will_after_the_silence_changes_nothing_for_the_running_job() -> None:
     scene = both_running().tick(PRESS).will("w")
-    assert scene.state("ship")[0] is JobState.RUNNING
+    assert scene.state("ship")[0] is CentralJobState.RUNNING
     scene.hello("w", held("ship"), queues=("ship",))
-    assert scene.state("ship") == (JobState.RUNNING, "w", 1)
+    assert scene.state("ship") == (CentralJobState.RUNNING, "w", 1)
     (view,) = scene.dispatcher.workers()
     assert (view.state, view.connection) == (WorkerState.ONLINE, 2)
 
 
 def test_contact_renews_every_lease() -> None:
     scene = both_running().tick(PRESS - 1)
-    scene.presence("w", held("ship"), held("press", state=HeldJobState.RUNNING)).tick(PRESS - 1)
-    assert (scene.state("ship")[0], scene.state("press")[0]) == (JobState.RUNNING, JobState.RUNNING)
+    scene.presence("w", held("ship"), held("press", state=ReportedJobState.RUNNING)).tick(PRESS - 1)
+    assert (scene.state("ship")[0], scene.state("press")[0]) == (CentralJobState.RUNNING, CentralJobState.RUNNING)
 
 
 def test_a_silent_worker_that_holds_nothing_any_more_is_forgotten() -> None:

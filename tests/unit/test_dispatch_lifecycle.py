@@ -9,7 +9,7 @@ import pytest
 from dispatch_scene import ALICE, BOB, GRACE_S, SETTLE_S, Scene, spec
 
 from edge_mqtt.broker_bridge.dispatch.core import events
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     Cancel,
@@ -26,7 +26,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 def test_a_submitted_job_is_accepted_and_waits() -> None:
     scene = Scene().submit("j", priority=7)
     job = scene.job()
-    assert (job.state, job.fence, job.sequence, job.executor) == (JobState.QUEUED, 1, 1, ALICE)
+    assert (job.state, job.fence, job.sequence, job.executor) == (CentralJobState.QUEUED, 1, 1, ALICE)
     assert job.token == "token of j"
     assert scene.last.changed == (job,)
     assert scene.to_executor(JobAccepted) == [JobAccepted(job_id=JobId("j"))]
@@ -79,7 +79,11 @@ def test_a_start_is_granted_to_the_holder_and_told_to_the_executor() -> None:
     scene = Scene().assigned().start("w", "j", starter="host:77")
     assert scene.decided().granted
     assert scene.decided().request_id == "r-1"
-    assert (scene.job().state, scene.job().starter, scene.job().accepted) == (JobState.RUNNING, "host:77", True)
+    assert (scene.job().state, scene.job().starter, scene.job().accepted) == (
+        CentralJobState.RUNNING,
+        "host:77",
+        True,
+    )
     assert scene.to_executor(JobStarted) == [JobStarted(job_id=JobId("j"), worker="w")]
     assert scene.last.changed == (scene.job(),)
 
@@ -109,14 +113,14 @@ def test_nobody_else_may_start_a_job(worker: str, job: str, fence: int) -> None:
 def test_a_job_that_went_back_to_the_queue_cannot_be_started_under_its_old_fence() -> None:
     scene = Scene().assigned().will("w").start("w", "j", fence=1)
     assert not scene.decided().granted
-    assert scene.state() == (JobState.QUEUED, None, 2)
+    assert scene.state() == (CentralJobState.QUEUED, None, 2)
 
 
 def test_a_cancelled_job_cannot_be_started() -> None:
     scene = Scene().assigned().cancel("j").start("w", "j")
     assert not scene.decided().granted
     assert scene.decided().reason == "revoked by Airflow"
-    assert scene.job().state is JobState.ASSIGNED
+    assert scene.job().state is CentralJobState.ASSIGNED
 
 
 def test_a_finished_job_cannot_be_started_again() -> None:
@@ -142,7 +146,7 @@ def test_a_finished_job_cannot_be_started_again() -> None:
 def test_a_result_ends_the_job(result: dict[str, Any], outcome: Outcome, detail: str) -> None:
     scene = Scene().running().result("w", "j", log_size=77, **result)
     job = scene.job()
-    assert (job.state, job.outcome, job.detail, job.log_size) == (JobState.FINISHED, outcome, detail, 77)
+    assert (job.state, job.outcome, job.detail, job.log_size) == (CentralJobState.FINISHED, outcome, detail, 77)
     assert job.token is None
     assert scene.to_worker(ResultAck) == [ResultAck(job_id=job.id, fence=job.fence)]
     expected = JobFinished(job_id=job.id, outcome=outcome, detail=detail, worker="w")
@@ -159,7 +163,7 @@ def test_a_stale_result_is_acknowledged_and_changes_nothing(worker: str, job: st
     scene = Scene().running().result(worker, job, fence)
     assert len(scene.to_worker(ResultAck, worker)) == 1
     assert scene.last.changed == ()
-    assert scene.job().state is JobState.RUNNING
+    assert scene.job().state is CentralJobState.RUNNING
 
 
 def test_a_repeated_result_is_acknowledged_again_and_told_once() -> None:
@@ -187,7 +191,7 @@ def test_a_refused_job_goes_to_another_worker_under_a_new_fence() -> None:
 
 def test_a_worker_that_refused_a_job_gets_it_again_after_a_pause_when_there_is_nobody_else() -> None:
     scene = Scene().assigned().reject("w", "j")
-    assert scene.state() == (JobState.QUEUED, None, 2)
+    assert scene.state() == (CentralJobState.QUEUED, None, 2)
     assert scene.assignments() == []
     assert scene.dispatcher.next_deadline() == scene.now + 5
     assert scene.tick(5).assignments() == [("j", "w", 2)]
@@ -219,10 +223,10 @@ def test_a_refused_job_that_was_cancelled_is_over(permanent: bool) -> None:
 
 def test_a_beginning_and_an_end_are_noted_once_whoever_hears_of_them_how_often() -> None:
     scene = Scene().running()
-    assert scene.moves() == [("j", JobState.RUNNING)]
+    assert scene.moves() == [("j", CentralJobState.RUNNING)]
     assert scene.start("w", "j").moves() == []
     assert scene.connect().moves() == []
-    assert scene.result("w", "j").moves() == [("j", JobState.FINISHED)]
+    assert scene.result("w", "j").moves() == [("j", CentralJobState.FINISHED)]
     for again in (scene.result("w", "j"), scene.connect(), scene.adopt("j"), scene.ack("j", BOB)):
         assert again.moves() == []
 
@@ -234,14 +238,14 @@ def test_a_waiting_job_is_cancelled_at_once_and_its_end_is_told_to_nobody() -> N
     scene = Scene().submit("j").cancel("j")
     job = scene.job()
     assert (job.state, job.outcome, job.event_acked, job.token) == (
-        JobState.FINISHED,
+        CentralJobState.FINISHED,
         Outcome.CANCELLED,
         True,
         None,
     )
     assert [ack.job_id for ack in scene.to_executor(CancelAck)] == ["j"]
     assert len(scene.effects) == 1
-    assert scene.moves() == [("j", JobState.FINISHED)]
+    assert scene.moves() == [("j", CentralJobState.FINISHED)]
     assert scene.hello("w").assignments() == []
 
 
@@ -249,7 +253,7 @@ def test_a_running_job_is_cancelled_by_its_worker_and_its_end_is_told_to_nobody(
     scene = Scene().running().cancel("j")
     (cancel,) = scene.to_worker(Cancel)
     assert (cancel.job_id, cancel.fence, cancel.reason) == ("j", 1, "revoked by Airflow")
-    assert scene.job().state is JobState.RUNNING
+    assert scene.job().state is CentralJobState.RUNNING
     scene.result("w", "j", exit_code=None, signal=15)
     assert (scene.job().outcome, scene.job().detail) == (Outcome.CANCELLED, "revoked by Airflow")
     assert scene.to_executor(JobFinished) == []

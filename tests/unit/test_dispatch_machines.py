@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from dispatch_scene import GRACE_S, Scene, held
 
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.messages import Cancel, JobFinished, Outcome, WorkerState
 
 OLD, NEW = "old folder", "new folder"
@@ -32,7 +32,7 @@ def old_one_returns(scene: Scene, *jobs: str) -> Scene:
 
 def test_what_runs_on_the_old_machine_goes_on_when_another_takes_its_name() -> None:
     scene = taken_by_a_new_one()
-    assert scene.state() == (JobState.RUNNING, "w", 1)
+    assert scene.state() == (CentralJobState.RUNNING, "w", 1)
     assert scene.to_executor(JobFinished) == []
     assert scene.dispatcher.running_jobs() == scene.dispatcher.jobs_of(scene.dispatcher.workers()[0].name) != ()
     assert not scene.dispatcher.is_reachable(scene.job())
@@ -43,15 +43,15 @@ def test_what_runs_on_the_old_machine_takes_no_slots_of_the_new_one() -> None:
     assert scene.assignments() == [("k", "w", 1)]
     assert scene.submit("l").assignments() == []
     scene.tick(GRACE_S - SILENCE_S)
-    assert scene.job("j").state is JobState.FINISHED
-    assert scene.state("l") == (JobState.QUEUED, None, 1)
+    assert scene.job("j").state is CentralJobState.FINISHED
+    assert scene.state("l") == (CentralJobState.QUEUED, None, 1)
 
 
 def test_its_lease_counts_from_the_last_contact_with_the_old_machine() -> None:
     scene = taken_by_a_new_one().tick(GRACE_S - SILENCE_S - 2)
-    assert scene.job().state is JobState.RUNNING
+    assert scene.job().state is CentralJobState.RUNNING
     scene.now += 1
-    assert scene.presence("w").job().state is JobState.RUNNING
+    assert scene.presence("w").job().state is CentralJobState.RUNNING
     scene.tick(1)
     assert (scene.job().outcome, scene.job().detail) == (Outcome.LOST, GIVEN_UP)
     assert [event.outcome for event in scene.to_executor(JobFinished)] == [Outcome.LOST]
@@ -69,13 +69,13 @@ def test_a_third_machine_changes_nothing_for_the_first_one_s_job() -> None:
     scene.now += SILENCE_S
     scene.hello("w", home="third folder", incarnation="third")
     assert scene.tick(GRACE_S - 2 * SILENCE_S).job("j").outcome is Outcome.LOST
-    assert scene.job("k").state is JobState.RUNNING
+    assert scene.job("k").state is CentralJobState.RUNNING
     assert scene.tick(SILENCE_S).job("k").outcome is Outcome.LOST
 
 
 def test_a_machine_of_another_name_changes_nothing() -> None:
     scene = taken_by_a_new_one().hello("v", home="its own")
-    assert scene.state() == (JobState.RUNNING, "w", 1)
+    assert scene.state() == (CentralJobState.RUNNING, "w", 1)
 
 
 def test_what_the_old_machine_has_not_started_goes_to_the_new_one() -> None:
@@ -100,7 +100,7 @@ def test_the_old_machine_goes_on_with_its_job_when_it_returns_in_time() -> None:
     scene = old_one_returns(taken_by_a_new_one(), "j")
     assert scene.dispatcher.is_reachable(scene.job())
     assert scene.submit("k").assignments() == []
-    assert scene.tick(GRACE_S - 1).job().state is JobState.RUNNING
+    assert scene.tick(GRACE_S - 1).job().state is CentralJobState.RUNNING
     assert scene.result("w", "j").job().outcome is Outcome.SUCCESS
     assert scene.tick(GRACE_S).job("j").outcome is Outcome.SUCCESS
 
@@ -118,9 +118,9 @@ def test_machines_may_take_turns_with_a_name() -> None:
         old_one_returns(scene, "j")
         scene.now += SILENCE_S
         scene.hello("w", held("k"), home=NEW, incarnation="second", concurrency=1)
-        assert (scene.job("j").state, scene.job("k").state) == (JobState.RUNNING, JobState.RUNNING)
+        assert (scene.job("j").state, scene.job("k").state) == (CentralJobState.RUNNING, CentralJobState.RUNNING)
     assert scene.tick(GRACE_S - SILENCE_S).job("j").outcome is Outcome.LOST
-    assert scene.job("k").state is JobState.RUNNING
+    assert scene.job("k").state is CentralJobState.RUNNING
 
 
 def test_a_result_that_was_on_its_way_when_the_name_was_taken_counts() -> None:
@@ -136,7 +136,7 @@ def test_a_result_that_was_on_its_way_when_the_name_was_taken_counts() -> None:
 def test_the_new_machine_is_not_told_to_stop_what_it_does_not_have() -> None:
     scene = taken_by_a_new_one().ended("j")
     assert scene.to_worker(Cancel) == []
-    assert scene.job().state is JobState.RUNNING
+    assert scene.job().state is CentralJobState.RUNNING
     assert [cancel.job_id for cancel in old_one_returns(scene, "j").to_worker(Cancel)] == ["j"]
 
 
@@ -154,21 +154,21 @@ def test_a_bridge_that_begins_anew_knows_whose_job_it_is(taken: bool) -> None:
     scene = (taken_by_a_new_one() if taken else running_on_the_old_machine()).restarted()
     scene.now += SILENCE_S
     scene.hello("w", home=NEW, incarnation="second")
-    assert scene.tick(GRACE_S - SILENCE_S - 1).job().state is JobState.RUNNING
+    assert scene.tick(GRACE_S - SILENCE_S - 1).job().state is CentralJobState.RUNNING
     assert scene.tick(1).job().outcome is Outcome.LOST
 
 
 def test_after_the_restart_every_machine_keeps_its_own() -> None:
     scene = taken_by_a_new_one().submit("k").accept("w", "k").start("w", "k").restarted()
     scene.hello("w", held("k"), home=NEW, incarnation="second", concurrency=1)
-    assert (scene.job("j").state, scene.job("k").state) == (JobState.RUNNING, JobState.RUNNING)
+    assert (scene.job("j").state, scene.job("k").state) == (CentralJobState.RUNNING, CentralJobState.RUNNING)
     scene.result("w", "k").submit("l")
     assert scene.assignments() == [("l", "w", 1)]
 
 
 def test_a_worker_that_learnt_to_name_its_folder_keeps_its_jobs() -> None:
     scene = Scene().running().hello("w", held("j"), home=NEW, incarnation="second")
-    assert (scene.job().state, scene.job().home) == (JobState.RUNNING, NEW)
+    assert (scene.job().state, scene.job().home) == (CentralJobState.RUNNING, NEW)
     assert scene.hello("w", home=NEW, incarnation="third").job().outcome is Outcome.LOST
 
 

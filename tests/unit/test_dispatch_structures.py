@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.dispatch.core.deadlines import Deadlines
-from edge_mqtt.broker_bridge.dispatch.core.journal import JournaledDict
+from edge_mqtt.broker_bridge.dispatch.core.journaled_dict import JournaledDict
 from edge_mqtt.broker_bridge.dispatch.core.model import (
     TRANSITIONS,
+    CentralJobState,
     IllegalMove,
     Job,
-    JobState,
     WorkerView,
     check_move,
 )
-from edge_mqtt.broker_bridge.dispatch.core.pool import WorkerPool
-from edge_mqtt.broker_bridge.dispatch.core.ready import ReadyQueue
+from edge_mqtt.broker_bridge.dispatch.core.ready_queue import ReadyQueue
+from edge_mqtt.broker_bridge.dispatch.core.worker_index import WorkerIndex
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import WorkerState, WorkloadType
 
@@ -39,16 +39,16 @@ def nobody(_worker: WorkerName) -> bool:
 
 
 def test_a_running_or_finished_job_never_goes_back() -> None:
-    assert TRANSITIONS[JobState.RUNNING] == {JobState.FINISHED}
-    assert TRANSITIONS[JobState.FINISHED] == frozenset()
-    assert set(TRANSITIONS) == set(JobState)
+    assert TRANSITIONS[CentralJobState.RUNNING] == {CentralJobState.FINISHED}
+    assert TRANSITIONS[CentralJobState.FINISHED] == frozenset()
+    assert set(TRANSITIONS) == set(CentralJobState)
 
 
 def test_a_move_that_is_not_in_the_table_is_a_bug_told_by_name() -> None:
-    check_move(JobId("j"), JobState.RUNNING, JobState.RUNNING)
-    check_move(JobId("j"), JobState.RUNNING, JobState.FINISHED)
+    check_move(JobId("j"), CentralJobState.RUNNING, CentralJobState.RUNNING)
+    check_move(JobId("j"), CentralJobState.RUNNING, CentralJobState.FINISHED)
     with pytest.raises(IllegalMove, match="job j cannot go from running to queued"):
-        check_move(JobId("j"), JobState.RUNNING, JobState.QUEUED)
+        check_move(JobId("j"), CentralJobState.RUNNING, CentralJobState.QUEUED)
 
 
 # ---------------------------------------------------------------- journal
@@ -198,7 +198,7 @@ VIEWS = st.builds(
 def test_the_chosen_worker_is_the_one_that_a_search_through_all_would_find(
     steps: list[tuple[WorkerView, int, int, str | None, bool]],
 ) -> None:
-    pool = WorkerPool()
+    pool = WorkerIndex()
     model: dict[str, tuple[WorkerView, int]] = {}
     for view, used, slots, avoid, removed in steps:
         if removed:
@@ -215,13 +215,13 @@ def test_the_chosen_worker_is_the_one_that_a_search_through_all_would_find(
 
 
 def test_a_worker_that_has_shrunk_below_its_jobs_gets_nothing() -> None:
-    pool = WorkerPool()
+    pool = WorkerIndex()
     pool.update(a_worker("w", 2), 3)
     assert pool.choose("q", 1, nobody) is None
 
 
 def test_a_busy_worker_leaves_no_memory_behind() -> None:
-    pool = WorkerPool()
+    pool = WorkerIndex()
     for number in range(10_000):
         pool.update(a_worker("w", 4, last_assigned=number), number % 4)
     assert len(pool._queues["q"].free) < 200

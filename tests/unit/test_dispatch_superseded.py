@@ -5,7 +5,7 @@ from __future__ import annotations
 from dispatch_scene import BOB, Scene, held
 
 from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import Cancel, JobAccepted, JobFinished, Outcome, WorkloadType
 
@@ -59,7 +59,7 @@ def test_a_superseded_job_is_not_permitted_to_start_once_more() -> None:
 
 def test_an_earlier_try_that_arrives_late_does_not_supersede_the_later_one() -> None:
     scene = Scene().submit("second try", try_number=2, **TASK).submit("first try", try_number=1, **TASK)
-    assert scene.state("second try")[0] is JobState.QUEUED
+    assert scene.state("second try")[0] is CentralJobState.QUEUED
     assert [ack.job_id for ack in scene.to_executor(JobAccepted)] == ["first try"]
     assert scene.job("first try").outcome is Outcome.CANCELLED
 

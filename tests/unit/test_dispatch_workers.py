@@ -7,15 +7,15 @@ from dispatch_scene import ALICE, GRACE_S, SETTLE_S, Scene, held
 
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToWorker
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     Cancel,
-    HeldJobState,
     JobFinished,
     Outcome,
     Presence,
     PresenceAck,
+    ReportedJobState,
     Welcome,
     WorkerState,
 )
@@ -50,7 +50,7 @@ def test_a_repeated_presence_is_confirmed_but_renews_nothing() -> None:
     assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=4)]
     scene.presence("w", sequence=0)
     assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=0)]
-    assert scene.job().state is JobState.RUNNING
+    assert scene.job().state is CentralJobState.RUNNING
     assert scene.dispatcher.workers()[0].last_contact == scene.now - 100
 
 
@@ -59,7 +59,7 @@ def test_a_presence_of_an_earlier_connection_is_ignored() -> None:
     old = scene._presences["w"]
     scene.hello("w", held("j")).present("w", old)
     assert scene.effects == ()
-    assert scene.job().state is JobState.RUNNING
+    assert scene.job().state is CentralJobState.RUNNING
 
 
 def test_a_hello_whose_first_presence_was_lost_still_settles_everything() -> None:
@@ -77,16 +77,16 @@ def test_a_worker_is_told_what_of_its_jobs_is_settled() -> None:
     scene.hello(
         "w",
         held("a"),
-        held("b", state=HeldJobState.FINISHED),
+        held("b", state=ReportedJobState.FINISHED),
         held("c", fence=0),
         held("c"),
         held("d"),
-        held("x", state=HeldJobState.FINISHED),
+        held("x", state=ReportedJobState.FINISHED),
     )
     (welcome,) = scene.to_worker(Welcome)
     assert [(ref.job_id, ref.fence) for ref in welcome.known_results] == [("b", 1), ("d", 1)]
     assert [(ref.job_id, ref.fence) for ref in welcome.drop] == [("c", 0), ("x", 1)]
-    assert scene.job("a").state is scene.job("c").state is JobState.RUNNING
+    assert scene.job("a").state is scene.job("c").state is CentralJobState.RUNNING
 
 
 def test_a_hello_that_arrives_again_after_the_result_takes_no_log_from_the_worker() -> None:
@@ -101,12 +101,12 @@ def test_a_worker_drops_what_another_worker_has_now() -> None:
     scene = Scene().assigned().will("w").hello("v").hello("w", held("j"))
     (welcome,) = scene.to_worker(Welcome)
     assert [(ref.job_id, ref.fence) for ref in welcome.drop] == [("j", 1)]
-    assert scene.state() == (JobState.ASSIGNED, "v", 2)
+    assert scene.state() == (CentralJobState.ASSIGNED, "v", 2)
 
 
 def test_a_new_incarnation_may_still_hold_its_jobs() -> None:
     scene = Scene().running().hello("w", held("j"), incarnation="second")
-    assert scene.job().state is JobState.RUNNING
+    assert scene.job().state is CentralJobState.RUNNING
     assert scene.to_worker(Welcome)[0].incarnation == "second"
 
 
@@ -124,7 +124,7 @@ def test_a_cancelled_job_that_its_worker_came_back_without_is_cancelled() -> Non
 def test_an_assignment_that_never_arrived_is_sent_again() -> None:
     scene = Scene().assigned().hello("w")
     assert scene.assignments() == [("j", "w", 1)]
-    assert scene.state() == (JobState.ASSIGNED, "w", 1)
+    assert scene.state() == (CentralJobState.ASSIGNED, "w", 1)
 
 
 def test_an_assignment_that_its_worker_confirmed_and_forgot_must_be_confirmed_again() -> None:
@@ -138,11 +138,11 @@ def test_an_assignment_that_its_worker_confirmed_and_forgot_must_be_confirmed_ag
 
 def test_an_assignment_that_a_draining_worker_does_not_have_goes_back() -> None:
     scene = Scene().assigned().hello("w", state=WorkerState.DRAINING)
-    assert scene.state() == (JobState.QUEUED, None, 2)
+    assert scene.state() == (CentralJobState.QUEUED, None, 2)
 
 
 def test_an_assignment_that_is_held_is_confirmed_by_that() -> None:
-    scene = Scene().assigned().hello("w", held("j", state=HeldJobState.ACCEPTED))
+    scene = Scene().assigned().hello("w", held("j", state=ReportedJobState.ACCEPTED))
     assert scene.job().accepted
     assert scene.assignments() == []
 
@@ -152,30 +152,30 @@ def test_a_cancelled_assignment_that_never_arrived_is_over() -> None:
     assert scene.job().outcome is Outcome.CANCELLED
 
 
-@pytest.mark.parametrize("state", [HeldJobState.ACCEPTED, HeldJobState.RUNNING])
-def test_a_cancellation_is_said_again_at_every_presence(state: HeldJobState) -> None:
+@pytest.mark.parametrize("state", [ReportedJobState.ACCEPTED, ReportedJobState.RUNNING])
+def test_a_cancellation_is_said_again_at_every_presence(state: ReportedJobState) -> None:
     scene = Scene().running().cancel("j").hello("w", held("j", state=state))
     assert len(scene.to_worker(Cancel)) == 1
     assert len(scene.presence("w", held("j", state=state)).to_worker(Cancel)) == 1
 
 
 def test_a_job_that_ended_needs_no_cancellation() -> None:
-    scene = Scene().running().cancel("j").hello("w", held("j", state=HeldJobState.FINISHED))
+    scene = Scene().running().cancel("j").hello("w", held("j", state=ReportedJobState.FINISHED))
     assert scene.to_worker(Cancel) == []
 
 
 def test_a_later_presence_makes_a_lost_confirmation_good() -> None:
-    scene = Scene().assigned().presence("w", held("j", state=HeldJobState.ACCEPTED))
+    scene = Scene().assigned().presence("w", held("j", state=ReportedJobState.ACCEPTED))
     assert scene.job().accepted
 
 
 def test_a_later_presence_with_a_job_that_is_not_its_own_any_more_is_answered_with_a_stop() -> None:
-    scene = Scene().running().presence("w", held("j", 0), held("x", state=HeldJobState.FINISHED), held("j"))
+    scene = Scene().running().presence("w", held("j", 0), held("x", state=ReportedJobState.FINISHED), held("j"))
     assert [(cancel.job_id, cancel.fence) for cancel in scene.to_worker(Cancel)] == [("j", 0)]
 
 
 def test_a_later_presence_without_a_running_job_proves_nothing() -> None:
-    assert Scene().running().presence("w").job().state is JobState.RUNNING
+    assert Scene().running().presence("w").job().state is CentralJobState.RUNNING
 
 
 # ---------------------------------------------------------------- gone
@@ -189,7 +189,7 @@ def test_a_job_that_did_not_start_goes_to_another_worker_at_once_when_its_worker
 
 def test_a_running_job_stays_with_a_worker_that_vanished() -> None:
     scene = Scene().running().hello("v").will("w")
-    assert scene.state() == (JobState.RUNNING, "w", 1)
+    assert scene.state() == (CentralJobState.RUNNING, "w", 1)
     assert scene.dispatcher.running_jobs() == scene.dispatcher.jobs_of(scene.job().worker or "") != ()  # type: ignore[arg-type]
 
 
@@ -199,11 +199,11 @@ def test_a_cancelled_job_that_did_not_start_is_over_when_its_worker_vanishes() -
 
 def test_the_will_of_an_earlier_connection_or_incarnation_is_ignored() -> None:
     scene = Scene().assigned().hello("w").hello("w", incarnation="second").will("w", connection=2)
-    assert scene.state() == (JobState.ASSIGNED, "w", 1)
+    assert scene.state() == (CentralJobState.ASSIGNED, "w", 1)
     scene.will("w", incarnation="first")
-    assert scene.state() == (JobState.ASSIGNED, "w", 1)
+    assert scene.state() == (CentralJobState.ASSIGNED, "w", 1)
     scene.will("w")
-    assert scene.state() == (JobState.QUEUED, None, 2)
+    assert scene.state() == (CentralJobState.QUEUED, None, 2)
 
 
 def test_a_presence_that_comes_after_the_will_of_its_connection_is_ignored() -> None:
@@ -236,7 +236,7 @@ def test_every_presence_renews_the_lease() -> None:
     for _ in range(3):
         scene.now += GRACE_S - 1
         scene.presence("w", held("j"))
-    assert scene.tick(GRACE_S - 1).job().state is JobState.RUNNING
+    assert scene.tick(GRACE_S - 1).job().state is CentralJobState.RUNNING
     assert scene.tick(1).job().outcome is Outcome.LOST
 
 
@@ -251,22 +251,22 @@ def test_the_silence_of_an_idle_worker_counts_from_its_first_job() -> None:
     scene = Scene().hello("w")
     scene.now += 100_000
     scene.submit("j").accept("w", "j").start("w", "j")
-    assert scene.tick(GRACE_S - 1).job().state is JobState.RUNNING
+    assert scene.tick(GRACE_S - 1).job().state is CentralJobState.RUNNING
 
 
 def test_what_the_centre_decides_about_a_job_does_not_renew_its_lease() -> None:
     scene = Scene().running()
     scene.now += GRACE_S - 1
     scene.ended("j")
-    assert scene.tick(1).job().state is JobState.FINISHED
+    assert scene.tick(1).job().state is CentralJobState.FINISHED
 
 
 def test_a_silent_worker_that_is_still_connected_gets_nothing_more_until_it_speaks() -> None:
     scene = Scene().running().submit("k").accept("w", "k").tick(GRACE_S)
     assert scene.job("j").outcome is Outcome.LOST
-    assert scene.state("k") == (JobState.QUEUED, None, 2)
+    assert scene.state("k") == (CentralJobState.QUEUED, None, 2)
     assert scene.dispatcher.workers() == ()
-    scene.presence("w", held("j"), held("k", state=HeldJobState.ACCEPTED))
+    scene.presence("w", held("j"), held("k", state=ReportedJobState.ACCEPTED))
     assert [(ref.job_id, ref.fence) for ref in scene.to_worker(Welcome)[0].drop] == [("j", 1), ("k", 1)]
     assert scene.assignments() == [("k", "w", 2)]
 
@@ -275,14 +275,14 @@ def test_the_lease_outlives_the_last_job_without_harm() -> None:
     scene = Scene(settle_s=GRACE_S / 2).assigned().tick(GRACE_S / 2)
     assert scene.assignments() == [("j", "w", 1)]
     scene.tick(GRACE_S / 2)
-    assert scene.state() == (JobState.QUEUED, None, 2)
+    assert scene.state() == (CentralJobState.QUEUED, None, 2)
 
 
 def test_a_lease_and_an_unconfirmed_assignment_that_end_together_give_the_job_back_once() -> None:
     scene = Scene().running()
     scene.now += GRACE_S - 10
     scene.submit("k").tick(20 + SETTLE_S)
-    assert scene.state("k") == (JobState.QUEUED, None, 2)
+    assert scene.state("k") == (CentralJobState.QUEUED, None, 2)
 
 
 # ---------------------------------------------------------------- unconfirmed assignments
@@ -296,7 +296,7 @@ def test_an_unconfirmed_assignment_is_sent_once_more_and_then_given_to_another()
 
 def test_a_confirmed_assignment_waits_for_its_worker() -> None:
     scene = Scene().assigned().accept("w", "j").tick(SETTLE_S).tick(SETTLE_S)
-    assert scene.state() == (JobState.ASSIGNED, "w", 1)
+    assert scene.state() == (CentralJobState.ASSIGNED, "w", 1)
 
 
 def test_a_tick_with_nothing_due_decides_nothing() -> None:

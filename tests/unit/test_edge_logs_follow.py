@@ -11,12 +11,13 @@ from types import SimpleNamespace
 import pytest
 from edge_logs_twin import ME, PATIENCE_S, TOPICS, Paper, TwinBridge
 
-from edge_mqtt.broker_bridge.logs import cli, follow
-from edge_mqtt.broker_bridge.logs.follow import End, Ending, Reader
-from edge_mqtt.broker_bridge.logs.lines import Tail
+from edge_mqtt.broker_bridge.edge_logs import cli, tail_client
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import LineAssembler
+from edge_mqtt.broker_bridge.edge_logs.tail_client import End, Ending, TailClient
 from edge_mqtt.broker_bridge.protocol.messages import ErrorReply, LogSelector, LogStream, StreamBytes, TailReply
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal, RefusalReason
 
 URL = "wss://bridge.example:443/mqtt"
 
@@ -39,13 +40,13 @@ def paper() -> Paper:
 Start = Callable[..., Future[Ending]]
 
 
-def make_reader(broker: MemoryBroker, paper: Paper, *, follow: bool, last_lines: int | None = None) -> Reader:
+def make_reader(broker: MemoryBroker, paper: Paper, *, follow: bool, last_lines: int | None = None) -> TailClient:
     transport = MemoryTransport(broker, ME.client_id, (TOPICS.admin_response(ME),))
-    return Reader(
+    return TailClient(
         MessageChannel(transport),
         url=URL,
         request_topic=TOPICS.admin_request(ME),
-        tail=Tail(LogSelector(dag_id="d"), last_lines=last_lines, wait_s=20.0 if follow else 0.0),
+        tail=LineAssembler(LogSelector(dag_id="d"), last_lines=last_lines, wait_s=20.0 if follow else 0.0),
         output=paper,
         follow=follow,
     )
@@ -54,7 +55,7 @@ def make_reader(broker: MemoryBroker, paper: Paper, *, follow: bool, last_lines:
 @pytest.fixture
 def start(broker: MemoryBroker, bridge: TwinBridge, paper: Paper) -> Iterator[Start]:  # noqa: ARG001  the bridge has to be there first
     """Start a reader in a thread; what it has not ended by itself is ended by a refusal."""
-    running: list[tuple[Reader, Future[Ending]]] = []
+    running: list[tuple[TailClient, Future[Ending]]] = []
     with ThreadPoolExecutor(4) as threads:
 
         def begin(*, follow: bool, last_lines: int | None = None) -> Future[Ending]:
@@ -199,7 +200,7 @@ def test_a_follower_sleeps_until_something_happens_or_an_answer_counts_as_lost(
             sleeps.put(math.inf if timeout is None else timeout)
             return super().get(block, timeout)
 
-    monkeypatch.setattr(follow, "queue", SimpleNamespace(SimpleQueue=Events, Empty=queue.Empty))
+    monkeypatch.setattr(tail_client, "queue", SimpleNamespace(SimpleQueue=Events, Empty=queue.Empty))
     reading = start(follow=True)
     bridge.wait_until_parked({})
     while sleeps.get(timeout=PATIENCE_S) < 39.0:
@@ -288,7 +289,7 @@ def test_trouble_is_told_once_until_the_bridge_is_there(
 def test_silent_connecting_is_told_after_a_while(
     broker: MemoryBroker, start: Start, paper: Paper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "QUIET_S", 0.01)
+    monkeypatch.setattr(tail_client, "QUIET_S", 0.01)
     broker.stop()
     start(follow=True)
     paper.wait_for_news(1)
@@ -298,7 +299,7 @@ def test_silent_connecting_is_told_after_a_while(
 def test_without_following_a_bridge_that_is_away_is_given_up(
     broker: MemoryBroker, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "GIVE_UP_AFTER_S", 0.05)
+    monkeypatch.setattr(tail_client, "GIVE_UP_AFTER_S", 0.05)
     broker.stop()
     ending = start(follow=False).result(PATIENCE_S)
     assert ending.end is End.AWAY
@@ -308,7 +309,7 @@ def test_without_following_a_bridge_that_is_away_is_given_up(
 def test_without_following_a_bridge_that_is_mute_is_given_up(
     bridge: TwinBridge, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "GIVE_UP_AFTER_S", 0.05)
+    monkeypatch.setattr(tail_client, "GIVE_UP_AFTER_S", 0.05)
     bridge.mute = True
     ending = start(follow=False).result(PATIENCE_S)
     assert ending.end is End.AWAY
@@ -318,7 +319,7 @@ def test_without_following_a_bridge_that_is_mute_is_given_up(
 def test_without_following_a_name_in_use_is_not_waited_for(
     broker: MemoryBroker, paper: Paper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "GIVE_UP_AFTER_S", 0.2)
+    monkeypatch.setattr(tail_client, "GIVE_UP_AFTER_S", 0.2)
     broker.stop()
     reader = make_reader(broker, paper, follow=False)
     reader.trouble("operator:ann is still connected", name_in_use=True)
@@ -331,7 +332,7 @@ def test_without_following_a_name_in_use_is_not_waited_for(
 def test_an_answer_that_got_lost_is_asked_for_again(
     bridge: TwinBridge, start: Start, paper: Paper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "ANSWER_WITHIN_S", -19.95)
+    monkeypatch.setattr(tail_client, "ANSWER_WITHIN_S", -19.95)
     bridge.mute = True
     start(follow=True)
     bridge.wait_for_requests(1)
@@ -345,7 +346,7 @@ def test_an_answer_that_got_lost_is_asked_for_again(
 def test_answers_that_bring_nothing_are_not_asked_for_without_pause(
     bridge: TwinBridge, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follow, "PAUSE_S", 0.2)
+    monkeypatch.setattr(tail_client, "PAUSE_S", 0.2)
     reading = start(follow=True)
     bridge.wait_until_parked({})
     bridge.send(TailReply(request_id=bridge.requests[-1].request_id))

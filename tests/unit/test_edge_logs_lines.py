@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mqtt.broker_bridge.logs.lines import MAX_LINE_BYTES, Piece, Tail
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import MAX_LINE_BYTES, LineAssembler, StreamPart
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, LogStream, StreamBytes, TailReply, TailRequest
 
 SELECTOR = LogSelector(dag_id="d")
@@ -36,17 +36,17 @@ def reply(*slices: tuple[str, int, bytes], complete: bool = False, **changes: ob
     return TailReply.model_validate(fields | changes)
 
 
-def tail(*, last_lines: int | None = None) -> Tail:
-    return Tail(SELECTOR, last_lines=last_lines, wait_s=20)
+def tail(*, last_lines: int | None = None) -> LineAssembler:
+    return LineAssembler(SELECTOR, last_lines=last_lines, wait_s=20)
 
 
-def asked_whole(reading: Tail) -> TailRequest:
+def asked_whole(reading: LineAssembler) -> TailRequest:
     """Return the next request when the bridge has forgotten the ones before."""
     assert reading.accept(reply(forgotten=True)).progress
     return reading.request("again")
 
 
-def texts(pieces: tuple[Piece, ...]) -> list[bytes]:
+def texts(pieces: tuple[StreamPart, ...]) -> list[bytes]:
     return [piece.data for piece in pieces]
 
 

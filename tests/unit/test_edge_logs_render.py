@@ -7,8 +7,8 @@ from datetime import UTC, timedelta, timezone
 
 import pytest
 
-from edge_mqtt.broker_bridge.logs.lines import Piece
-from edge_mqtt.broker_bridge.logs.render import JsonRenderer, PrettyRenderer, RawRenderer
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import StreamPart
+from edge_mqtt.broker_bridge.edge_logs.renderers import JsonRenderer, PrettyRenderer, RawRenderer
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, LogStream
 
 ONE_TASK = LogSelector(dag_id="etl", task_id="pull")
@@ -30,9 +30,9 @@ def stream(task_id: str = "pull", *, map_index: int = -1, try_number: int = 1, w
     )
 
 
-def piece(data: bytes | dict[str, object], of: LogStream | None = None, *, terminated: bool = True) -> Piece:
+def piece(data: bytes | dict[str, object], of: LogStream | None = None, *, terminated: bool = True) -> StreamPart:
     raw = data if isinstance(data, bytes) else json.dumps(data).encode()
-    return Piece(stream=of or stream(), data=raw, terminated=terminated)
+    return StreamPart(stream=of or stream(), data=raw, terminated=terminated)
 
 
 def line(event: str = "hello", **fields: object) -> dict[str, object]:
@@ -47,7 +47,7 @@ def line(event: str = "hello", **fields: object) -> dict[str, object]:
 
 
 def pretty(
-    *pieces: Piece, selector: LogSelector = ONE_TASK, colour: bool = False, timezone: timezone = UTC
+    *pieces: StreamPart, selector: LogSelector = ONE_TASK, colour: bool = False, timezone: timezone = UTC
 ) -> list[str]:
     renderer = PrettyRenderer(selector, colour=colour, timezone=timezone)
     text = b"".join(renderer.render(piece) for piece in pieces).decode()
@@ -55,7 +55,7 @@ def pretty(
     return text.split("\n")[:-1]
 
 
-def body(*pieces: Piece, colour: bool = False) -> list[str]:
+def body(*pieces: StreamPart, colour: bool = False) -> list[str]:
     """Return what is printed below the header."""
     return pretty(*pieces, colour=colour)[1:]
 

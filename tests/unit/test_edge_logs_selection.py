@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_mqtt.broker_bridge.logs.selection import BridgeAccess, UsageError, find_bridge, select
+from edge_mqtt.broker_bridge.edge_logs.options import BridgeAccess, UsageError, find_bridge, select
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
 
 NOTHING: dict[str, Any] = {

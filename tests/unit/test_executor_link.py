@@ -28,16 +28,16 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Submit,
     WorkloadType,
 )
+from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
-from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason
-from edge_mqtt.executor import exchange
+from edge_mqtt.executor import outbox
+from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming, BridgeConnector
 from edge_mqtt.executor.errors import CannotDial
-from edge_mqtt.executor.exchange import Adoption, News, UnknownJobs
-from edge_mqtt.executor.link import Line, Link, LinkTiming
+from edge_mqtt.executor.outbox import Adoption, News, UnknownJobs
 
 #: Repeats come fast enough for a test to wait for them, slowly enough not to come where none is expected.
-SOON = LinkTiming(resend_s=0.05, resend_at_most_s=0.1, redial_s=0.05)
-NEVER = LinkTiming(resend_s=3600, resend_at_most_s=3600, redial_s=3600)
+SOON = BridgeClientTiming(resend_s=0.05, resend_at_most_s=0.1, redial_s=0.05)
+NEVER = BridgeClientTiming(resend_s=3600, resend_at_most_s=3600, redial_s=3600)
 #: What a bridge says that knows every job.
 KNOWN = Adoption(frozenset(), frozenset())
 
@@ -52,15 +52,15 @@ def bridge(broker: MemoryBroker) -> TwinBridge:
     return TwinBridge(broker)
 
 
-MakeLink = Callable[..., Link]
+MakeLink = Callable[..., BridgeClient]
 
 
 @pytest.fixture
 def make_link(broker: MemoryBroker) -> Iterator[MakeLink]:
     links = []
 
-    def make(timing: LinkTiming = NEVER, dial: Callable[[], Line] | None = None) -> Link:
-        link = Link(dial or (lambda: line_to(broker)), topics=TOPICS, timing=timing)
+    def make(timing: BridgeClientTiming = NEVER, dial: Callable[[], BridgeConnector] | None = None) -> BridgeClient:
+        link = BridgeClient(dial or (lambda: line_to(broker)), topics=TOPICS, timing=timing)
         links.append(link)
         link.start()
         return link
@@ -82,7 +82,7 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-def news_of(link: Link, count: int) -> list[News]:
+def news_of(link: BridgeClient, count: int) -> list[News]:
     found: list[News] = []
     wait_until(lambda: found.extend(link.news()) or len(found) >= count)
     return found
@@ -343,9 +343,9 @@ def test_adoption_of_a_job_that_is_submitted_at_once_waits_for_both_answers(
     returner.join()
 
 
-@pytest.mark.parametrize("let_go", [Link.cancel, Link.dismiss])
+@pytest.mark.parametrize("let_go", [BridgeClient.cancel, BridgeClient.dismiss])
 def test_a_job_that_nobody_wants_any_more_is_not_submitted_and_keeps_no_question_back(
-    bridge: TwinBridge, make_link: MakeLink, let_go: Callable[[Link, JobId], None]
+    bridge: TwinBridge, make_link: MakeLink, let_go: Callable[[BridgeClient, JobId], None]
 ) -> None:
     bridge.accepts = False
     link = make_link()
@@ -384,7 +384,7 @@ def test_a_job_is_not_let_go_as_another_s_while_it_is_being_taken_over(
     assert link.news() == []
 
 
-def accepted_job(link: Link, bridge: TwinBridge) -> JobId:
+def accepted_job(link: BridgeClient, bridge: TwinBridge) -> JobId:
     """Submit a job and wait until the bridge has it."""
     job = a_job()
     link.submit(job, "t")
@@ -437,7 +437,7 @@ def test_a_job_that_the_bridge_has_forgotten_is_reported_once(bridge: TwinBridge
 def test_many_jobs_are_asked_about_in_several_questions(
     bridge: TwinBridge, make_link: MakeLink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exchange, "_JOBS_PER_QUESTION", 2)
+    monkeypatch.setattr(outbox, "_JOBS_PER_QUESTION", 2)
     link = make_link()
     bridge.wait_for_executor()
     jobs = [accepted_job(link, bridge) for _ in range(5)]
@@ -505,7 +505,7 @@ def test_a_job_too_large_for_the_wire_fails_instead_of_waiting_for_ever(
 ) -> None:
     link = make_link()
     bridge.wait_for_executor()
-    caplog.set_level(logging.ERROR, logger="edge_mqtt.executor.link")
+    caplog.set_level(logging.ERROR, logger="edge_mqtt.executor.bridge_client")
     monkeypatch.setattr(codec, "MAX_PACKET_BYTES", 10)
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 100)
     job = a_job()
@@ -526,7 +526,7 @@ def test_a_refusal_is_said_loudly_and_tried_again_with_a_new_line(
         reason=RefusalReason.NAME_IN_USE, message="the name exec-1 is in use: issue another certificate"
     )
     broker.refuse(ME.client_id, refusal)
-    with caplog.at_level(logging.ERROR, logger="edge_mqtt.executor.link"):
+    with caplog.at_level(logging.ERROR, logger="edge_mqtt.executor.bridge_client"):
         link = make_link(SOON)
         link.submit(a_job(), "t")
         wait_until(lambda: len(caplog.records) >= 2)
@@ -559,12 +559,12 @@ def test_a_line_that_cannot_be_made_is_tried_again(
 ) -> None:
     problems = ["tls.crt is missing: run edge-certs issue", "tls.crt expired: issue it again"]
 
-    def dial() -> Line:
+    def dial() -> BridgeConnector:
         if problems:
             raise CannotDial(problems.pop(0))
         return line_to(broker)
 
-    with caplog.at_level(logging.ERROR, logger="edge_mqtt.executor.link"):
+    with caplog.at_level(logging.ERROR, logger="edge_mqtt.executor.bridge_client"):
         link = make_link(SOON, dial)
         link.submit(a_job(), "t")
         bridge.expect(Submit)
@@ -574,7 +574,7 @@ def test_a_line_that_cannot_be_made_is_tried_again(
 def test_a_bridge_that_stays_away_is_complained_about_again_and_again(
     bridge: TwinBridge, make_link: MakeLink, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="edge_mqtt.executor.link"):
+    with caplog.at_level(logging.WARNING, logger="edge_mqtt.executor.bridge_client"):
         link = make_link(SOON)
         bridge.wait_for_executor()
         bridge.broker.cut(ME.client_id, "reset by peer")
@@ -588,7 +588,7 @@ def test_messages_that_are_nothing_for_an_executor_are_logged_and_ignored(
 ) -> None:
     link = make_link()
     bridge.wait_for_executor()
-    with caplog.at_level(logging.WARNING, logger="edge_mqtt.executor.link"):
+    with caplog.at_level(logging.WARNING, logger="edge_mqtt.executor.bridge_client"):
         bridge.tell(ErrorReply(error="unknown message kind 'x'"))
         bridge.tell(Assign(fence=1, job=a_job(), lease_s=935.0))
         bridge.tell(JobAccepted(job_id=new_job_id()))

@@ -55,7 +55,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 )
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.executor import EdgeMqttExecutor
-from edge_mqtt.executor.jobs import REOFFER_FOR_S
+from edge_mqtt.executor.job_index import REOFFER_FOR_S
 
 
 @pytest.fixture(autouse=True)
@@ -541,7 +541,7 @@ def test_a_missing_certificate_delays_jobs_and_is_said_in_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     executor = EdgeMqttExecutor()
-    said = logging.getLogger("edge_mqtt.executor.link")
+    said = logging.getLogger("edge_mqtt.executor.bridge_client")
     with caplog.at_level(logging.ERROR, logger=said.name):
         executor.start()
         deadline = time.monotonic() + PATIENCE_S

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_mqtt.broker_bridge.logs.patience import LOG_WAIT_S, LOOK_S, Watch, is_over, look
-from edge_mqtt.broker_bridge.logs.placement import Found, base_now
+from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, LOOK_S, Watch, is_over, look
+from edge_mqtt.broker_bridge.logs.segments import Found, base_now
 
 
 @pytest.mark.parametrize(

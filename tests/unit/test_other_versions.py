@@ -8,16 +8,17 @@ from typing import Any, cast
 
 import pytest
 
-from edge_mqtt.broker_bridge.desk import Desk
-from edge_mqtt.broker_bridge.protocol import packing
+from edge_mqtt.broker_bridge.message_router import MessageRouter
+from edge_mqtt.broker_bridge.protocol import compression
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.errors import OtherVersion, UnknownDictionary, UnsupportedVersion
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ErrorReply, Message, Presence, PresenceAck, WorkerState
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.broker_bridge.transport import port
+from edge_mqtt.broker_bridge.transport import channel
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import MessageChannel, Refusal, RefusalReason
 from edge_mqtt.certs.identity import Identity, Role
 
 TOPICS = Topics()
@@ -75,8 +76,8 @@ def test_packet_that_a_newer_bridge_has_packed_is_a_refusal_too(
 ) -> None:
     party = Party(broker)
     (packed,) = encode(Presence(incarnation="i" * 400, connection=1, state=WorkerState.ONLINE))
-    assert packed.startswith(packing.MAGIC)
-    monkeypatch.setattr(packing, "DICTIONARY_ID", 0)
+    assert packed.startswith(compression.MAGIC)
+    monkeypatch.setattr(compression, "DICTIONARY_ID", 0)
     tell(broker, packed)
     assert [refusal.message for refusal in party.refusals] == [
         "the bridge packs with dictionary 1, this program has 0: upgrade this program"
@@ -86,7 +87,7 @@ def test_packet_that_a_newer_bridge_has_packed_is_a_refusal_too(
 def test_error_of_an_older_bridge_is_a_refusal_of_the_newer_program(
     broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(port, "PROTOCOL_VERSION", 2)
+    monkeypatch.setattr(channel, "PROTOCOL_VERSION", 2)
     party = Party(broker)
     tell(broker, b'{"kind":"error","v":1,"error":"too new"}')
     (refusal,) = party.refusals
@@ -121,7 +122,7 @@ class Site:
         self.answers: list[tuple[str, bytes]] = []
         nothing = cast("Any", None)
         channel = MessageChannel(MemoryTransport(broker, "bridge:b", TOPICS.for_bridge()))
-        desk = Desk(TOPICS, channel, service=nothing, relay=nothing, intake=nothing, tail=nothing)
+        desk = MessageRouter(TOPICS, channel, service=nothing, relay=nothing, intake=nothing, tail=nothing)
         channel.start(desk, tell_other=desk.met_other_version)
         answered = ("edge/v1/control/+", "edge/v1/admin/+/response", "edge/v1/events/+")
         broker.subscribe(answered, lambda topic, payload: self.answers.append((topic, payload)))

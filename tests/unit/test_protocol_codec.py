@@ -9,6 +9,7 @@ import pytest
 
 from edge_mqtt.broker_bridge.protocol import codec
 from edge_mqtt.broker_bridge.protocol.codec import MAX_PACKED_JSON_BYTES, MAX_PACKET_BYTES, Decoder, encode
+from edge_mqtt.broker_bridge.protocol.compression import MAGIC, pack
 from edge_mqtt.broker_bridge.protocol.errors import (
     MalformedMessage,
     MessageTooLarge,
@@ -29,7 +30,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkerState,
     WorkloadType,
 )
-from edge_mqtt.broker_bridge.protocol.packing import MAGIC, pack
 
 
 def call(body: bytes) -> ApiRequest:

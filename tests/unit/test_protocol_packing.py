@@ -9,8 +9,8 @@ import threading
 import pytest
 import zstandard
 
+from edge_mqtt.broker_bridge.protocol.compression import DICTIONARY_ID, MAGIC, dictionary_file, pack, unpack
 from edge_mqtt.broker_bridge.protocol.errors import MalformedMessage, MessageTooLarge, UnknownDictionary
-from edge_mqtt.broker_bridge.protocol.packing import DICTIONARY_ID, MAGIC, dictionary_file, pack, unpack
 
 ACK = b'{"job_id":"6d2a3ee4-3e8b-445c-ab0d-e1a7168ee698","fence":1,"offset":1371,"kind":"log_ack","v":1}'
 LINE = (

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from edge_mqtt.broker_bridge.protocol import codec
 from edge_mqtt.broker_bridge.protocol.codec import MAX_PACKET_BYTES, Decoder, encode
 from edge_mqtt.broker_bridge.protocol.errors import MalformedMessage, MessageTooLarge
+from edge_mqtt.broker_bridge.protocol.fragments import MAX_PARTIAL_MESSAGES, Fragments
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, Fragment, Message, Presence, WorkerState
-from edge_mqtt.broker_bridge.protocol.pieces import MAX_PARTIAL_MESSAGES, Pieces
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 
 TOPICS = Topics()
@@ -144,7 +144,7 @@ PIECES_OF_ANYBODY = st.tuples(
 def test_whatever_comes_no_sender_makes_us_hold_more_than_it_may(
     arriving: list[tuple[str, str, str, int, int]],
 ) -> None:
-    held = Pieces()
+    held = Fragments()
     for sender, topic, of, index, size in arriving:
         with contextlib.suppress(MessageTooLarge):
             held.add(sender, topic, Fragment(of=of, index=index, count=4, body=bytes(size)), 100)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from edge_mqtt.broker_bridge.protocol.delivery import WITHOUT_PUBACK, qos_of
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND
+from edge_mqtt.broker_bridge.protocol.qos import WITHOUT_PUBACK, qos_of
 from edge_mqtt.broker_bridge.protocol.topics import Topics, escape, matches, sender_of, unescape
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
 

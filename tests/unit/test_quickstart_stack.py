@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploy.quickstart.claim import claim
+from deploy.quickstart.airflow_homes import merged, worker_config, write_home
 from deploy.quickstart.demo import DAGS, Demo
+from deploy.quickstart.directory_lock import claim
 from deploy.quickstart.errors import DirectoryInUse
-from deploy.quickstart.homes import merged, worker_config, write_home
-from deploy.quickstart.parts import WorkerSpec, bare_environment
 from deploy.quickstart.ports import HOST, Ports
+from deploy.quickstart.services import WorkerSpec, bare_environment
 from deploy.quickstart.stack import Stack
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 
 
 def written(directory: Path) -> Stack:
@@ -67,7 +67,7 @@ def test_each_party_gets_its_own_certificate_and_no_other(tmp_path: Path) -> Non
         "worker:lab-1": stack.worker_home("lab-1") / "certs",
     }
     for client_id, folder in homes.items():
-        assert load_party(folder).identity.client_id == client_id
+        assert load_credentials(folder).identity.client_id == client_id
     keys = [path.name for path in stack.worker_home("lab-1").rglob("*.key")]
     assert keys == ["tls.key"]
     stack.stop()

@@ -9,7 +9,7 @@ from amqtt.contexts import BrokerConfig
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edge_mqtt.broker_bridge.broker.routing import IndexedBroker, is_valid_filter
+from edge_mqtt.broker_bridge.broker.router import IndexedBroker, is_valid_filter
 from edge_mqtt.broker_bridge.broker.topic_index import TopicIndex
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 

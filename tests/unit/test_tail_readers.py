@@ -9,13 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edge_mqtt.broker_bridge.changes import REMEMBERED, Changes
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.ledger_memory import MemoryLedger
-from edge_mqtt.broker_bridge.logs import tail
-from edge_mqtt.broker_bridge.logs.patience import Patience
+from edge_mqtt.broker_bridge.dispatch.change_feed import REMEMBERED, ChangeFeed
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
+from edge_mqtt.broker_bridge.logs import tail_service
+from edge_mqtt.broker_bridge.logs.completeness import Completeness
 from edge_mqtt.broker_bridge.logs.store import LogStore
-from edge_mqtt.broker_bridge.logs.tail import TailService
+from edge_mqtt.broker_bridge.logs.tail_service import TailService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, TailReply, TailRequest, WorkloadType
 
@@ -31,10 +31,10 @@ class Scene:
         #: How often jobs were looked for.
         self.finds = 0
         self.now = 1000.0
-        self.changes = Changes()
+        self.changes = ChangeFeed()
         self._ledger = MemoryLedger()
         self._numbers = iter(range(1_000_000))
-        patience = Patience(lambda _: True, clock=self.clock)
+        patience = Completeness(lambda _: True, clock=self.clock)
         self.service = TailService(LogStore(folder), self, self, self.changes, patience, clock=self.clock)
         for index in range(TASKS):
             self.put(job(index))
@@ -96,7 +96,7 @@ def job(index: int) -> Job:
     return Job(
         spec=spec,
         executor=ExecutorName("e"),
-        state=JobState.RUNNING,
+        state=CentralJobState.RUNNING,
         worker=WorkerName("w"),
         sequence=index + 1,
         lease_s=60.0,
@@ -126,7 +126,7 @@ def test_logs_are_told_in_the_order_in_which_their_jobs_were_queued(tmp_path: Pa
     async def scenario(scene: Scene) -> None:
         for index in range(0, TASKS, 2):
             # Of these it is waited for an end, of the others not.
-            scene.put(replace(job(index), state=JobState.FINISHED))
+            scene.put(replace(job(index), state=CentralJobState.FINISHED))
         reply = await scene.ask()
         assert [stream.map_index for stream in reply.streams] == list(range(TASKS))
         assert [part.stream_id for part in reply.slices] == [path(index) for index in range(TASKS)]
@@ -137,7 +137,7 @@ def test_logs_are_told_in_the_order_in_which_their_jobs_were_queued(tmp_path: Pa
 def test_reader_is_told_of_a_job_that_has_changed(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
         first = await scene.ask()
-        scene.put(replace(job(3), state=JobState.FINISHED, log_size=7))
+        scene.put(replace(job(3), state=CentralJobState.FINISHED, log_size=7))
         scene.put(job(TASKS))
         scene.write(TASKS, b"one more\n")
         second = await scene.ask(first.request_id)
@@ -151,7 +151,7 @@ def test_run_is_over_only_when_all_of_its_jobs_have_been_looked_at_after_its_end
     async def scenario(scene: Scene) -> None:
         first = await scene.ask()
         for index in range(TASKS):
-            scene.put(replace(job(index), state=JobState.FINISHED, log_size=7))
+            scene.put(replace(job(index), state=CentralJobState.FINISHED, log_size=7))
         scene.run_state = "success"
         second = await scene.ask(first.request_id)
         assert second.ended
@@ -165,7 +165,7 @@ def test_reader_whom_the_bridge_has_forgotten_is_told_so_and_goes_on_where_it_wa
     async def scenario(scene: Scene) -> None:
         assert (await scene.ask("of the bridge before")).forgotten
         first = await scene.ask()
-        scene.now += tail.KEEP_READER_S + 1
+        scene.now += tail_service.KEEP_READER_S + 1
         assert (await scene.ask(first.request_id)).forgotten
         scene.write(7, b"goes on\n")
         positions = {part.stream_id: part.offset + part.length for part in first.slices}
@@ -179,7 +179,7 @@ def test_readers_that_ask_once_are_not_remembered_for_ever(tmp_path: Path) -> No
     async def scenario(scene: Scene) -> None:
         for _ in range(5):
             await scene.ask()
-            scene.now += tail.KEEP_READER_S + 1
+            scene.now += tail_service.KEEP_READER_S + 1
         assert len(scene.service._readers) == 1
 
     play(tmp_path, scenario)
@@ -222,7 +222,7 @@ def test_jobs_are_not_looked_for_again_at_once_when_that_took_long(tmp_path: Pat
 
 
 def test_which_logs_have_grown_is_known_for_a_while() -> None:
-    changes = Changes()
+    changes = ChangeFeed()
     assert changes.grown_since(0) == frozenset()
     changes.notify(["a"])
     changes.notify()

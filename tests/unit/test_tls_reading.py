@@ -10,7 +10,7 @@ import pytest
 
 from edge_mqtt.broker_bridge.broker.tls_connection import _HANDSHAKING, make_alerting
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_party
+from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context, server_context
 
@@ -24,9 +24,9 @@ class Pair:
         store, now = Store(folder), datetime.now(UTC)
         store.create(hosts=["localhost"], force=False, now=now)
         store.issue(WORKER, hosts=(), days=1, force=False, now=now)
-        at_server = server_context(load_party(store.folder(Identity(Role.BRIDGE, "bridge"))))
+        at_server = server_context(load_credentials(store.folder(Identity(Role.BRIDGE, "bridge"))))
         make_alerting(at_server)
-        at_client = client_context(load_party(store.folder(WORKER)))
+        at_client = client_context(load_credentials(store.folder(WORKER)))
         self.to_server, self.to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         _HANDSHAKING.set(None)  # type: ignore[arg-type]  # nothing goes wrong that would be told to the client
         self.server = at_server.wrap_bio(self.to_server, self.to_client, server_side=True)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from edge_mqtt.broker_bridge.together import Together
+from edge_mqtt.broker_bridge.dispatch.coalescer import Coalescer
 
 
 def test_what_is_asked_in_one_round_is_asked_once_and_everybody_gets_his_own_answer() -> None:
@@ -18,7 +18,7 @@ def test_what_is_asked_in_one_round_is_asked_once_and_everybody_gets_his_own_ans
         return {word: len(word) for word in words}
 
     async def test() -> None:
-        together = Together(lengths)
+        together = Coalescer(lengths)
         assert await asyncio.gather(*(together.get(word) for word in ("a", "bb", "a"))) == [1, 2, 1]
         assert await together.get("ccc") == 3
 
@@ -36,7 +36,7 @@ def test_a_question_that_comes_while_others_are_answered_is_answered_by_the_next
             await go_on.wait()
             return {word: len(word) for word in words}
 
-        together = Together(lengths)
+        together = Coalescer(lengths)
         first = asyncio.create_task(together.get("a"))
         await begun.wait()
         second = asyncio.create_task(together.get("a"))
@@ -55,7 +55,7 @@ def test_one_that_fails_harms_no_other_and_a_call_that_fails_is_told_to_all() ->
         return {word: ValueError(word) if word == "bad" else 1 for word in words}
 
     async def test() -> None:
-        together = Together(answers)
+        together = Coalescer(answers)
         good, bad = await asyncio.gather(together.get("good"), together.get("bad"), return_exceptions=True)
         assert good == 1
         assert isinstance(bad, ValueError)
@@ -74,7 +74,7 @@ def test_who_does_not_wait_any_more_leaves_the_others_their_answer() -> None:
             await go_on.wait()
             return dict.fromkeys(words, 1)
 
-        together = Together(answers)
+        together = Coalescer(answers)
         leaving, staying = (asyncio.create_task(together.get("a")) for _ in range(2))
         await begun.wait()
         leaving.cancel()

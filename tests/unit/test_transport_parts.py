@@ -13,8 +13,8 @@ from websockets.protocol import SERVER, Protocol
 
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
 from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, InvalidUrl, Proxy, parse_url, proxy_for
+from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason, Will
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.port import Refusal, RefusalReason, Will
 from edge_mqtt.broker_bridge.transport.websocket import WebSocket
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from edge_mqtt.worker.api_client import HEARTBEAT_SPARED_S, WorkerTransport
-from edge_mqtt.worker.calls import BASE_URL, REPEATED_HEADER, REQUEST_ID_HEADER
-from edge_mqtt.worker.supervisor_main import ERROR_LENGTH, describe
+from edge_mqtt.worker.ipc.api_contract import BASE_URL, REPEATED_HEADER, REQUEST_ID_HEADER
+from edge_mqtt.worker.supervisor.api_transport import HEARTBEAT_SPARED_S, WorkerTransport
+from edge_mqtt.worker.supervisor.main import ERROR_LENGTH, describe
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 

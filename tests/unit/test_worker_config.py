@@ -10,7 +10,7 @@ import pytest
 
 from edge_mqtt.worker.config import HUNG_AFTER_S, AirflowSettings, Options, StateDir, check_options, settle
 from edge_mqtt.worker.errors import ConfigurationError, StateDirError
-from edge_mqtt.worker.launcher import launcher_environment
+from edge_mqtt.worker.runs.launcher_client import launcher_environment
 
 URL = "wss://bridge.example.com/mqtt"
 

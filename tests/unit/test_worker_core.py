@@ -13,12 +13,12 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     MAX_LOG_CHUNK_BYTES,
     Assign,
     Finished,
-    HeldJobState,
     JobSpec,
+    ReportedJobState,
     WorkloadType,
 )
 from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Ask, Drain, Phase
-from edge_mqtt.worker.core.jobs import HeldByUs, IllegalTransition, JobState, Verdict, decide_assignment
+from edge_mqtt.worker.core.job import IllegalTransition, LocalJob, LocalJobState, Verdict, decide_assignment
 from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Due, Lease, due
 from edge_mqtt.worker.core.log_cursor import (
     JOB_WINDOW_BYTES,
@@ -28,8 +28,8 @@ from edge_mqtt.worker.core.log_cursor import (
     LogCursor,
     lost_at,
 )
-from edge_mqtt.worker.core.silence import LOOKS, Silence
 from edge_mqtt.worker.core.slots import launchable, used
+from edge_mqtt.worker.core.watchdog import LOOKS, Watchdog
 
 WORKLOAD = {"ti": {"id": "x"}, "bundle_info": {"name": "dags"}, "dag_rel_path": "a.py"}
 
@@ -43,11 +43,11 @@ def assign(fence: int = 1, **fields: object) -> Assign:
     return Assign(fence=Fence(fence), job=spec(**fields), lease_s=900.0)
 
 
-def held(fence: int = 1, state: JobState = JobState.ACCEPTED, **fields: object) -> HeldByUs:
-    return HeldByUs(spec=spec(**fields), fence=Fence(fence), lease_s=900.0, state=state)
+def held(fence: int = 1, state: LocalJobState = LocalJobState.ACCEPTED, **fields: object) -> LocalJob:
+    return LocalJob(spec=spec(**fields), fence=Fence(fence), lease_s=900.0, state=state)
 
 
-def decide(message: Assign, have: HeldByUs | None = None, *, draining: bool = False) -> Verdict:
+def decide(message: Assign, have: LocalJob | None = None, *, draining: bool = False) -> Verdict:
     return decide_assignment(message, have, queues=("default",), draining=draining).verdict
 
 
@@ -58,13 +58,13 @@ def test_new_job_is_taken() -> None:
     assert decide(assign()) is Verdict.TAKE
 
 
-@pytest.mark.parametrize("state", [JobState.ACCEPTED, JobState.LAUNCHED, JobState.FINISHED])
-def test_repeated_assignment_is_accepted_again_and_nothing_else(state: JobState) -> None:
+@pytest.mark.parametrize("state", [LocalJobState.ACCEPTED, LocalJobState.LAUNCHED, LocalJobState.FINISHED])
+def test_repeated_assignment_is_accepted_again_and_nothing_else(state: LocalJobState) -> None:
     assert decide(assign(2), held(2, state)) is Verdict.CONFIRM
 
 
 def test_repeated_assignment_of_a_dropped_job_is_ignored() -> None:
-    assert decide(assign(2), held(2, JobState.DROPPED)) is Verdict.IGNORE
+    assert decide(assign(2), held(2, LocalJobState.DROPPED)) is Verdict.IGNORE
 
 
 def test_overtaken_assignment_is_ignored() -> None:
@@ -75,8 +75,8 @@ def test_newer_fence_replaces_a_job_that_waits() -> None:
     assert decide(assign(3), held(2)) is Verdict.REPLACE
 
 
-@pytest.mark.parametrize("state", [JobState.LAUNCHED, JobState.FINISHED, JobState.DROPPED])
-def test_newer_fence_is_rejected_while_the_older_one_has_a_process(state: JobState) -> None:
+@pytest.mark.parametrize("state", [LocalJobState.LAUNCHED, LocalJobState.FINISHED, LocalJobState.DROPPED])
+def test_newer_fence_is_rejected_while_the_older_one_has_a_process(state: LocalJobState) -> None:
     decision = decide_assignment(assign(3), held(2, state), queues=("default",), draining=False)
     assert decision.verdict is Verdict.REJECT
     assert not decision.permanent
@@ -119,26 +119,31 @@ def test_job_with_an_ordinary_log_path_is_taken() -> None:
 
 def test_finished_job_cannot_be_launched() -> None:
     with pytest.raises(IllegalTransition, match="from finished to launched"):
-        held(state=JobState.FINISHED).to(JobState.LAUNCHED)
+        held(state=LocalJobState.FINISHED).to(LocalJobState.LAUNCHED)
 
 
 def test_transition_keeps_what_it_is_not_told_to_change() -> None:
-    launched = held().to(JobState.LAUNCHED, secret="s", log_base=7)
-    assert (launched.job_id, launched.state, launched.secret, launched.log_base) == ("j", JobState.LAUNCHED, "s", 7)
+    launched = held().to(LocalJobState.LAUNCHED, secret="s", log_base=7)
+    assert (launched.job_id, launched.state, launched.secret, launched.log_base) == (
+        "j",
+        LocalJobState.LAUNCHED,
+        "s",
+        7,
+    )
 
 
 def test_presence_names_live_jobs_and_not_dropped_ones() -> None:
-    assert held(state=JobState.DROPPED).for_presence() is None
-    told = held(5, JobState.LAUNCHED).for_presence()
+    assert held(state=LocalJobState.DROPPED).for_presence() is None
+    told = held(5, LocalJobState.LAUNCHED).for_presence()
     assert told is not None
-    assert (told.fence, told.state) == (5, HeldJobState.RUNNING)
+    assert (told.fence, told.state) == (5, ReportedJobState.RUNNING)
 
 
 def test_job_is_settled_only_with_result_and_log_stored() -> None:
     result = Finished(job_id=JobId("j"), fence=Fence(1), exit_code=0)
-    open_job = HeldByUs(spec=spec(), fence=Fence(1), lease_s=900.0, state=JobState.FINISHED, result=result)
-    acked = HeldByUs(
-        spec=spec(), fence=Fence(1), lease_s=900.0, state=JobState.FINISHED, result=result, result_acked=True
+    open_job = LocalJob(spec=spec(), fence=Fence(1), lease_s=900.0, state=LocalJobState.FINISHED, result=result)
+    acked = LocalJob(
+        spec=spec(), fence=Fence(1), lease_s=900.0, state=LocalJobState.FINISHED, result=result, result_acked=True
     )
     assert not held().settled(log_stored=True)
     assert not open_job.settled(log_stored=True)
@@ -155,18 +160,22 @@ def test_jobs_are_launched_in_order_until_the_slots_are_taken() -> None:
 
 
 def test_nothing_overtakes_a_job_that_does_not_fit() -> None:
-    jobs = [held(job_id="run", state=JobState.LAUNCHED, slots=2), held(job_id="big", slots=3), held(job_id="small")]
+    jobs = [
+        held(job_id="run", state=LocalJobState.LAUNCHED, slots=2),
+        held(job_id="big", slots=3),
+        held(job_id="small"),
+    ]
     assert launchable(jobs, 4) == []
 
 
 def test_job_larger_than_the_worker_takes_all_of_it() -> None:
     jobs = [held(job_id="huge", slots=99)]
     assert [job.job_id for job in launchable(jobs, 2)] == ["huge"]
-    assert used([held(state=JobState.DROPPED, slots=99)], 2) == 2
+    assert used([held(state=LocalJobState.DROPPED, slots=99)], 2) == 2
 
 
 def test_finished_jobs_take_no_slots() -> None:
-    assert used([held(state=JobState.FINISHED), held()], 2) == 0
+    assert used([held(state=LocalJobState.FINISHED), held()], 2) == 0
 
 
 # ---------------------------------------------------------------- drain
@@ -261,7 +270,7 @@ def test_job_without_a_worker_that_was_never_permitted_to_run_is_killed() -> Non
 A, B = JobId("a"), JobId("b")
 
 
-def looks(silence: Silence, count: int, *, waiting: tuple[JobId, ...] = ()) -> list[JobId]:
+def looks(silence: Watchdog, count: int, *, waiting: tuple[JobId, ...] = ()) -> list[JobId]:
     """Look at A and B ``count`` times; return the last look's verdict."""
     for _ in range(count - 1):
         silence.look([A, B], waiting=waiting)
@@ -269,7 +278,7 @@ def looks(silence: Silence, count: int, *, waiting: tuple[JobId, ...] = ()) -> l
 
 
 def test_supervisor_that_says_nothing_for_too_many_looks_is_found() -> None:
-    silence = Silence()
+    silence = Watchdog()
     assert looks(silence, LOOKS) == []
     silence.heard(B)
     assert looks(silence, 1) == [A]
@@ -277,14 +286,14 @@ def test_supervisor_that_says_nothing_for_too_many_looks_is_found() -> None:
 
 
 def test_supervisor_that_waits_for_an_answer_owes_no_word() -> None:
-    silence = Silence()
+    silence = Watchdog()
     assert looks(silence, 10 * LOOKS, waiting=(A, B)) == []
     assert looks(silence, LOOKS, waiting=(A,)) == []
     assert looks(silence, 1, waiting=(A,)) == [B]
 
 
 def test_job_that_is_looked_at_no_more_is_forgotten() -> None:
-    silence = Silence()
+    silence = Watchdog()
     looks(silence, LOOKS)
     silence.look([B], waiting=())
     assert silence.look([A], waiting=()) == []

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from spool_scene import JOB_ID, Log, Scene, assignment, hear_worker, meanwhile, play
 
+from edge_mqtt import worker
 from edge_mqtt.broker_bridge.protocol.ids import Fence
 from edge_mqtt.broker_bridge.protocol.messages import Cancel, Finished
-from edge_mqtt.worker import intake, reporting, supervisor_main
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.bridge import assignments, results
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import SpoolError
-from edge_mqtt.worker.order import OUT_OF_MEMORY, RunOutcome
-from edge_mqtt.worker.sysinfo import oom_kills
+from edge_mqtt.worker.ipc.run_outcome import OUT_OF_MEMORY, RunOutcome
+from edge_mqtt.worker.supervisor import main as supervisor_main
+from edge_mqtt.worker.system.oom import oom_kills
 
 
 @pytest.fixture
@@ -30,12 +32,12 @@ def worker_log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
 def test_settled_job_is_forgotten_when_the_spool_can_be_written_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
 ) -> None:
-    monkeypatch.setattr(reporting, "REPEAT_S", 0.02)
+    monkeypatch.setattr(results, "REPEAT_S", 0.02)
 
     async def scenario(scene: Scene) -> None:
         result = Finished(job_id=JOB_ID, fence=Fence(1), exit_code=0)
-        job = HeldByUs.taken(assignment()).to(JobState.LAUNCHED)
-        settled = job.to(JobState.FINISHED, result=result, result_acked=True)
+        job = LocalJob.taken(assignment()).to(LocalJobState.LAUNCHED)
+        settled = job.to(LocalJobState.FINISHED, result=result, result_acked=True)
         await scene.held.change(JOB_ID, lambda _: settled)
         scene.reporter.remember()
         with scene.locked():
@@ -52,11 +54,11 @@ def test_settled_job_is_forgotten_when_the_spool_can_be_written_again(
 def test_job_that_could_not_be_started_is_given_back_when_that_can_be_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
 ) -> None:
-    monkeypatch.setattr(intake, "STORE_RETRY_S", 0.02)
+    monkeypatch.setattr(assignments, "STORE_RETRY_S", 0.02)
 
     async def scenario(scene: Scene) -> None:
         scene.launcher_gone = True
-        launched = HeldByUs.taken(assignment()).to(JobState.LAUNCHED)
+        launched = LocalJob.taken(assignment()).to(LocalJobState.LAUNCHED)
         await scene.held.change(JOB_ID, lambda _: launched)
         with scene.locked():
             # What comes over the link does not wait for the disk.
@@ -70,7 +72,7 @@ def test_job_that_could_not_be_started_is_given_back_when_that_can_be_stored(
 
 def test_cancel_of_a_waiting_job_that_cannot_be_stored_changes_nothing(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
-        waiting = HeldByUs.taken(assignment())
+        waiting = LocalJob.taken(assignment())
         await scene.held.change(JOB_ID, lambda _: waiting)
         cancel = Cancel(job_id=JOB_ID, fence=Fence(1), reason="cleared")
         with scene.locked(), pytest.raises(SpoolError, match="locked"):
@@ -93,7 +95,7 @@ def test_nothing_is_said_in_the_log_of_a_task_that_ended_and_whose_result_waits_
         assign = assignment()
         assign = assign.model_copy(update={"job": assign.job.model_copy(update={"log_path": log.name})})
         # Its run is over; that is not stored yet.
-        launched = scene.runs.prepared(HeldByUs.taken(assign))
+        launched = scene.runs.prepared(LocalJob.taken(assign))
         await scene.held.change(JOB_ID, lambda _: launched)
         await scene.intake.cancelled(Cancel(job_id=JOB_ID, fence=Fence(1), reason="cleared"))
         assert log.read_bytes() == b"the task's\n"
@@ -105,7 +107,7 @@ def test_draining_worker_whose_spool_is_locked_goes_on_to_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(scene: Scene) -> None:
-        await scene.held.change(JOB_ID, lambda _: HeldByUs.taken(assignment()))
+        await scene.held.change(JOB_ID, lambda _: LocalJob.taken(assignment()))
         with scene.locked():
             await scene.intake.give_back_waiting("this worker is draining")
         assert "locked" in caplog.text
@@ -184,13 +186,15 @@ def test_outcome_says_how_the_run_failed(outcome: RunOutcome, said: str) -> None
 
 # ---------------------------------------------------------------- clocks
 
-WORKER = Path(intake.__file__).parent
+WORKER = Path(worker.__path__[0])
 #: Where the wall clock is read: times for people, whether a certificate will expire, and which libraries no Dag has
 #: asked for in a month.
-WALL_CLOCK = {"cli.py": 1, "learned.py": 3, "log_file.py": 1, "supervisor_main.py": 3}
+WALL_CLOCK = {"cli.py": 1, "launcher/learned.py": 3, "logs/log_file.py": 1, "supervisor/main.py": 3}
 
 
 def test_no_decision_of_the_worker_goes_by_the_wall_clock_which_may_jump_by_a_year() -> None:
     wall_clock = re.compile(r"\b(time\.time|datetime\.now|time\.localtime|time\.gmtime)\(")
-    reads = {path.name: len(wall_clock.findall(path.read_text())) for path in WORKER.rglob("*.py")}
+    reads = {
+        str(path.relative_to(WORKER)): len(wall_clock.findall(path.read_text())) for path in WORKER.rglob("*.py")
+    }
     assert {name: count for name, count in reads.items() if count} == WALL_CLOCK

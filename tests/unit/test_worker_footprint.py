@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from edge_mqtt.worker.core.imports import NEVER
-from edge_mqtt.worker.learned_trial import Footprint
+from edge_mqtt.worker.launcher.learned_trial import Footprint
 
 
 class Modules(dict[str, object]):

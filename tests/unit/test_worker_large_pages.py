@@ -6,7 +6,7 @@ import mmap
 import os
 from pathlib import Path
 
-from edge_mqtt.worker.large_pages import LARGE_BYTES, use_large_pages
+from edge_mqtt.worker.launcher.large_pages import LARGE_BYTES, use_large_pages
 
 MAPS = """\
 00400000-00a00000 r-xp 00000000 fe:00 1234                               /usr/bin/python

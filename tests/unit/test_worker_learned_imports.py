@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_mqtt.worker.core.imports import KEPT_S, MOST_MODULES, NEVER, Learned, Report, Trial
-from edge_mqtt.worker.learned_trial import MOST_MEMORY, Footprint, room_kb
+from edge_mqtt.worker.launcher.learned_trial import MOST_MEMORY, Footprint, room_kb
 
 NOW = 1_800_000_000.0
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from edge_mqtt.worker.left_out import left_out
+from edge_mqtt.worker.launcher.hidden_modules import left_out
 
 #: A module that is in every Python and that nothing here has any use for.
 MODULE = "this"

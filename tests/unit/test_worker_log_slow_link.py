@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogAck, LogChunk, WorkloadType
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
-from edge_mqtt.worker.log_shipping import LogShipper
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
+from edge_mqtt.worker.logs.shipper import LogShipper
 
 JOBS = 16
 LOG_BYTES = 256 * 1024
@@ -62,7 +62,7 @@ def test_log_that_waits_for_the_others_on_a_slow_link_is_not_sent_twice(tmp_path
         for job_id in jobs:
             (tmp_path / job_id).write_bytes(b"x" * LOG_BYTES)
             spec = JobSpec(job_id=job_id, type=WorkloadType.TASK, queue="q", log_path=job_id, workload={})
-            shipper.follow(HeldByUs(spec=spec, fence=Fence(1), lease_s=60.0, state=JobState.LAUNCHED))
+            shipper.follow(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
         for _ in range(JOBS * LOG_BYTES // LINK_BYTES_PER_S + 1):
             shipper.ship()
             link.one_second(shipper)
@@ -80,7 +80,7 @@ def test_a_quiet_log_does_not_wait_for_the_end_of_a_flood(tmp_path: Path) -> Non
         for name, size in (("flood", 16 * LOG_BYTES), ("quiet", 100)):
             (tmp_path / name).write_bytes(b"x" * size)
             spec = JobSpec(job_id=JobId(name), type=WorkloadType.TASK, queue="q", log_path=name, workload={})
-            shipper.follow(HeldByUs(spec=spec, fence=Fence(1), lease_s=60.0, state=JobState.LAUNCHED))
+            shipper.follow(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
         for number in range(1, 20):
             with (tmp_path / "quiet").open("ab") as log:
                 log.write(b"x" * 100)
@@ -99,7 +99,7 @@ def test_other_messages_wait_a_fraction_of_a_second_behind_a_flood(tmp_path: Pat
         shipper._time = link.time
         (tmp_path / "flood").write_bytes(b"x" * LOG_BYTES)
         spec = JobSpec(job_id=JobId("flood"), type=WorkloadType.TASK, queue="q", log_path="flood", workload={})
-        shipper.follow(HeldByUs(spec=spec, fence=Fence(1), lease_s=60.0, state=JobState.LAUNCHED))
+        shipper.follow(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
         waited = []
         while shipper._logs[JobId("flood")].cursor.acked < LOG_BYTES:
             shipper.ship()

@@ -13,8 +13,8 @@ import pytest
 from log_scene import JOB_ID, LAUNCHED, LogScene
 
 from edge_mqtt.broker_bridge.protocol.messages import LogPosition
-from edge_mqtt.worker import log_shipping
-from edge_mqtt.worker.log_watch import LogWatch
+from edge_mqtt.worker.logs import shipper
+from edge_mqtt.worker.logs.inotify_watch import LogWatch
 
 PATIENCE_S = 20.0
 NEVER_S = 1000.0
@@ -126,8 +126,8 @@ async def shipping(folder: Path) -> AsyncIterator[LogScene]:
 
 @pytest.fixture
 def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_shipping, "LOOK_S", NEVER_S)
-    monkeypatch.setattr(log_shipping, "WATCHED_LOOK_S", NEVER_S)
+    monkeypatch.setattr(shipper, "LOOK_S", NEVER_S)
+    monkeypatch.setattr(shipper, "WATCHED_LOOK_S", NEVER_S)
 
 
 @pytest.mark.usefixtures("nobody_looks")
@@ -145,7 +145,7 @@ def test_line_is_shipped_when_it_is_written(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("nobody_looks")
 def test_lines_that_come_fast_travel_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_shipping, "PACE_S", 0.3)
+    monkeypatch.setattr(shipper, "PACE_S", 0.3)
 
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
@@ -163,7 +163,7 @@ def test_lines_that_come_fast_travel_together(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.usefixtures("nobody_looks")
 def test_end_of_a_log_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_shipping, "PACE_S", NEVER_S)
+    monkeypatch.setattr(shipper, "PACE_S", NEVER_S)
 
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
@@ -181,7 +181,7 @@ def test_end_of_a_log_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_what_was_lost_with_a_connection_is_sent_again_at_once_on_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log_shipping, "PACE_S", NEVER_S)
+    monkeypatch.setattr(shipper, "PACE_S", NEVER_S)
 
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
@@ -212,7 +212,7 @@ def test_without_inotify_files_are_looked_at(
     def none(_: object) -> None:
         raise OSError(24, os.strerror(24))
 
-    monkeypatch.setattr(log_shipping, "LogWatch", none)
+    monkeypatch.setattr(shipper, "LogWatch", none)
 
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edge_mqtt.worker.core.log_cursor import LogCursor
-from edge_mqtt.worker.core.log_window import (
+from edge_mqtt.worker.core.congestion import (
     EMPTY_FOR_S,
     EMPTY_MEASUREMENTS,
     FIRST_WINDOW_BYTES,
@@ -13,8 +12,9 @@ from edge_mqtt.worker.core.log_window import (
     QUEUE_TARGET_S,
     SMALLEST_PIECE_BYTES,
     SMALLEST_WINDOW_BYTES,
-    LogWindow,
+    CongestionWindow,
 )
+from edge_mqtt.worker.core.log_cursor import LogCursor
 
 #: Seconds there and back.
 EMPTY_S = 0.1
@@ -25,7 +25,7 @@ class Clock:
     """Has a window measured."""
 
     def __init__(self) -> None:
-        self.window = LogWindow()
+        self.window = CongestionWindow()
         self.now = 1000.0
 
     def took(self, link_s: float, *, on_the_way: int | None = None, held_s: float = 0.0) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mqtt.worker.sysinfo import prefer_as_oom_victim
+from edge_mqtt.worker.system.oom import prefer_as_oom_victim
 
 
 @pytest.mark.parametrize(

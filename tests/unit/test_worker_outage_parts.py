@@ -29,20 +29,21 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport, Packet
-from edge_mqtt.broker_bridge.transport.port import MessageChannel
-from edge_mqtt.worker import execution_api as execution_api_module
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.api import server as execution_api_module
+from edge_mqtt.worker.api.server import REPEAT_S, ExecutionApiServer, _Call
+from edge_mqtt.worker.bridge.presence import PresenceLoop
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.core.lease import Contact
-from edge_mqtt.worker.execution_api import REPEAT_S, ExecutionApi, _Call
-from edge_mqtt.worker.held import HeldJobs
+from edge_mqtt.worker.ipc.run_files import contact_file
+from edge_mqtt.worker.jobs.spool import Spool
+from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.link import Link, Received, WorkerAddress
-from edge_mqtt.worker.order import contact_file
-from edge_mqtt.worker.presence import PresenceLoop
-from edge_mqtt.worker.run_plan import RunPlan
-from edge_mqtt.worker.running import Runs
-from edge_mqtt.worker.spool import Spool
-from edge_mqtt.worker.sysinfo import ProcessIdentity, boot_id, boottime, kill_orphans, start_time
+from edge_mqtt.worker.runs.run_plan import RunPlan
+from edge_mqtt.worker.runs.supervisors import Supervisors
+from edge_mqtt.worker.system.boot_clock import boot_id, boottime
+from edge_mqtt.worker.system.process import ProcessIdentity, kill_orphans, start_time
 
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
 KILL_GRACE_S = 10.0
@@ -69,27 +70,27 @@ def spool(tmp_path: Path) -> Spool:
 # ---------------------------------------------------------------- the lease
 
 
-def presence_loop(link: Link, held: HeldJobs, folder: Path) -> PresenceLoop:
+def presence_loop(link: Link, held: JobStore, folder: Path) -> PresenceLoop:
     plan = RunPlan(
         worker="w", concurrency=1, runs_dir=folder, socket_path=folder / "api.sock", base_log_folder=folder / "logs"
     )
-    runs = Runs(plan, held, cast("Any", Idle()), cast("Any", Idle()))
+    runs = Supervisors(plan, held, cast("Any", Idle()), cast("Any", Idle()))
     return PresenceLoop(link, held, runs, version="0", queues=("q",), state=lambda: WorkerState.ONLINE)
 
 
 def play(tmp_path: Path, spool: Spool, scenario: Callable[[Link, PresenceLoop], Awaitable[None]]) -> None:
     async def run() -> None:
         async with connected_link() as link:
-            held = HeldJobs(spool)
+            held = JobStore(spool)
             await scenario(link, presence_loop(link, held, tmp_path))
             held.close()
 
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
-async def launch(held: HeldJobs) -> None:
+async def launch(held: JobStore) -> None:
     spec = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={})
-    job = HeldByUs(spec=spec, fence=Fence(1), lease_s=LEASE_S, state=JobState.LAUNCHED, secret="s")
+    job = LocalJob(spec=spec, fence=Fence(1), lease_s=LEASE_S, state=LocalJobState.LAUNCHED, secret="s")
     await held.change(job.job_id, lambda _: job)
 
 
@@ -180,7 +181,7 @@ def test_restarted_worker_goes_by_the_contact_that_its_running_jobs_had(
 ) -> None:
     left = Contact(confirmed_at=confirmed_at, kill_grace_s=1.0)
     contact_file(tmp_path).write_bytes(left.to_json())
-    asyncio.run(launch(HeldJobs(spool)))
+    asyncio.run(launch(JobStore(spool)))
 
     async def scenario(_: Link, presence: PresenceLoop) -> None:
         assert presence._valid_contact() == left
@@ -217,8 +218,10 @@ def test_worker_whose_last_job_has_gone_says_nothing_more(
 # ---------------------------------------------------------------- calls
 
 
-def execution_api(held: HeldJobs, link: Link, *, permitted: Callable[[float], None] = lambda _: None) -> ExecutionApi:
-    return ExecutionApi(held, link, stop_reason=lambda _: None, permitted=permitted, heard=lambda _: None)
+def execution_api(
+    held: JobStore, link: Link, *, permitted: Callable[[float], None] = lambda _: None
+) -> ExecutionApiServer:
+    return ExecutionApiServer(held, link, stop_reason=lambda _: None, permitted=permitted, heard=lambda _: None)
 
 
 def large_call(size: int) -> ApiRequest:
@@ -240,7 +243,7 @@ def test_call_that_is_too_large_is_refused_whether_or_not_it_waited_for_the_link
 
     async def scenario() -> None:
         async with connected_link() as link:
-            held = HeldJobs(spool)
+            held = JobStore(spool)
             api = execution_api(held, link)
             link.ready = ready
             waiting = asyncio.create_task(api._ask_centre(large_call(300_000)))
@@ -271,7 +274,7 @@ def test_permission_to_start_counts_from_when_it_was_asked_for_first(
 
     async def scenario() -> None:
         async with connected_link() as link:
-            held = HeldJobs(spool)
+            held = JobStore(spool)
             api = execution_api(held, link, permitted=permitted.append)
             link.ready = True
             waiting = asyncio.create_task(api._ask_centre(request_))
@@ -307,7 +310,7 @@ def test_call_of_which_only_a_part_arrives_is_not_passed_on(spool: Spool) -> Non
 
     async def scenario() -> None:
         async with connected_link() as link:
-            held = HeldJobs(spool)
+            held = JobStore(spool)
             await launch(held)
             api = execution_api(held, link)
             await api.app(scope, receive, cast("Any", send))
@@ -360,7 +363,7 @@ def test_call_that_is_lost_on_a_live_connection_is_sent_again(
                 broker.publish(ADDRESS.topics.rpc_response(ADDRESS.name), packet, qos=1, retain=False)
 
         broker.subscribe([ADDRESS.topics.rpc_request(ADDRESS.name)], answer)
-        held = HeldJobs(spool)
+        held = JobStore(spool)
         api = execution_api(held, link)
 
         async def hear() -> None:

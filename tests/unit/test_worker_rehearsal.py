@@ -25,7 +25,7 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_every_act_is_possible_with_this_airflow(caplog: pytest.LogCaptureFixture) -> None:
-    from edge_mqtt.worker.rehearsal import rehearse
+    from edge_mqtt.worker.launcher.warm_up import rehearse
 
     rehearse()
     assert failures(caplog) == []
@@ -35,7 +35,7 @@ def test_rehearsal_leaves_no_dag_thread_or_file() -> None:
     from airflow.sdk import DAG
     from airflow.sdk.definitions._internal.contextmanager import DagContext
 
-    from edge_mqtt.worker.rehearsal import rehearse
+    from edge_mqtt.worker.launcher.warm_up import rehearse
 
     rehearse()
     before = (threading.active_count(), len(list(DESCRIPTORS.iterdir())))
@@ -50,8 +50,8 @@ def test_rehearsal_leaves_no_dag_thread_or_file() -> None:
 def test_act_that_fails_is_noted_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from edge_mqtt.worker import rehearsal
+    from edge_mqtt.worker.launcher import warm_up
 
     monkeypatch.setitem(sys.modules, "msgspec", None)
-    rehearsal.rehearse()
+    warm_up.rehearse()
     assert failures(caplog) == ["_frames"]

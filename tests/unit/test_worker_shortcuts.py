@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field, TypeAdapter
 
-from edge_mqtt.worker.shortcuts import QuickDictConfig, SharedAdapters
+from edge_mqtt.worker.launcher.airflow_patches import QuickDictConfig, SharedAdapters
 
 NAMES = ("shortcut", "shortcut.child", "shortcut.other")
 

@@ -11,24 +11,24 @@ import pytest
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, WorkloadType
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.core.lease import FIRST_LEASE_S
 from edge_mqtt.worker.errors import SpoolError
-from edge_mqtt.worker.spool import MIGRATIONS, Spool
+from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
 
 
-def job(job_id: str, **fields: object) -> HeldByUs:
+def job(job_id: str, **fields: object) -> LocalJob:
     spec = JobSpec(job_id=JobId(job_id), type=WorkloadType.TASK, queue="q/1", workload={"ti": {"id": job_id}})
-    return HeldByUs(spec=spec, fence=Fence(1), lease_s=60.0, **fields)  # type: ignore[arg-type]  # real fields
+    return LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, **fields)  # type: ignore[arg-type]  # real fields
 
 
 def test_stored_jobs_come_back_in_the_order_of_their_arrival(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path / "spool.db")
     for name in ("b", "a", "c"):
         spool.store(job(name))
-    launched = job("b").to(JobState.LAUNCHED, secret="s", launch="0a1b", log_base=12)
+    launched = job("b").to(LocalJobState.LAUNCHED, secret="s", launch="0a1b", log_base=12)
     result = Finished(job_id=JobId("b"), fence=Fence(1), signal=9, log_size=3)
-    done = launched.to(JobState.FINISHED, result=result, result_acked=True)
+    done = launched.to(LocalJobState.FINISHED, result=result, result_acked=True)
     spool.store(done)
     spool.forget(JobId("a"))
     kept_here = job("d", ships_log=False)
@@ -66,7 +66,7 @@ def test_spool_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 
 def test_spool_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
-    old = job("a", state=JobState.LAUNCHED, secret="s", log_base=7)
+    old = job("a", state=LocalJobState.LAUNCHED, secret="s", log_base=7)
     raw = sqlite3.connect(path)
     raw.executescript(MIGRATIONS[0])
     raw.execute("PRAGMA user_version = 1")
@@ -124,7 +124,7 @@ def test_full_disk_is_said_to_be_the_disks_trouble(tmp_path: Path) -> None:
     spool.store(job("a"))
     pages = spool._connection.execute("PRAGMA page_count").fetchone()[0]
     spool._connection.execute(f"PRAGMA max_page_count = {pages}")
-    big = HeldByUs(
+    big = LocalJob(
         spec=JobSpec(job_id=JobId("b"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * 100_000}),
         fence=Fence(1),
         lease_s=60.0,

@@ -10,10 +10,12 @@ import pytest
 from spool_scene import JOB_ID, Log, Scene, assignment, hear_worker, meanwhile, play
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.worker import running
-from edge_mqtt.worker.core.jobs import HeldByUs
-from edge_mqtt.worker.order import RunFiles, RunOrder, RunOutcome, contact_file
-from edge_mqtt.worker.sysinfo import create_exclusively
+from edge_mqtt.worker.core.job import LocalJob
+from edge_mqtt.worker.ipc.run_files import RunFiles, contact_file
+from edge_mqtt.worker.ipc.run_outcome import RunOutcome
+from edge_mqtt.worker.ipc.run_request import RunRequest
+from edge_mqtt.worker.runs import supervisors
+from edge_mqtt.worker.system.files import create_exclusively
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def worker_log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
 
 def test_job_that_is_replaced_while_it_waits_for_the_spool_is_started_once(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
-        waiting = HeldByUs.taken(assignment(1))
+        waiting = LocalJob.taken(assignment(1))
         await scene.held.change(JOB_ID, lambda _: waiting)
         # The newer assignment is stored first; the launch of what it replaced waits behind it.
         replacement = asyncio.create_task(scene.intake.assigned(assignment(2)))
@@ -51,7 +53,7 @@ def test_supervisor_that_calls_while_its_job_is_being_stored_hears_how_that_went
     async def scenario(scene: Scene) -> None:
         scene.spool._connection.execute(f"PRAGMA busy_timeout = {patience_ms}")
         gives_up = patience_ms < 1000
-        launched = scene.runs.prepared(HeldByUs.taken(assignment()))
+        launched = scene.runs.prepared(LocalJob.taken(assignment()))
         with scene.locked():
             storing = asyncio.create_task(scene.held.change(JOB_ID, lambda _: launched))
             await asyncio.sleep(0)
@@ -74,7 +76,7 @@ def test_supervisor_whose_job_could_not_be_stored_is_refused_and_leaves_nothing(
     tmp_path: Path, worker_log: Log, waited: bool
 ) -> None:
     async def scenario(scene: Scene) -> None:
-        waiting = HeldByUs.taken(assignment()) if waited else None
+        waiting = LocalJob.taken(assignment()) if waited else None
         await scene.held.change(JOB_ID, lambda _: waiting)
         supervisor = await asyncio.create_subprocess_exec("cat", stdin=asyncio.subprocess.PIPE)
         scene.pid.set_result(supervisor.pid)
@@ -99,7 +101,7 @@ def test_supervisor_whose_job_could_not_be_stored_is_refused_and_leaves_nothing(
 # ---------------------------------------------------------------- supervisors that come too late
 
 
-def come_and_be_refused(order: RunOrder) -> None:
+def come_and_be_refused(order: RunRequest) -> None:
     """Do what a supervisor does whose worker does not know it any more."""
     assert create_exclusively(order.files.process, b"1 1 another-boot")
     order.files.output.touch()
@@ -110,7 +112,7 @@ def files_of_runs(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix in (".pid", ".exit", ".out")}
 
 
-async def give_back(scene: Scene) -> RunOrder:
+async def give_back(scene: Scene) -> RunRequest:
     """Have a job given back whose launcher is gone; return what the launcher was told."""
     scene.launcher_gone = True
     await scene.intake.assigned(assignment())
@@ -138,7 +140,7 @@ def test_supervisor_that_came_when_its_job_was_given_back_is_not_taken_for_that_
 def test_what_a_supervisor_leaves_that_came_too_late_is_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
 ) -> None:
-    monkeypatch.setattr(running, "LATECOMER_S", 0.02)
+    monkeypatch.setattr(supervisors, "LATECOMER_S", 0.02)
 
     async def scenario(scene: Scene) -> None:
         come_and_be_refused(await give_back(scene))
@@ -152,7 +154,7 @@ def test_worker_that_dies_before_it_can_store_that_a_job_is_given_back_gives_it_
     tmp_path: Path, worker_log: Log
 ) -> None:
     async def dies(scene: Scene) -> None:
-        launched = scene.runs.prepared(HeldByUs.taken(assignment()))
+        launched = scene.runs.prepared(LocalJob.taken(assignment()))
         await scene.held.change(JOB_ID, lambda _: launched)
         with scene.locked():
             async with meanwhile(scene.runs.find_again()):
@@ -172,7 +174,7 @@ def test_worker_that_dies_before_it_can_store_that_a_job_is_given_back_gives_it_
 def test_files_of_runs_that_nobody_holds_are_deleted_after_the_start_and_no_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
 ) -> None:
-    monkeypatch.setattr(running, "LATECOMER_S", 0.0)
+    monkeypatch.setattr(supervisors, "LATECOMER_S", 0.0)
     kept = {contact_file(tmp_path), tmp_path / "launcher.out"}
     orphans = set()
     for job_id, launch in ((JOB_ID, "0a1b2c3d"), (JobId("a.b"), ""), (JobId("a/b"), "99999999")):
@@ -183,7 +185,7 @@ def test_files_of_runs_that_nobody_holds_are_deleted_after_the_start_and_no_othe
         path.touch()
 
     async def scenario(scene: Scene) -> None:
-        launched = scene.runs.prepared(HeldByUs.taken(assignment()))
+        launched = scene.runs.prepared(LocalJob.taken(assignment()))
         await scene.held.change(JOB_ID, lambda _: launched)
         files = scene.runs.plan.files(launched)
         ours = {files.process, files.outcome.with_name(f".{files.outcome.name}.4711")}
@@ -200,7 +202,7 @@ def test_files_of_runs_that_nobody_holds_are_deleted_after_the_start_and_no_othe
 def test_files_that_cannot_be_deleted_do_not_end_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
 ) -> None:
-    monkeypatch.setattr(running, "LATECOMER_S", 0.0)
+    monkeypatch.setattr(supervisors, "LATECOMER_S", 0.0)
     # No file can be deleted in the place of a folder.
     (tmp_path / "j.0123456789ab.1.pid").mkdir()
 

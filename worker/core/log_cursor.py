@@ -29,7 +29,7 @@ def lost_at(now: float, on_the_way: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
+class LogFragment:
     """Bytes of a log that are on the way."""
 
     #: The offset behind its last byte.
@@ -53,7 +53,7 @@ class LogCursor:
     #: Monotonic time in seconds at which what is on the way counts as lost.
     lost_at: float = 0.0
     #: What is on the way, in order.
-    pieces: deque[Piece] = field(default_factory=deque)
+    pieces: deque[LogFragment] = field(default_factory=deque)
     #: Bytes of log to one that travels, of the last piece.
     shrinks: float = 1.0
     #: What is below has been sent once: nobody can tell which of two sendings is acknowledged (Karn's rule).
@@ -89,14 +89,14 @@ class LogCursor:
         self.sent += length
 
     def note(self, length: int, *, packed: int, now: float, on_the_way: int) -> None:
-        """Take note of how the last ``length`` bytes travel: see :class:`Piece`.
+        """Take note of how the last ``length`` bytes travel: see :class:`LogFragment`.
 
         :param on_the_way: packed bytes of all logs that were on the way before.
         """
         self.shrinks = max(length / packed, WORST_SHRINKING)
-        self.pieces.append(Piece(end=self.sent, packed=packed, sent_at=now, on_the_way=on_the_way + packed))
+        self.pieces.append(LogFragment(end=self.sent, packed=packed, sent_at=now, on_the_way=on_the_way + packed))
 
-    def take(self, offset: int) -> Piece | None:
+    def take(self, offset: int) -> LogFragment | None:
         """Take off what has arrived, up to ``offset``; return the last piece of it unless it was sent twice."""
         last = None
         while self.pieces and self.pieces[0].end <= offset:

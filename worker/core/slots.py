@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edge_mqtt.worker.core.jobs import HeldByUs, JobState
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 
 
-def cost(job: HeldByUs, concurrency: int) -> int:
+def cost(job: LocalJob, concurrency: int) -> int:
     """Return the slots that ``job`` takes; one that is larger than the worker takes all of it."""
     return min(job.spec.slots, concurrency)
 
 
-def used(jobs: Iterable[HeldByUs], concurrency: int) -> int:
+def used(jobs: Iterable[LocalJob], concurrency: int) -> int:
     """Return the slots that are taken."""
-    return sum(cost(job, concurrency) for job in jobs if job.state in (JobState.LAUNCHED, JobState.DROPPED))
+    return sum(cost(job, concurrency) for job in jobs if job.state in (LocalJobState.LAUNCHED, LocalJobState.DROPPED))
 
 
-def launchable(jobs: Iterable[HeldByUs], concurrency: int) -> list[HeldByUs]:
+def launchable(jobs: Iterable[LocalJob], concurrency: int) -> list[LocalJob]:
     """Return the accepted jobs that fit, in the order of their arrival; none overtakes one that does not fit."""
     held = list(jobs)
     free = concurrency - used(held, concurrency)
-    chosen: list[HeldByUs] = []
+    chosen: list[LocalJob] = []
     for job in held:
-        if job.state is not JobState.ACCEPTED:
+        if job.state is not LocalJobState.ACCEPTED:
             continue
         price = cost(job, concurrency)
         if price > free:

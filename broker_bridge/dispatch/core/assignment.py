@@ -10,10 +10,10 @@ from __future__ import annotations
 import heapq
 from dataclasses import replace
 
-from edge_mqtt.broker_bridge.dispatch.core.board import Board
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
-from edge_mqtt.broker_bridge.dispatch.core.ready import Order
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.core.ready_queue import Priority
+from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Assign
 
@@ -27,7 +27,7 @@ def match(board: Board) -> None:
 
 
 def _match_unsettled(board: Board) -> None:
-    heads: list[tuple[Order, JobId, str]] = []
+    heads: list[tuple[Priority, JobId, str]] = []
     for queue in board.unsettled:
         _push_head(board, queue, heads)
     while heads:
@@ -49,7 +49,7 @@ def send(board: Board, job: Job, worker: WorkerName, sendings: int) -> None:
     board.emit(Assigned(worker=worker, queue=job.spec.queue, message=message))
 
 
-def _push_head(board: Board, queue: str, heads: list[tuple[Order, JobId, str]]) -> None:
+def _push_head(board: Board, queue: str, heads: list[tuple[Priority, JobId, str]]) -> None:
     head = board.ready[queue].head()
     if head is None:
         del board.ready[queue]
@@ -102,7 +102,7 @@ def _keep_a_worker(board: Board, job: Job) -> None:
 
 def _assign(board: Board, job: Job, worker: WorkerName) -> None:
     view = board.view(worker)
-    assigned = replace(job, state=JobState.ASSIGNED, worker=worker, home=view.home, accepted=False)
+    assigned = replace(job, state=CentralJobState.ASSIGNED, worker=worker, home=view.home, accepted=False)
     board.put_worker(replace(view, last_assigned=board.next_assignment()))
     board.put_job(assigned)
     send(board, assigned, worker, 1)

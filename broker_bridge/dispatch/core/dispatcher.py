@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from edge_mqtt.broker_bridge.dispatch.core import events, executors, lease, lifecycle, reconcile
 from edge_mqtt.broker_bridge.dispatch.core.assignment import match
-from edge_mqtt.broker_bridge.dispatch.core.board import Board
 from edge_mqtt.broker_bridge.dispatch.core.effects import Decision
 from edge_mqtt.broker_bridge.dispatch.core.model import Job, WorkerView
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
+from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 
 __all__ = ["DispatchSettings", "Dispatcher"]

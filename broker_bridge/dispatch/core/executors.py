@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_mqtt.broker_bridge.dispatch.core import ending, events
-from edge_mqtt.broker_bridge.dispatch.core.board import Board
+from edge_mqtt.broker_bridge.dispatch.core import completion, events
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
+from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import TAKEN, AdoptReply, Outcome
 
@@ -20,17 +20,17 @@ def connected(board: Board, event: events.ExecutorConnected) -> None:
     for job_id in board.running:
         job = board.jobs[job_id]
         if job.executor == event.executor and not job.event_acked:
-            ending.tell_started(board, job)
+            completion.tell_started(board, job)
     for job_id in board.unacked:
         job = board.jobs[job_id]
         if job.executor == event.executor:
-            ending.tell_finished(board, job)
+            completion.tell_finished(board, job)
 
 
 def acked(board: Board, event: events.EventAcked) -> None:
     """Note that Airflow has a job's end. The word of an executor that the job was taken from does not count."""
     job = board.jobs.get(event.job_id)
-    if job is not None and job.state is JobState.FINISHED and job.executor == event.executor:
+    if job is not None and job.state is CentralJobState.FINISHED and job.executor == event.executor:
         board.put_job(replace(job, event_acked=True))
 
 
@@ -38,7 +38,7 @@ def give_up_events(board: Board, event: events.EventsGivenUp) -> None:
     """Wait no longer for the acknowledgement of final events that nobody has come for."""
     for job_id in event.job_ids:
         job = board.jobs.get(job_id)
-        if job is not None and job.state is JobState.FINISHED:
+        if job is not None and job.state is CentralJobState.FINISHED:
             board.put_job(replace(job, event_acked=True))
 
 
@@ -62,10 +62,10 @@ def adopt(board: Board, event: events.AdoptAsked) -> None:
     for job_id in (known for known, state in states.items() if state != TAKEN):
         before = board.jobs[job_id]
         if before.executor != event.executor:
-            ending.tell_taken(board, before)
+            completion.tell_taken(board, before)
         job = replace(before, executor=event.executor, event_acked=False)
-        if event.take_over and job.cancel_reason == ending.REVOKED:
+        if event.take_over and job.cancel_reason == completion.REVOKED:
             job = replace(job, cancel_reason=HALF_REVOKED)
         board.put_job(job)
-        if job.state is JobState.FINISHED:
-            ending.tell_finished(board, job)
+        if job.state is CentralJobState.FINISHED:
+            completion.tell_finished(board, job)

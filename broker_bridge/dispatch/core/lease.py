@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edge_mqtt.broker_bridge.dispatch.core import assignment, ending
-from edge_mqtt.broker_bridge.dispatch.core.board import MAX_SENDINGS, Board
-from edge_mqtt.broker_bridge.dispatch.core.model import JobState
+from edge_mqtt.broker_bridge.dispatch.core import assignment, completion
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
+from edge_mqtt.broker_bridge.dispatch.core.state import MAX_SENDINGS, Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 
 
@@ -29,10 +29,10 @@ def _end_lease(board: Board, worker: WorkerName) -> None:
     view = board.view(worker)
     silence_s = board.now - view.lease_from
     for job in board.held(worker):
-        if job.state is not JobState.RUNNING:
-            ending.give_back(board, job)
+        if job.state is not CentralJobState.RUNNING:
+            completion.give_back(board, job)
         elif view.lease_from + job.lease_s <= board.now:
-            ending.lose(board, job, f"no contact with worker {worker} for {silence_s:.0f} s")
+            completion.lose(board, job, f"no contact with worker {worker} for {silence_s:.0f} s")
     if view.connected:
         board.forget_worker(worker)
 
@@ -40,7 +40,7 @@ def _end_lease(board: Board, worker: WorkerName) -> None:
 def _end_stranded(board: Board, job_id: JobId) -> None:
     """End a running job whose machine is silent since before another one took its name."""
     job = board.jobs[job_id]
-    ending.lose(board, job, f"no contact with the former machine of worker {job.worker} for {job.lease_s:.0f} s")
+    completion.lose(board, job, f"no contact with the former machine of worker {job.worker} for {job.lease_s:.0f} s")
 
 
 def _end_handout(board: Board, job_id: JobId) -> None:
@@ -52,4 +52,4 @@ def _end_handout(board: Board, job_id: JobId) -> None:
     if handout.sendings < MAX_SENDINGS and board.view(job.worker).connected:
         assignment.send(board, job, job.worker, handout.sendings + 1)
     else:
-        ending.give_back(board, job, spare=job.worker)
+        completion.give_back(board, job, spare=job.worker)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_mqtt.broker_bridge.dispatch.core import ending, events
-from edge_mqtt.broker_bridge.dispatch.core.board import Board
+from edge_mqtt.broker_bridge.dispatch.core import completion, events
 from edge_mqtt.broker_bridge.dispatch.core.effects import StartDecided, ToExecutor, ToWorker
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Cancel, CancelAck, JobAccepted, JobFinished, Outcome, ResultAck
 
@@ -38,8 +38,8 @@ def submitted(board: Board, event: events.Submitted) -> None:
         job = _new_job(board, event)
         board.put_job(job)
         _withdraw_superseded(board, job)
-    elif job.state is JobState.FINISHED and not job.event_acked:
-        ending.tell_finished(board, job)
+    elif job.state is CentralJobState.FINISHED and not job.event_acked:
+        completion.tell_finished(board, job)
 
 
 def _new_job(board: Board, event: events.Submitted) -> Job:
@@ -57,8 +57,8 @@ def _new_job(board: Board, event: events.Submitted) -> Job:
 def _withdraw_superseded(board: Board, job: Job) -> None:
     """End what has not started of a task instance that was queued again; what runs is left to the relay's refusal."""
     for one in board.same_task(job):
-        if one.id in board.superseded and one.state is not JobState.RUNNING:
-            ending.withdraw(board, one, SUPERSEDED)
+        if one.id in board.superseded and one.state is not CentralJobState.RUNNING:
+            completion.withdraw(board, one, SUPERSEDED)
 
 
 def accepted(board: Board, event: events.JobAccepted) -> None:
@@ -70,12 +70,12 @@ def accepted(board: Board, event: events.JobAccepted) -> None:
     board.heard(event.worker)
     confirm(board, job)
     if job.cancel_reason is not None:
-        ending.tell_cancel(board, job)
+        completion.tell_cancel(board, job)
 
 
 def confirm(board: Board, job: Job) -> None:
     """Note that the holder of an assigned job has it."""
-    if job.state is JobState.ASSIGNED and not job.accepted:
+    if job.state is CentralJobState.ASSIGNED and not job.accepted:
         board.put_job(replace(job, accepted=True))
 
 
@@ -87,13 +87,13 @@ def stop_stale(board: Board, worker: WorkerName, job_id: JobId, fence: Fence) ->
 def rejected(board: Board, event: events.JobRejected) -> None:
     """Give a refused job to another worker, or end it when no worker could take it."""
     job = board.current(event.worker, event.job_id, event.fence)
-    if job is None or job.state is not JobState.ASSIGNED:
+    if job is None or job.state is not CentralJobState.ASSIGNED:
         return
     board.heard(event.worker)
     if event.permanent and job.cancel_reason is None:
-        ending.finish(board, job, Outcome.FAILED, event.reason)
+        completion.finish(board, job, Outcome.FAILED, event.reason)
     else:
-        ending.give_back(board, job, spare=event.worker)
+        completion.give_back(board, job, spare=event.worker)
 
 
 def start_asked(board: Board, event: events.StartAsked) -> None:
@@ -103,10 +103,10 @@ def start_asked(board: Board, event: events.StartAsked) -> None:
     if job is not None and not reason:
         # The worker counts its lease from this question on once it is answered: so must we.
         board.heard(event.worker)
-        if job.state is JobState.ASSIGNED:
-            job = replace(job, state=JobState.RUNNING, accepted=True, starter=event.starter)
+        if job.state is CentralJobState.ASSIGNED:
+            job = replace(job, state=CentralJobState.RUNNING, accepted=True, starter=event.starter)
             board.put_job(job)
-            ending.tell_started(board, job)
+            completion.tell_started(board, job)
     board.emit(
         StartDecided(
             request_id=event.request_id,
@@ -123,7 +123,7 @@ def _refusal(job: Job | None, starter: str) -> str:
         return NOT_YOURS
     if job.cancel_reason is not None:
         return job.cancel_reason
-    if job.state is JobState.RUNNING and job.starter != starter:
+    if job.state is CentralJobState.RUNNING and job.starter != starter:
         return f"the job was started by {job.starter}"
     return ""
 
@@ -134,8 +134,8 @@ def result_reported(board: Board, event: events.ResultReported) -> None:
     job = board.current(event.worker, result.job_id, result.fence)
     if job is not None:
         board.heard(event.worker)
-        outcome, detail = ending.outcome_of(job, result)
-        ending.finish(board, job, outcome, detail, log_size=result.log_size)
+        outcome, detail = completion.outcome_of(job, result)
+        completion.finish(board, job, outcome, detail, log_size=result.log_size)
     ack = ResultAck(job_id=result.job_id, fence=result.fence)
     board.emit(ToWorker(worker=event.worker, message=ack))
 
@@ -143,7 +143,7 @@ def result_reported(board: Board, event: events.ResultReported) -> None:
 def token_refreshed(board: Board, event: events.TokenRefreshed) -> None:
     """Keep a live job's newest token."""
     job = board.jobs.get(event.job_id)
-    if job is not None and job.state is not JobState.FINISHED:
+    if job is not None and job.state is not CentralJobState.FINISHED:
         board.put_job(replace(job, token=event.token))
 
 
@@ -162,20 +162,20 @@ def cancel_asked(board: Board, event: events.CancelAsked) -> None:
         # Its submission may be on its way still.
         board.denied.put(event.job_id, Outcome.CANCELLED)
     elif job.executor == event.executor:
-        ending.withdraw(board, replace(job, event_acked=True), ending.REVOKED)
+        completion.withdraw(board, replace(job, event_acked=True), completion.REVOKED)
     else:
-        ending.withdraw(board, job, ending.REVOKED)
+        completion.withdraw(board, job, completion.REVOKED)
 
 
 def task_ended(board: Board, event: events.TaskEnded) -> None:
     """Stop a job that Airflow does not want to run any more; its end is reported as usual."""
     job = board.jobs.get(event.job_id)
     if job is not None and job.holder is not None and job.cancel_reason is None:
-        ending.cancel(board, job, event.reason)
+        completion.cancel(board, job, event.reason)
 
 
 def start_refused(board: Board, event: events.StartRefused) -> None:
     """Note why a process is about to end that was not permitted to run user code: not as its failure."""
     job = board.jobs.get(event.job_id)
-    if job is not None and job.state is JobState.RUNNING and job.cancel_reason is None:
+    if job is not None and job.state is CentralJobState.RUNNING and job.cancel_reason is None:
         board.put_job(replace(job, cancel_reason=event.reason))

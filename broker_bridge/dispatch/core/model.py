@@ -16,7 +16,7 @@ FIRST_FENCE: Final = Fence(1)
 TaskKey = tuple[str, str, str, int]
 
 
-class JobState(StrEnum):
+class CentralJobState(StrEnum):
     """Where a job is in its life."""
 
     #: Waits for a worker.
@@ -29,11 +29,11 @@ class JobState(StrEnum):
 
 
 #: The only moves there are. A running job never goes back: it would run twice.
-TRANSITIONS: Final[dict[JobState, frozenset[JobState]]] = {
-    JobState.QUEUED: frozenset({JobState.ASSIGNED, JobState.FINISHED}),
-    JobState.ASSIGNED: frozenset({JobState.QUEUED, JobState.RUNNING, JobState.FINISHED}),
-    JobState.RUNNING: frozenset({JobState.FINISHED}),
-    JobState.FINISHED: frozenset(),
+TRANSITIONS: Final[dict[CentralJobState, frozenset[CentralJobState]]] = {
+    CentralJobState.QUEUED: frozenset({CentralJobState.ASSIGNED, CentralJobState.FINISHED}),
+    CentralJobState.ASSIGNED: frozenset({CentralJobState.QUEUED, CentralJobState.RUNNING, CentralJobState.FINISHED}),
+    CentralJobState.RUNNING: frozenset({CentralJobState.FINISHED}),
+    CentralJobState.FINISHED: frozenset(),
 }
 
 
@@ -41,7 +41,7 @@ class IllegalMove(RuntimeError):
     """The dispatcher tried a move that is not in the table: a bug of ours, never an input's fault."""
 
 
-def check_move(job_id: JobId, before: JobState, after: JobState) -> None:
+def check_move(job_id: JobId, before: CentralJobState, after: CentralJobState) -> None:
     """Return when a job may go from ``before`` to ``after`` (staying is no move).
 
     :raises IllegalMove: the table does not have it.
@@ -63,7 +63,7 @@ class Job:
     ships_log: bool = True
     #: The newest Execution API token; None once the job is finished.
     token: str | None = field(default=None, repr=False)
-    state: JobState = JobState.QUEUED
+    state: CentralJobState = CentralJobState.QUEUED
     fence: Fence = FIRST_FENCE
     #: Who holds the job, or held it last when it is finished.
     worker: WorkerName | None = None
@@ -95,7 +95,7 @@ class Job:
     @property
     def holder(self) -> WorkerName | None:
         """The worker whose slots the job takes now."""
-        return self.worker if self.state in (JobState.ASSIGNED, JobState.RUNNING) else None
+        return self.worker if self.state in (CentralJobState.ASSIGNED, CentralJobState.RUNNING) else None
 
     @property
     def stays_unsaid(self) -> bool:

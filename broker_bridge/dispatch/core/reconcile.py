@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from edge_mqtt.broker_bridge.dispatch.core import assignment, ending, events, lifecycle
-from edge_mqtt.broker_bridge.dispatch.core.board import Board
+from edge_mqtt.broker_bridge.dispatch.core import assignment, completion, events, lifecycle
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToWorker
-from edge_mqtt.broker_bridge.dispatch.core.model import Job, JobState, WorkerView
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job, WorkerView
+from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.messages import (
     HeldJob,
-    HeldJobState,
     JobRef,
     LogPosition,
     Presence,
     PresenceAck,
+    ReportedJobState,
     Welcome,
     WorkerState,
 )
@@ -60,8 +60,8 @@ def _gone(board: Board, view: WorkerView, presence: Presence) -> None:
         )
     )
     for job in board.held(view.name):
-        if job.state is JobState.ASSIGNED:
-            ending.give_back(board, job)
+        if job.state is CentralJobState.ASSIGNED:
+            completion.give_back(board, job)
 
 
 def _renew(board: Board, view: WorkerView, presence: Presence) -> WorkerView:
@@ -98,9 +98,9 @@ def _welcome(board: Board, view: WorkerView, presence: Presence) -> None:
             drop.append(ref)
             continue
         logs.append(LogPosition(job_id=held.job_id, offset=0))
-        if job.state is JobState.FINISHED:
+        if job.state is CentralJobState.FINISHED:
             # A hello can arrive twice, late: it may have said "running" before the result that has come since.
-            has_result = held.state is HeldJobState.FINISHED or job.log_size is not None
+            has_result = held.state is ReportedJobState.FINISHED or job.log_size is not None
             (known if has_result else drop).append(ref)
     settings = board.settings
     message = Welcome(
@@ -129,18 +129,18 @@ def _settle(board: Board, view: WorkerView, presence: Presence, contact: float) 
             _still_held(board, view, job, said)
         elif job.home != view.home:
             _leave(board, job, contact)
-        elif job.state is JobState.RUNNING:
-            ending.lose(board, job, f"worker {view.name} came back without it")
+        elif job.state is CentralJobState.RUNNING:
+            completion.lose(board, job, f"worker {view.name} came back without it")
         elif view.state is WorkerState.ONLINE and job.cancel_reason is None:
             board.put_job(replace(job, accepted=False))
             assignment.send(board, job, view.name, 1)
         else:
-            ending.give_back(board, job)
+            completion.give_back(board, job)
 
 
 def _leave(board: Board, job: Job, contact: float) -> None:
-    if job.state is JobState.ASSIGNED:
-        ending.give_back(board, job)
+    if job.state is CentralJobState.ASSIGNED:
+        completion.give_back(board, job)
     elif job.id not in board.stranded:
         board.strand(job, contact)
 
@@ -151,7 +151,7 @@ def _remind(board: Board, view: WorkerView, presence: Presence) -> None:
         job = board.current(view.name, held.job_id, held.fence)
         if job is not None:
             _still_held(board, view, job, held)
-        elif held.state is not HeldJobState.FINISHED:
+        elif held.state is not ReportedJobState.FINISHED:
             lifecycle.stop_stale(board, view.name, held.job_id, held.fence)
 
 
@@ -162,5 +162,5 @@ def _still_held(board: Board, view: WorkerView, job: Job, held: HeldJob) -> None
         job = replace(job, home=view.home)
         board.put_job(job)
     lifecycle.confirm(board, job)
-    if job.cancel_reason is not None and held.state is not HeldJobState.FINISHED:
-        ending.tell_cancel(board, job)
+    if job.cancel_reason is not None and held.state is not ReportedJobState.FINISHED:
+        completion.tell_cancel(board, job)

@@ -109,7 +109,7 @@ class WorkerState(StrEnum):
     OFFLINE = "offline"
 
 
-class HeldJobState(StrEnum):
+class ReportedJobState(StrEnum):
     """Where a job is on its worker."""
 
     #: In the spool; its supervisor has not asked to start.
@@ -125,7 +125,7 @@ class HeldJob(Part):
 
     job_id: JobId
     fence: Fence
-    state: HeldJobState
+    state: ReportedJobState
 
 
 class Presence(Message):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
-from edge_mqtt.broker_bridge.protocol.packing import MAGIC, pack, unpack
+from edge_mqtt.broker_bridge.protocol.compression import MAGIC, pack, unpack
 from edge_mqtt.certs.identity import Identity, Role
 from tests.benchmarks.bridge.certificates import Parties
 from tests.benchmarks.bridge.loop import KEEP_ALIVE_S, Loop

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edge_mqtt.broker_bridge.broker.packets import remaining_length
-from edge_mqtt.broker_bridge.protocol.delivery import qos_of
+from edge_mqtt.broker_bridge.protocol.qos import qos_of
 
 #: Bytes of one read.
 _READ_BYTES: Final = 64 * 1024

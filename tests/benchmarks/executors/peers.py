@@ -9,10 +9,10 @@ from typing import Final
 
 import psutil
 
-from deploy.quickstart.homes import Config, worker_config, write_home
-from deploy.quickstart.parts import SCHEDULER, SCRIPTS, WORKER_PREFIX, WorkerSpec
+from deploy.quickstart.airflow_homes import Config, worker_config, write_home
 from deploy.quickstart.ports import HOST
 from deploy.quickstart.process import Part
+from deploy.quickstart.services import SCHEDULER, SCRIPTS, WORKER_PREFIX, WorkerSpec
 from deploy.quickstart.stack import EDGE_EXECUTOR
 from tests.benchmarks.executors.processes import cpu_seconds
 from tests.benchmarks.executors.systems import CONCURRENCY, DAGS, System, add_part

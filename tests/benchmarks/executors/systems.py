@@ -20,11 +20,11 @@ from typing import Any, ClassVar, Final, Self
 import psutil
 import sqlalchemy as sa
 
+from deploy.quickstart.airflow_homes import Config, merged
 from deploy.quickstart.errors import PartFailed, RestFailed
-from deploy.quickstart.homes import Config, merged
-from deploy.quickstart.parts import STARTUP_S, STOP_S, WorkerSpec
 from deploy.quickstart.ports import HOST, Ports
 from deploy.quickstart.process import Part
+from deploy.quickstart.services import STARTUP_S, STOP_S, WorkerSpec
 from deploy.quickstart.stack import Stack
 from tests.benchmarks.executors.link import CountingLink
 from tests.benchmarks.executors.processes import cpu_seconds, freeze, pss_bytes, thaw

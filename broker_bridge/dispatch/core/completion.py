@@ -1,0 +1,144 @@
+"""How a job leaves its worker: back to the queue, or for good."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from signal import Signals
+
+from edge_mqtt.broker_bridge.dispatch.core.effects import ToExecutor, ToWorker
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.core.state import Board
+from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import (
+    TAKEN_OVER,
+    Cancel,
+    Finished,
+    JobFinished,
+    JobStarted,
+    Outcome,
+)
+
+#: Why a job is stopped that an executor took back.
+REVOKED = "revoked by Airflow"
+#: Characters of a worker's error text that are kept.
+MAX_DETAIL_CHARS = 500
+
+
+def give_back(board: Board, job: Job, *, spare: WorkerName | None = None) -> None:
+    """Return an assigned job to its queue under a new fence; a cancelled one ends here.
+
+    :param spare: a worker that is not to get it again at once.
+    """
+    if job.cancel_reason is not None:
+        finish(board, job, Outcome.CANCELLED, job.cancel_reason)
+        return
+    fence = Fence(job.fence + 1)
+    board.put_job(
+        replace(job, state=CentralJobState.QUEUED, fence=fence, worker=None, home="", accepted=False, log_base=None)
+    )
+    if spare is not None:
+        board.pause(job.id, spare)
+
+
+def lose(board: Board, job: Job, why: str) -> None:
+    """End a running job whose process is beyond reach."""
+    if job.cancel_reason is not None:
+        finish(board, job, Outcome.CANCELLED, job.cancel_reason)
+    else:
+        finish(board, job, Outcome.LOST, why)
+
+
+def finish(board: Board, job: Job, outcome: Outcome, detail: str, log_size: int | None = None) -> None:
+    """End a job: its token goes, and its executor is told unless it does not want to know."""
+    finished = replace(
+        job, state=CentralJobState.FINISHED, outcome=outcome, detail=detail, log_size=log_size, token=None
+    )
+    board.put_job(finished)
+    if not finished.event_acked:
+        tell_finished(board, finished)
+
+
+def cancel(board: Board, job: Job, reason: str) -> None:
+    """Have a worker stop a job that it holds; said again at its next presence until it is done."""
+    stopping = job if job.cancel_reason is not None else replace(job, cancel_reason=reason)
+    board.put_job(stopping)
+    tell_cancel(board, stopping)
+
+
+def withdraw(board: Board, job: Job, reason: str) -> None:
+    """End a job that nobody wants any more: at once when it waits, else by having its worker stop it."""
+    if job.state is CentralJobState.QUEUED:
+        finish(board, replace(job, cancel_reason=reason), Outcome.CANCELLED, reason)
+    elif job.state is CentralJobState.FINISHED:
+        board.put_job(job)
+    else:
+        cancel(board, job, reason)
+
+
+def tell_cancel(board: Board, job: Job) -> None:
+    """Repeat to the holder of a job that it is to stop it."""
+    if job.worker is not None and board.reaches(job):
+        stop(board, job.worker, job, job.fence, job.cancel_reason or "")
+
+
+def stop(board: Board, worker: WorkerName, job: Job, fence: Fence, reason: str) -> None:
+    """Tell a worker to stop what it holds under ``fence``."""
+    board.emit(ToWorker(worker=worker, message=Cancel(job_id=job.id, fence=fence, reason=reason)))
+
+
+def tell_started(board: Board, job: Job) -> None:
+    """Tell the executor that the job runs."""
+    board.emit(ToExecutor(executor=job.executor, message=JobStarted(job_id=job.id, worker=job.worker or "")))
+
+
+def tell_finished(board: Board, job: Job) -> None:
+    """Tell the executor the job's end."""
+    message = JobFinished(
+        job_id=job.id,
+        type=job.spec.type,
+        outcome=job.outcome or Outcome.FAILED,
+        detail=job.detail,
+        worker=job.worker or "",
+        revoked=job.cancel_reason == REVOKED,
+    )
+    board.emit(ToExecutor(executor=job.executor, message=message))
+
+
+def tell_taken(board: Board, job: Job) -> None:
+    """Tell the executor of a job that another one takes it. Not repeated: it asks when it reconnects."""
+    message = JobFinished(
+        job_id=job.id, type=job.spec.type, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True
+    )
+    board.emit(ToExecutor(executor=job.executor, message=message))
+
+
+def outcome_of(job: Job, result: Finished) -> tuple[Outcome, str]:
+    """Return a result's outcome, and one line about it."""
+    if result.exit_code == 0:
+        return Outcome.SUCCESS, ""
+    if job.cancel_reason is not None:
+        return Outcome.CANCELLED, job.cancel_reason
+    return Outcome.FAILED, _detail(result)
+
+
+def _detail(result: Finished) -> str:
+    parts = []
+    if result.signal is not None:
+        # With a reason given, it was the worker that killed it.
+        parts.append(f"killed by {_signal_name(result.signal)}{'' if result.error else _likely_cause(result.signal)}")
+    elif result.exit_code is not None:
+        parts.append(f"exit code {result.exit_code}")
+    if result.error:
+        parts.append(" ".join(result.error.split())[:MAX_DETAIL_CHARS])
+    return ": ".join(parts) or "the worker gave no reason"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _likely_cause(number: int) -> str:
+    return " (likely out of memory)" if number == Signals.SIGKILL else ""

@@ -1,0 +1,1 @@
+"""The ledger: where every accepted job is stored before its acceptance is acknowledged."""

@@ -1,0 +1,94 @@
+"""How the ledger's tables come to be and change: an ordered list that is only ever added to.
+
+Each migration is plain SQL that SQLite and PostgreSQL both understand, and runs in one transaction with the others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerTooNew
+from edge_mqtt.broker_bridge.dispatch.ledger.schema import SCHEMA_VERSION
+
+_JOBS: Final = """
+CREATE TABLE jobs (
+    job_id TEXT PRIMARY KEY,
+    sequence BIGINT NOT NULL,
+    type TEXT NOT NULL,
+    queue TEXT NOT NULL,
+    priority BIGINT NOT NULL,
+    slots INTEGER NOT NULL,
+    dag_id TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    task_id TEXT NOT NULL,
+    map_index INTEGER NOT NULL,
+    try_number INTEGER NOT NULL,
+    log_path TEXT,
+    workload TEXT NOT NULL,
+    executor TEXT NOT NULL,
+    token TEXT,
+    state TEXT NOT NULL,
+    fence BIGINT NOT NULL,
+    worker TEXT,
+    accepted BOOLEAN NOT NULL,
+    starter TEXT,
+    outcome TEXT,
+    detail TEXT NOT NULL,
+    event_acked BOOLEAN NOT NULL,
+    cancel_reason TEXT,
+    log_base BIGINT,
+    log_size BIGINT,
+    live BOOLEAN NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    updated_at DOUBLE PRECISION NOT NULL,
+    finished_at DOUBLE PRECISION
+)
+"""
+
+#: The statements of migration 1, 2, and so on.
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        _JOBS,
+        # Partial: the live jobs are few among all that are kept.
+        "CREATE INDEX jobs_live ON jobs (sequence) WHERE live",
+        "CREATE INDEX jobs_sequence ON jobs (sequence)",
+        "CREATE INDEX jobs_dag ON jobs (dag_id, sequence)",
+        "CREATE INDEX jobs_log_path ON jobs (log_path, sequence)",
+        "CREATE INDEX jobs_finished_at ON jobs (finished_at)",
+    ),
+    (
+        # What version 1 granted every job by default: offline_grace, presence_interval, kill_grace and the margin.
+        "ALTER TABLE jobs ADD COLUMN lease_s DOUBLE PRECISION NOT NULL DEFAULT 935",
+        "ALTER TABLE jobs ADD COLUMN ships_log BOOLEAN NOT NULL DEFAULT TRUE",
+        "ALTER TABLE jobs ADD COLUMN home TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE holder (bridge TEXT NOT NULL)",
+    ),
+    (
+        # Looked at when the bridge starts, which must not take longer for all the finished jobs that are kept.
+        "CREATE INDEX jobs_unsaid ON jobs (sequence) WHERE NOT ships_log AND log_base IS NULL",
+    ),
+)
+
+
+def migrate(connection: sa.Connection, migrations: tuple[tuple[str, ...], ...] = MIGRATIONS) -> int:
+    """Bring the ledger to this program's version; return how many migrations that took.
+
+    :raises LedgerTooNew: a newer program has been here.
+    """
+    SCHEMA_VERSION.create(connection, checkfirst=True)
+    done = connection.execute(sa.select(SCHEMA_VERSION.c.version)).scalar()
+    if done is None:
+        connection.execute(sa.insert(SCHEMA_VERSION).values(version=0))
+        done = 0
+    if done > len(migrations):
+        raise LedgerTooNew(
+            f"the ledger has schema version {done}, this program knows {len(migrations)}: "
+            "start the newer edge-bridge again, or give this one a ledger of its own (ledger_url)"
+        )
+    for statements in migrations[done:]:
+        for statement in statements:
+            connection.execute(sa.text(statement))
+    connection.execute(sa.update(SCHEMA_VERSION).values(version=len(migrations)))
+    return len(migrations) - done

@@ -1,0 +1,1 @@
+"""edge-logs: the operator's program that reads and follows task logs."""

@@ -1,0 +1,20 @@
+"""``edge-logs`` from its first moment on."""
+
+from __future__ import annotations
+
+import sys
+
+from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
+
+
+def main() -> int:
+    """Run the command and return its exit code."""
+    end_quietly()
+    from edge_mqtt.broker_bridge.edge_logs.cli import main as run
+
+    raise_again()
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""``edge-logs``: the logs of tasks on edge workers, read and followed live."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
+
+import typer
+
+from edge_mqtt.broker_bridge.edge_logs.options import BridgeAccess, UsageError, find_bridge
+from edge_mqtt.broker_bridge.edge_logs.options import select as select_logs
+from edge_mqtt.broker_bridge.edge_logs.renderers import OutputFormat
+from edge_mqtt.broker_bridge.program.version import VersionOption
+from edge_mqtt.certs.errors import CertificateError
+
+if TYPE_CHECKING:
+    from edge_mqtt.broker_bridge.edge_logs.line_assembler import StreamPart
+    from edge_mqtt.broker_bridge.edge_logs.renderers import Renderer
+    from edge_mqtt.broker_bridge.edge_logs.tail_client import Ending, TailClient
+    from edge_mqtt.broker_bridge.protocol.messages import LogSelector
+    from edge_mqtt.broker_bridge.protocol.topics import Topics
+    from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+    from edge_mqtt.certs.credentials import Credentials
+
+PROGRAM: Final = "edge-logs"
+EXIT_RUN_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_REFUSED: Final = 3
+EXIT_AWAY: Final = 4
+EXIT_VERSION: Final = 5
+#: As a shell reports SIGINT and SIGPIPE.
+EXIT_INTERRUPTED: Final = 130
+EXIT_BROKEN_PIPE: Final = 141
+#: Seconds between keep alive pings. Shorter than a worker's: somebody is waiting for the next line, and a second
+#: program with the same certificate is told of it after twice this time.
+KEEP_ALIVE_S: Final = 15
+
+app = typer.Typer(name=PROGRAM, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@app.command()
+def read(
+    dag_id: Annotated[str | None, typer.Argument(metavar="DAG_ID", help="The Dag; its newest run.")] = None,
+    task_id: Annotated[str | None, typer.Argument(metavar="TASK_ID", help="One task of it.")] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="Every Dag: what runs now and from now on.")] = False,
+    run_id: Annotated[
+        str | None, typer.Option("--run-id", metavar="RUN_ID", help="A run other than the newest.")
+    ] = None,
+    map_index: Annotated[
+        int | None, typer.Option("--map-index", min=-1, metavar="N", help="One of the mapped tasks.")
+    ] = None,
+    try_number: Annotated[int | None, typer.Option("--try", min=1, metavar="N", help="One of the tries.")] = None,
+    worker: Annotated[str | None, typer.Option("--worker", metavar="NAME", help="What this worker ran.")] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", metavar="NAME", help="What went through this queue.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    lines: Annotated[
+        int | None,
+        typer.Option("--lines", "-n", min=0, help="Begin with the last LINES of each log.", metavar="LINES"),
+    ] = None,
+    output: Annotated[
+        OutputFormat, typer.Option("--output", "-o", help="For people, one JSON object a line, or bytes as they are.")
+    ] = OutputFormat.PRETTY,
+    bridge: Annotated[
+        str | None, typer.Option("--bridge", metavar="URL", help="wss://HOST:443/mqtt [EDGE_MQTT_BRIDGE_URL].")
+    ] = None,
+    certs: Annotated[
+        Path | None,
+        typer.Option(
+            "--certs", metavar="DIR", help="Folder of an operator's certificate [EDGE_MQTT_OPERATOR_CERTS]."
+        ),
+    ] = None,
+    topic_prefix: Annotated[
+        str | None,
+        typer.Option("--topic-prefix", metavar="WORD", help="As set for the bridge [EDGE_MQTT_TOPIC_PREFIX]."),
+    ] = None,
+    version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
+) -> int:
+    """Show the logs of tasks on edge workers; with -f, live until the run ends.
+
+    Exit codes: 0 all is shown (and the followed run succeeded), 1 the followed run failed, 2 there is no such Dag,
+    run or task, or an option is wrong, 3 the bridge does not let us in, 4 the bridge does not answer, 5 the bridge
+    is of another version.
+    """
+    selector = select_logs(
+        dag_id=dag_id,
+        task_id=task_id,
+        every=every,
+        run_id=run_id,
+        map_index=map_index,
+        try_number=try_number,
+        worker=worker,
+        queue=queue,
+    )
+    access = find_bridge(url=bridge, certs=certs, topic_prefix=topic_prefix, environ=os.environ)
+    screen = Screen(_renderer(output, selector), sys.stdout.buffer)
+    reader = _reader(access, selector, screen, follow=follow, last_lines=lines)
+    return _report(reader.run(), quiet=output is not OutputFormat.PRETTY)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``edge-logs`` and return its exit code.
+
+    :param arguments: the command line without the program's name; None: the process's own.
+    """
+    try:
+        result = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+    except typer.TyperException as error:
+        # Its own form is several lines, and names the library's validation step.
+        text = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
+        return _fail(f"{text}. See {PROGRAM} --help.", EXIT_USAGE)
+    except (UsageError, CertificateError) as error:
+        return _fail(str(error), EXIT_USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout at its end and would complain that it can't.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    return result if isinstance(result, int) else 0
+
+
+class Screen:
+    """Prints lines on stdout at once, and what is to be said about the connection on stderr."""
+
+    def __init__(self, renderer: Renderer, stdout: BinaryIO) -> None:
+        self._renderer = renderer
+        self._stdout = stdout
+
+    def lines(self, pieces: Sequence[StreamPart]) -> None:
+        """Print lines, now.
+
+        :raises BrokenPipeError: nobody reads any more.
+        """
+        try:
+            for piece in pieces:
+                self._stdout.write(self._renderer.render(piece))
+            self._stdout.flush()
+        except BrokenPipeError:
+            # A new one, without an errno: typer takes one that has it for its own and ends with exit code 1.
+            raise BrokenPipeError from None
+
+    def news(self, text: str) -> None:
+        """Tell something about the connection."""
+        _say(text)
+
+    def watch(self, unread: Callable[[], None]) -> None:
+        """Call ``unread`` when nobody reads: ``edge-logs -f | head`` ends with head, not with the next line."""
+        poll = select.poll()
+        # Asking for nothing: errors, such as a pipe that nobody reads, are told in any case.
+        poll.register(self._stdout.fileno(), 0)
+
+        def wait() -> None:
+            if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll()):
+                unread()
+
+        threading.Thread(target=wait, name=f"{PROGRAM}.stdout", daemon=True).start()
+
+
+class _Warnings(logging.Handler):
+    """Hands the transport's warnings to the reader, which knows how often they bear repeating."""
+
+    def __init__(self, trouble: Callable[..., None]) -> None:
+        super().__init__(logging.WARNING)
+        self._trouble = trouble
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass on what the transport could not do."""
+        action = getattr(record, "action", "")
+        if action in ("connect_retry", "name_in_use"):
+            reason = getattr(record, "reason", None) or record.getMessage()
+            self._trouble(str(reason), name_in_use=action == "name_in_use")
+        else:
+            _say(record.getMessage())
+
+
+def _renderer(output: OutputFormat, selector: LogSelector) -> Renderer:
+    from edge_mqtt.broker_bridge.edge_logs.renderers import JsonRenderer, PrettyRenderer, RawRenderer
+
+    if output is OutputFormat.JSON:
+        return JsonRenderer()
+    if output is OutputFormat.RAW:
+        return RawRenderer()
+    from rich.console import Console
+
+    # rich knows NO_COLOR, FORCE_COLOR, TERM=dumb and what is a terminal.
+    console = Console(file=sys.stdout)
+    colour = console.color_system is not None and not console.no_color
+    return PrettyRenderer(selector, colour=colour, encoding=sys.stdout.encoding or "utf-8")
+
+
+def _reader(
+    access: BridgeAccess, selector: LogSelector, screen: Screen, *, follow: bool, last_lines: int | None
+) -> TailClient:
+    from edge_mqtt.broker_bridge.edge_logs.line_assembler import LineAssembler
+    from edge_mqtt.broker_bridge.edge_logs.tail_client import WAIT_S, TailClient
+    from edge_mqtt.broker_bridge.protocol.topics import Topics
+    from edge_mqtt.certs.loading import load_credentials
+
+    party = load_credentials(access.certs)
+    topics = Topics(access.topic_prefix)
+    reader = TailClient(
+        _channel(access, party, topics),
+        url=access.url,
+        request_topic=topics.admin_request(party.identity),
+        tail=LineAssembler(selector, last_lines=last_lines, wait_s=WAIT_S if follow else 0.0),
+        output=screen,
+        follow=follow,
+    )
+    screen.watch(reader.unread)
+    ours = logging.getLogger("edge_mqtt")
+    ours.propagate = False
+    ours.addHandler(_Warnings(reader.trouble))
+    return reader
+
+
+def _channel(access: BridgeAccess, party: Credentials, topics: Topics) -> MessageChannel:
+    from edge_mqtt.broker_bridge.transport.channel import MessageChannel
+    from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl
+    from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
+    from edge_mqtt.certs.credentials import expiry_warning
+    from edge_mqtt.certs.identity import Role
+    from edge_mqtt.certs.tls import client_context
+
+    if party.identity.role is not Role.OPERATOR:
+        raise UsageError(
+            f"{access.certs} holds the certificate of {party.identity}, but edge-logs needs an operator's: "
+            "make one with 'edge-certs issue operator NAME'"
+        )
+    warning = expiry_warning(party, datetime.now(UTC))
+    if warning is not None:
+        _say(warning)
+    options = ConnectOptions(
+        identity=party.identity,
+        incarnation=uuid.uuid4().hex,
+        keep_alive_s=KEEP_ALIVE_S,
+        subscriptions=(topics.admin_response(party.identity),),
+    )
+    try:
+        return MessageChannel(PahoTransport(access.url, client_context(party), options))
+    except InvalidUrl as error:
+        raise UsageError(f"--bridge: {error}") from error
+
+
+def _report(ending: Ending, *, quiet: bool) -> int:
+    from edge_mqtt.broker_bridge.edge_logs.tail_client import End
+
+    if ending.message:
+        _say(ending.message)
+    elif ending.run_state and not quiet:
+        _say(f"the run has ended: {ending.run_state}")
+    return {
+        End.DONE: 0,
+        End.RUN_FAILED: EXIT_RUN_FAILED,
+        End.NOT_FOUND: EXIT_USAGE,
+        End.REFUSED: EXIT_REFUSED,
+        End.AWAY: EXIT_AWAY,
+        End.VERSION: EXIT_VERSION,
+    }[ending.end]
+
+
+def _say(text: str) -> None:
+    typer.echo(f"{PROGRAM}: {text}", err=True)
+
+
+def _fail(message: str, code: int) -> int:
+    _say(message)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Lines of the bridge's own in a task's log, in the form that Airflow gives its lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final, Literal
+
+from edge_mqtt.broker_bridge.dispatch.core.model import Job
+from edge_mqtt.broker_bridge.logs.segments import Lack, describe
+
+LOGGER: Final = "edge_mqtt.bridge"
+
+
+def line(text: str, now: datetime, level: Literal["info", "warning"] = "warning") -> bytes:
+    """Return a line as Airflow's JSON formatter writes it (``airflow.sdk.log``).
+
+    :param now: aware.
+    """
+    stamp = now.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return json.dumps({"timestamp": stamp, "level": level, "event": text, "logger": LOGGER}).encode() + b"\n"
+
+
+def of_lacks(lacks: Iterable[Lack], now: datetime) -> bytes:
+    """Return a line for everything that the log before it lacks."""
+    return b"".join(line(describe(lack, "the log before this line"), now) for lack in lacks)
+
+
+def of_kept(job: Job, now: datetime) -> bytes:
+    """Return the line that stands at the centre for a log which stays on its worker."""
+    text = (
+        f"the log stays on worker {job.worker}, in {job.spec.log_path} below its base_log_folder: "
+        f"queue {job.spec.queue!r} keeps its logs on the worker"
+    )
+    return line(text, now, "info")
+
+
+def of_loss(now: datetime) -> bytes:
+    """Return a line for a file that others have cut, moved away or replaced, or that a crash left unfinished."""
+    text = "the file of this log was cut, moved or replaced, or not all of it was written: something is missing here"
+    return line(text, now)

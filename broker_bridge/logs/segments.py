@@ -1,0 +1,129 @@
+"""Where each job's bytes stand in a log file, when several jobs write it one after the other. No I/O, no clock.
+
+A deferred task comes back as a new job that goes on in the same file. Only the last job that has begun in a file may
+add to it, so that every job's bytes stand together: from its base to the base of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lack:
+    """What is not here of the log of a job that has ended."""
+
+    job: Job
+    #: Bytes that are here.
+    here: int
+    #: Bytes that are not; None when its worker has not said how many there are.
+    missing: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """A file as it is before it is written."""
+
+    size: int
+    #: Its size after it was last written; None when this program has not written it.
+    left_at: int | None
+    #: It is still the same file.
+    same: bool
+
+
+def is_closed(job: Job, of_file: Iterable[Job]) -> bool:
+    """Tell whether a later job has begun in the file, so that nothing can be added to this one."""
+    return any(other.sequence > job.sequence and other.log_base is not None for other in of_file)
+
+
+def stored(job: Job, of_file: Iterable[Job], size: int) -> int:
+    """Return how many bytes of the job are in its file of ``size`` bytes."""
+    if job.log_base is None:
+        return 0
+    ends = [
+        size,
+        *(other.log_base for other in of_file if other.sequence > job.sequence and other.log_base is not None),
+    ]
+    if job.log_size is not None:
+        ends.append(job.log_base + job.log_size)
+    return max(min(ends) - job.log_base, 0)
+
+
+def lacks(of_file: Sequence[Job], size: int) -> tuple[Lack, ...]:
+    """Return what is not here of the jobs that have ended, in order, from the last one on that has begun.
+
+    What jobs before that one lack will never be here, and a line before it says so. One that is to begin behind the
+    file's end has not begun: the line is not there.
+
+    :param of_file: the file's jobs in the order in which they were queued.
+    """
+    not_there = unwritten(of_file, size)
+    begun = [number for number, job in enumerate(of_file) if job.log_base is not None and job not in not_there]
+    recent = of_file[begun[-1] if begun else 0 :]
+    found = (_lack(job, stored(job, of_file, size)) for job in recent if job.state is CentralJobState.FINISHED)
+    return tuple(lack for lack in found if lack is not None)
+
+
+def _lack(job: Job, here: int) -> Lack | None:
+    if job.log_size is None:
+        # It ended without a word of its worker. Before its start there was nothing to log.
+        return Lack(job=job, here=here, missing=None) if job.starter is not None and job.ships_log else None
+    return Lack(job=job, here=here, missing=job.log_size - here) if job.log_size > here else None
+
+
+def unwritten(of_file: Iterable[Job], size: int) -> list[Job]:
+    """Return the jobs that are to begin behind the file's end, which may be in the middle of a line of ours."""
+    return [job for job in of_file if job.log_base is not None and job.log_base > size]
+
+
+def final_lacks(
+    of_file: Sequence[Job], size: int, is_given_up: Callable[[Job, int], bool]
+) -> tuple[Lack, ...] | None:
+    """Return what a file's jobs lack for ever; None while something of one of them may still come.
+
+    A job that was lost is not waited for: its lease is over. One that has not started has written nothing.
+
+    :param of_file: jobs in the order in which they were queued: all that the file has, or all before one of them.
+    :param is_given_up: tells of a job, and how many of its bytes are here, whether the others will not come.
+    """
+    for job in of_file:
+        if is_closed(job, of_file):
+            continue
+        if job.state is CentralJobState.RUNNING or (job.stays_unsaid and not is_given_up(job, 0)):
+            return None
+    missing = lacks(of_file, size)
+    for lack in missing:
+        # One after the other: the second cannot come before the first is here or given up.
+        is_over = lack.missing is None or is_closed(lack.job, of_file) or is_given_up(lack.job, lack.here)
+        if not is_over:
+            return None
+    return missing
+
+
+def base_now(base: int, begin: int, found: Found) -> int | None:
+    """Return where the job that is written stands in a file which others may have changed.
+
+    Its base as it was: go on at the end of the file, which may have lost bytes that its worker still has. A greater
+    one: go on behind what others have added. None: this is not the file, or what stood before the job is gone; it
+    has to begin anew behind what is there.
+
+    :param begin: where what is to be written begins at the earliest: the base, or before it.
+    """
+    if found.size < begin:
+        return None
+    if found.left_at is None or found.size in (0, found.left_at):
+        return base
+    if not found.same:
+        return None
+    return base + max(found.size - max(found.left_at, begin), 0)
+
+
+def describe(lack: Lack, log: str) -> str:
+    """Return one line for people about what ``log`` lacks."""
+    worker = lack.job.worker or "gone"
+    if lack.missing is None:
+        return f"the end of {log} may be missing: contact with worker {worker} was lost"
+    return f"the last {lack.missing} bytes of {log} are missing: worker {worker} has not brought them"

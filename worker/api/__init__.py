@@ -1,0 +1,1 @@
+"""The Execution API that supervisors call, on a unix socket."""

@@ -1,0 +1,1 @@
+"""What the worker agrees on with the bridge: presence, leases, assignments, results."""

@@ -1,0 +1,1 @@
+"""What the worker, its launcher and its supervisors tell each other."""

@@ -1,0 +1,78 @@
+"""The files of one launch in the state folder: who runs it, how it ended, what its supervisor printed."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+
+#: Letters of a job id that its file names keep, so that people find them.
+_READABLE = 40
+
+#: Names of runs' files, half-written ones too; the stem tells the run.
+_RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+(\.[0-9a-f]+)?)\.(pid|exit|out)(\.\d+)?")
+
+#: Where the link leads that stands in the place of a process when nobody is to run a job any more.
+NOBODY: Final = "nobody"
+
+
+def contact_file(runs_dir: Path) -> Path:
+    """Return where the last confirmed contact stands, next to the runs whose leases count from it."""
+    return runs_dir / "lease"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFiles:
+    """The files of one launch, in the state folder."""
+
+    #: Who runs it: pid, start and boot. Whoever creates it owns the run; it is created once.
+    process: Path
+    #: How it ended.
+    outcome: Path
+    #: What the supervisor said on its own behalf.
+    output: Path
+
+    @classmethod
+    def of(cls, folder: Path, job_id: JobId, fence: Fence, launch: str) -> Self:
+        """Return the paths; a job id may hold anything, so the names are made from its digest.
+
+        :param launch: tells this launch from any other of the same assignment, whose supervisor may come too late;
+            empty for those of the first versions.
+        """
+        readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in job_id)[:_READABLE]
+        digest = hashlib.sha256(job_id.encode()).hexdigest()[:12]
+        stem = f"{readable}.{digest}.{fence}{'.' if launch else ''}{launch}"
+        return cls(process=folder / f"{stem}.pid", outcome=folder / f"{stem}.exit", output=folder / f"{stem}.out")
+
+    def claim_for_nobody(self) -> bool:
+        """Make sure that nobody runs this who has not begun; False when somebody has."""
+        # A link is there whole or not at all, and is in the way of whoever wants to create the file.
+        try:
+            self.process.symlink_to(NOBODY)
+        except FileExistsError:
+            # Perhaps a worker that died before it could store that the job is given back.
+            return self.process.is_symlink()
+        return True
+
+    def remove(self) -> None:
+        """Delete them."""
+        for path in (self.outcome, self.output, self.process):
+            path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, kept: Iterable[RunFiles]) -> int:
+    """Delete the files of all runs but ``kept``; return how many there were.
+
+    :raises OSError: they cannot be deleted.
+    """
+    stems = {files.process.stem for files in kept}
+    found = ((path, _RUN_FILE.fullmatch(path.name)) for path in folder.iterdir())
+    orphans = [path for path, run in found if run is not None and run["stem"] not in stems]
+    for path in orphans:
+        path.unlink(missing_ok=True)
+    return len(orphans)

@@ -1,0 +1,1 @@
+"""The jobs that the worker holds, in memory and on disk."""

@@ -1,0 +1,95 @@
+"""A task acted out in the launcher: what its first step builds for every further one is built before the fork.
+
+Python answers many a question slowly once and quickly ever after: whether a class is a Mapping, what an annotation
+means, what a regular expression compiles to. Asked in each supervisor and each task, the slow answer costs CPU and
+touches objects all over the memory, of which each touched page becomes a copy of the process's own.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+import httpx
+
+log = logging.getLogger(__name__)
+
+_NOW: Final = datetime(2000, 1, 1, tzinfo=UTC)
+#: What the centre answers to a task that starts (``TIRunContext`` in airflow.sdk api/datamodels).
+_RUN_CONTEXT: Final[dict[str, Any]] = {
+    "dag_run": {
+        "dag_id": "rehearsal",
+        "run_id": "rehearsal",
+        "run_type": "manual",
+        "state": "running",
+        "conf": {},
+        "logical_date": None,
+        "run_after": _NOW.isoformat(),
+        "start_date": _NOW.isoformat(),
+        "data_interval_start": None,
+        "data_interval_end": None,
+        "end_date": None,
+        "consumed_asset_events": [],
+        "partition_key": None,
+    },
+    "max_tries": 0,
+    "variables": [],
+    "connections": [],
+    "should_retry": False,
+}
+
+
+def rehearse() -> None:
+    """Go through the calls of a supervisor and the making of a Dag. Nothing is sent, and nothing stays but caches."""
+    for act in (_calls, _frames, _dag, _log_lines):
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 -- this Airflow works otherwise: the real tasks do without
+            log.warning(
+                "not rehearsed", extra={"action": "rehearsal_failed", "act": act.__name__, "error": str(error)}
+            )
+
+
+def _calls() -> None:
+    from edge_mqtt.worker.supervisor.airflow_client import WorkerClient
+
+    with WorkerClient(httpx.MockTransport(_answer), "") as client:
+        task_instance = uuid.uuid4()
+        client.task_instances.start(task_instance, 1, _NOW)
+        client.task_instances.heartbeat(task_instance, 1)
+        client.task_instances.succeed(task_instance, _NOW, [], [], None)
+
+
+def _answer(_request: httpx.Request) -> httpx.Response:
+    return httpx.Response(HTTPStatus.OK, json=_RUN_CONTEXT)
+
+
+def _frames() -> None:
+    """Build what task and supervisor read each other's frames with: msgspec keeps it with the class."""
+    import msgspec
+    from airflow.sdk.execution_time.comms import _RequestFrame, _ResponseFrame
+
+    for kind in (_RequestFrame, _ResponseFrame):
+        msgspec.msgpack.Decoder(kind)
+
+
+def _dag() -> None:
+    from airflow.sdk import DAG, task
+
+    with DAG("rehearsal") as dag:
+
+        @task
+        def nothing() -> None:
+            """Never run."""
+
+        nothing()
+    dag.get_task("nothing").get_template_env()
+
+
+def _log_lines() -> None:
+    """Let logging find out what is no Mapping, which it asks of a line's first argument."""
+    for argument in ("", 0, 0.0):
+        logging.LogRecord(__name__, logging.DEBUG, __file__, 0, "%s", (argument,), None)

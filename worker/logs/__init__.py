@@ -1,0 +1,1 @@
+"""The worker's side of task logs: files are followed and shipped."""

@@ -1,0 +1,1 @@
+"""The running jobs: their supervisors, from the launch to the end."""

@@ -1,0 +1,214 @@
+"""What runs in a supervisor's process: Airflow's own supervisor, speaking to the worker's unix socket.
+
+The process is forked by the launcher, leads a session of its own and outlives the worker. It writes how it ended to
+a file, so that a restarted worker knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import sys
+import time
+import traceback
+import uuid
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
+from edge_mqtt.worker.ipc.api_contract import BASE_URL, START_TARGET
+from edge_mqtt.worker.ipc.run_outcome import RunOutcome
+from edge_mqtt.worker.ipc.run_request import RunRequest
+from edge_mqtt.worker.supervisor.api_transport import WorkerTransport
+from edge_mqtt.worker.supervisor.lease_guard import guard_own_lease
+from edge_mqtt.worker.system.files import create_exclusively, redirect_output, write_atomically
+from edge_mqtt.worker.system.oom import oom_kills, prefer_as_oom_victim
+from edge_mqtt.worker.system.process import ProcessIdentity, kill_below
+
+if TYPE_CHECKING:
+    from airflow.sdk.api.client import Client
+
+#: Characters of an error that are reported.
+ERROR_LENGTH: Final = 500
+#: Seconds between attempts while the disk is full.
+STORE_RETRY_S: Final = 5.0
+
+
+class StopAsked(Exception):
+    """SIGTERM came while no task was there to pass it on to.
+
+    An ordinary exception on purpose: Airflow's supervisor kills the task that it has just forked on any of those.
+    """
+
+
+def run(order: RunRequest, launcher: int) -> int:
+    """Run the job to its end; return the process's exit code.
+
+    :param launcher: the pid of the process that we were forked from.
+    """
+    files = order.files
+    started_at = time.time()
+    if not create_exclusively(files.process, str(ProcessIdentity.of_this()).encode()):
+        # A restarted worker found no process and took the job back; or a repeat. It is not ours to run.
+        return 0
+    # Without worker and launcher there would be no tasks at all.
+    prefer_as_oom_victim()
+    # The worker's terminal or pipe may go away before we do: our own words go into a file.
+    redirect_output(files.output)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard_own_lease(order, launcher)
+    _set_title(order.title)
+    killed_before = oom_kills()
+    try:
+        code = _supervise(order)
+        killed = oom_kills() - killed_before
+        outcome = RunOutcome.of_exit_code(code, oom_kills=killed, started_at=started_at, ended_at=time.time())
+    except BaseException as error:  # noqa: BLE001 -- the process ends here: whatever it is goes into the outcome
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        # Nobody watches over the task's process any more; it must not run beside the next try.
+        kill_below(ProcessIdentity.of_this())
+        outcome = RunOutcome(exit_code=1, error=describe(error), started_at=started_at, ended_at=time.time())
+    _store(files.outcome, outcome)
+    return 0
+
+
+def _store(path: Path, outcome: RunOutcome) -> None:
+    """Store the outcome, however long the disk has no room for it: it must not be lost."""
+    while True:
+        try:
+            write_atomically(path, outcome.to_json(), durable=True)
+        except FileNotFoundError:
+            raise  # The whole folder is gone: there is nothing to wait for.
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"the outcome waits to be stored: {error}\n")
+            time.sleep(STORE_RETRY_S)
+        else:
+            return
+
+
+def describe(error: BaseException) -> str:
+    """Return one line for people: what the centre said when it refused, else the exception."""
+    detail = getattr(error, "detail", None)
+    if isinstance(detail, dict):
+        detail = detail.get("message") or detail.get("reason")
+    lines = str(detail or error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:ERROR_LENGTH].rstrip(": ")
+
+
+def _supervise(order: RunRequest) -> int:
+    from edge_mqtt.worker.supervisor.airflow_client import WorkerClient
+
+    watch_task_as_we_need()
+    with WorkerClient(WorkerTransport(Path(order.socket_path)), order.secret) as client:
+        match WorkloadType(order.type):
+            case WorkloadType.TASK:
+                return _supervise_task(order, client)
+            case WorkloadType.CALLBACK:
+                client.post(START_TARGET)
+                return _supervise_callback(order, client)
+            case WorkloadType.CONNECTION_TEST:
+                client.post(START_TARGET)
+                return _supervise_connection_test(order, client)
+
+
+def _supervise_task(order: RunRequest, client: Client) -> int:
+    from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
+    from airflow.sdk.execution_time.supervisor import supervise_task
+
+    workload = order.workload
+    code = supervise_task(
+        ti=TaskInstance.model_validate(workload["ti"]),
+        bundle_info=BundleInfo.model_validate(workload["bundle_info"]),  # type: ignore[arg-type]  # the SDK's twin
+        dag_rel_path=workload["dag_rel_path"],
+        token=order.secret,
+        client=client,
+        log_path=order.log_path,
+        sentry_integration=workload.get("sentry_integration", ""),
+    )
+    return int(code)
+
+
+def _supervise_callback(order: RunRequest, client: Client) -> int:
+    from airflow.sdk.api.datamodels._generated import BundleInfo
+    from airflow.sdk.execution_time.callback_supervisor import supervise_callback
+
+    workload = order.workload
+    callback = workload["callback"]
+    return supervise_callback(
+        id=callback["id"],
+        callback_path=callback["data"].get("path", ""),
+        callback_kwargs=callback["data"].get("kwargs", {}),
+        dag_rel_path=workload["dag_rel_path"],
+        log_path=order.log_path,
+        bundle_info=BundleInfo.model_validate(workload["bundle_info"]),
+        token=order.secret,
+        client=client,
+    )
+
+
+def _supervise_connection_test(order: RunRequest, client: Client) -> int:
+    from airflow.sdk.execution_time import connection_test_supervisor
+
+    def same_client(**_: Any) -> Client:
+        return client
+
+    # It takes no client, unlike its sisters, but builds one from this name. The process runs this job only.
+    vars(connection_test_supervisor)["Client"] = same_client
+    workload = order.workload
+    return connection_test_supervisor.supervise_connection_test(
+        connection_test_id=uuid.UUID(workload["connection_test_id"]),
+        connection_id=workload["connection_id"],
+        timeout=int(workload["timeout"]),
+        token=order.secret,
+        server=BASE_URL,
+    )
+
+
+def watch_task_as_we_need() -> None:
+    """Change two things about how Airflow's supervisor watches its task.
+
+    A task closes its sockets a moment before it is gone. The supervisor then waits on nothing at all for a whole
+    heartbeat interval before it looks again (``_monitor_subprocess``): a second in which the slot is taken. It is
+    given the task's end to wait on, like another socket that closes.
+
+    A task that is being stopped gets its SIGKILL from the worker, while the supervisor still waits for what SIGTERM
+    does. It would write into the task's log that the machine lacks memory.
+    """
+    from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+
+    service = WatchedSubprocess._service_subprocess  # noqa: SLF001 -- Airflow has no public place for this
+    register = WatchedSubprocess._register_pipe_readers  # noqa: SLF001 -- nor for this
+
+    def register_end_too(self: WatchedSubprocess, *sockets: Any, **more: Any) -> None:
+        register(self, *sockets, **more)
+        end = open(os.pidfd_open(self.pid), "rb", buffering=0)  # noqa: PTH123, SIM115 -- the supervisor closes it
+        self.selector.register(end, selectors.EVENT_READ, (lambda _: False, self._on_socket_closed))
+
+    def expecting(
+        self: WatchedSubprocess,
+        max_wait_time: float,
+        raise_on_timeout: bool = False,
+        expect_signal: int | None = None,
+    ) -> Any:
+        if expect_signal == signal.SIGTERM:
+            expect_signal = signal.SIGKILL
+        return service(self, max_wait_time, raise_on_timeout, expect_signal)
+
+    WatchedSubprocess._register_pipe_readers = register_end_too  # type: ignore[method-assign]  # noqa: SLF001 -- as above
+    WatchedSubprocess._service_subprocess = expecting  # type: ignore[method-assign]  # noqa: SLF001 -- as above
+
+
+def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
+    raise StopAsked("stopped by the worker")
+
+
+def _set_title(title: str) -> None:
+    from setproctitle import setproctitle
+
+    setproctitle(title)

@@ -1,0 +1,1 @@
+"""The operating system as the worker sees it: processes, files, memory, clock."""
