@@ -1,18 +1,14 @@
 """The end of a client's connection that receives: what arrives is worked off at once.
 
-amqtt gets the packets that begin and end a session, through its reader and writer. What comes in between (messages,
-subscriptions, pings) would take it five tasks a connection and one more a packet; here it goes straight to the
-broker. amqtt's own WebSocket adapter repeats the last message when a connection closes in mid-packet, and waits for
-ever for a silent client.
+A session hears of a client's goodbye and of its end. What comes in between (messages, subscriptions, pings) goes
+straight to the router, with no task and no queue.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Final, Protocol
 
-from amqtt.adapters import ReaderAdapter
 from websockets.frames import CloseCode
 
 from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
@@ -21,7 +17,6 @@ from edge_mqtt.broker_bridge.broker.packets import (
     PacketError,
     PacketSplitter,
     PacketType,
-    Publish,
     build_puback,
     build_suback,
     build_unsuback,
@@ -31,6 +26,7 @@ from edge_mqtt.broker_bridge.broker.packets import (
     parse_subscribe,
     puback_id,
 )
+from edge_mqtt.broker_bridge.broker.router import TopicRouter
 from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
 from edge_mqtt.certs.identity import Identity
 
@@ -43,29 +39,20 @@ PACKETS_A_TURN: Final = 200
 _ORDERLY: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY})
 
 
-class BrokerOperations(Protocol):
-    """What the broker does for a client."""
+class Session(Protocol):
+    """What begins and ends with a client's connection."""
 
-    def publish_from(self, identity: Identity, message: Publish) -> None:
-        """Deliver a client's message, if it may publish it."""
+    def say_goodbye(self, packet: bytes) -> None:
+        """Take the client's DISCONNECT: the end that follows is an orderly one."""
 
-    def subscribe_from(
-        self, identity: Identity, writer: ClientWriter, filters: Sequence[tuple[str, int]]
-    ) -> list[int]:
-        """Subscribe a client; return the code of each topic filter for its SUBACK."""
-
-    def send_retained(self, topic_filter: str, subscriber: ClientWriter, qos: int) -> None:
-        """Deliver the retained messages that match."""
-
-    def unsubscribe_from(self, writer: ClientWriter, topic_filter: str) -> None:
-        """End a client's subscription."""
+    def end(self) -> None:
+        """Take note that the connection has ended without a DISCONNECT."""
 
 
-class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
-    """Works off what one client sends; hands amqtt its CONNECT and its DISCONNECT.
+class ClientReader:
+    """Works off what one client sends, from the moment on when its session is set up.
 
     :param splitter: has what came after CONNECT.
-    :param connect: the CONNECT packet, which amqtt reads first.
     :param keep_alive_s: the client's, in seconds.
     """
 
@@ -73,59 +60,36 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
         self,
         connection: TlsConnection,
         splitter: PacketSplitter,
-        exchange: BrokerOperations,
+        router: TopicRouter,
         *,
         identity: Identity,
-        connect: bytes,
         keep_alive_s: float,
         writer: ClientWriter,
     ) -> None:
         self._connection = connection
         self._splitter = splitter
-        self._exchange = exchange
+        self._router = router
         self._identity = identity
         self._writer = writer
         self._silence_s = keep_alive_s * SILENCE_FACTOR
         self._heard_at = connection.loop.time()
         self._silence: asyncio.TimerHandle | None = None
-        self._for_amqtt = connect
-        self._more = asyncio.Event()
-        self._started = False
+        self._session: Session | None = None
         self._said_goodbye = False
         self._ended = False
         #: The others have their turn; packets wait in the splitter.
         self._resting = False
         self._lost_while_resting = False
 
-    # ------------------------------------------------------------ ReaderAdapter
-
-    async def read(self, n: int = -1) -> bytes:
-        """Return ``n`` bytes; fewer, or none, when the connection has ended."""
-        while len(self._for_amqtt) < n and not self._is_over():
-            self._more.clear()
-            await self._more.wait()
-        end = len(self._for_amqtt) if n < 0 else n
-        data, self._for_amqtt = self._for_amqtt[:end], self._for_amqtt[end:]
-        return data
-
-    def _is_over(self) -> bool:
-        # An end of the stream right behind DISCONNECT would cancel its processing, and the will be published.
-        # Before the session is set up it would be overlooked.
-        return self._ended and self._started and not self._said_goodbye
-
-    def feed_eof(self) -> None:
-        """Part of the interface; the end is the connection's."""
-
     # ------------------------------------------------------------ the session
 
-    def start(self) -> None:
-        """Work off what has come and what comes: the session is set up."""
-        # One round later the session's loop is waiting for packets and for the end.
-        self._connection.loop.call_soon(self._connection.loop.call_soon, self._start)
+    def start(self, session: Session) -> None:
+        """Work off what has come and what comes: ``session`` is set up."""
+        # Two rounds later it is waiting for packets and for the end.
+        self._connection.loop.call_soon(self._connection.loop.call_soon, self._start, session)
 
-    def _start(self) -> None:
-        self._started = True
-        self._more.set()
+    def _start(self, session: Session) -> None:
+        self._session = session
         self._watch_silence()
         self._connection.receive_with(self)
 
@@ -155,15 +119,14 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
         self._writer.flush()
 
     def lost(self) -> None:
-        """Tell amqtt that the connection has ended, once what came before is worked off."""
+        """Tell the session that the connection has ended, once what came before is worked off."""
         if self._resting and not self._ended:
             self._lost_while_resting = True
             return
         closed = self._connection.protocol.close_sent
         if closed is not None and closed.code not in _ORDERLY and not self._ended:
             self._end(closed.reason or f"WebSocket error {closed.code}")
-        self._ended = True
-        self._more.set()
+        self._end_session()
         self._writer.stop()
         if self._silence is not None:
             self._silence.cancel()
@@ -195,19 +158,19 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
         kind = packet_type(packet)
         if kind == PacketType.PUBLISH:
             message = parse_publish(packet)
-            self._exchange.publish_from(self._identity, message)
+            self._router.publish_from(self._identity, message)
             if message.packet_id is not None:
                 self._writer.write(build_puback(message.packet_id))
             return
         check_client_packet(packet)
         if kind == PacketType.PUBACK:
-            self._writer.acknowledged(puback_id(packet))
+            self._writer.record_ack(puback_id(packet))
         elif kind == PacketType.PINGREQ:
             self._writer.write(PINGRESP)
         elif kind == PacketType.DISCONNECT:
             self._said_goodbye = True
-            self._for_amqtt += packet
-            self._more.set()
+            if self._session is not None:
+                self._session.say_goodbye(packet)
         else:
             self._subscribe(packet)
 
@@ -215,16 +178,21 @@ class ClientReader(ReaderAdapter):  # type: ignore[misc]  # amqtt has no types
         asked = parse_subscribe(packet)
         if packet_type(packet) == PacketType.UNSUBSCRIBE:
             for topic_filter, _ in asked.filters:
-                self._exchange.unsubscribe_from(self._writer, topic_filter)
+                self._router.unsubscribe(topic_filter, self._writer)
             self._writer.write(build_unsuback(asked.packet_id))
             return
-        codes = self._exchange.subscribe_from(self._identity, self._writer, asked.filters)
+        codes = self._router.subscribe_from(self._identity, self._writer, asked.filters)
         self._writer.write(build_suback(asked.packet_id, codes))
         for (topic_filter, qos), code in zip(asked.filters, codes, strict=True):
             if code <= qos:
-                self._exchange.send_retained(topic_filter, self._writer, code)
+                self._router.send_retained(topic_filter, self._writer, code)
 
     def _end(self, reason: str) -> None:
-        self._ended = True
-        self._more.set()
+        self._end_session()
         self._writer.drop(reason)
+
+    def _end_session(self) -> None:
+        self._ended = True
+        # An end right behind DISCONNECT would cut the goodbye short, and the will be published.
+        if self._session is not None and not self._said_goodbye:
+            self._session.end()

@@ -1,17 +1,11 @@
-"""The end of a client's connection that sends: what is written never waits for anybody.
-
-amqtt's own WebSocket adapter lets messages for a slow client pile up without limit.
-"""
+"""The end of a client's connection that sends: what is written never waits, and what waits has a limit."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections import deque
 from typing import Final
-
-from amqtt.adapters import WriterAdapter
 
 from edge_mqtt.broker_bridge.broker.packets import build_publish
 from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
@@ -33,7 +27,7 @@ LAST_WORDS_S: Final = 5.0
 MAX_PACKET_ID: Final = 65535
 
 
-class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
+class ClientWriter:
     """Sends packets to one client, in order; what is written in one round of the event loop goes out together.
 
     A client for which too much waits gets no more than that. Once it has it all, its connection is ended, and on the
@@ -61,8 +55,6 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         self._unacknowledged: set[int] = set()
         self._watch: asyncio.TimerHandle | None = None
 
-    # ------------------------------------------------------------ WriterAdapter
-
     def write(self, data: bytes) -> None:
         """Queue bytes; messages no more when too many wait."""
         if self._broken or self._closing is not None:
@@ -77,26 +69,12 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
         elif self._queued_bytes > 2 * MAX_BACKLOG_BYTES:
             self.drop("it sends and sends and does not read the answers")
 
-    async def drain(self) -> None:
-        """Return at once: amqtt would wait while it holds a lock of the session."""
-
-    def get_peer_info(self) -> tuple[str, int]:
-        """Return the peer's address and port."""
-        address = self._connection.remote_address
-        return (address[0], address[1]) if address else ("?", 0)
-
-    def get_ssl_info(self) -> ssl.SSLObject | None:
-        """Return nothing: amqtt would keep it, and has no use for it."""
-        return None
-
-    async def close(self) -> None:
-        """Send what waits and take nothing more. The listener ends the connection itself."""
+    async def finish(self) -> None:
+        """Send what waits, for ``LAST_WORDS_S`` at most, and take nothing more."""
         if self._closing is None:
             self._closing = self._connection.loop.create_future()
             self.flush()
         await asyncio.wait({self._closing}, timeout=LAST_WORDS_S)
-
-    # ------------------------------------------------------------ ours
 
     def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         """Queue a message."""
@@ -110,7 +88,7 @@ class ClientWriter(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
             packet_id = self._next_packet_id()
         self.write(build_publish(topic, payload, packet_id=packet_id, retain=retain))
 
-    def acknowledged(self, packet_id: int) -> None:
+    def record_ack(self, packet_id: int) -> None:
         """Take note of a PUBACK. What is not acknowledged is not repeated: our protocol does that, end to end."""
         self._unacknowledged.discard(packet_id)
         self._progress += 1

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import resource
 import ssl
 from typing import TypeVar
 
-from amqtt.contexts import BrokerConfig
-
-from edge_mqtt.broker_bridge.broker.acl_plugin import AccessPlugin
+from edge_mqtt.broker_bridge.broker.amqtt_session import AmqttSessions
 from edge_mqtt.broker_bridge.broker.listener import WssListener
-from edge_mqtt.broker_bridge.broker.router import BrokerRouter, IndexedBroker
+from edge_mqtt.broker_bridge.broker.router import InProcessRouter, TopicRouter
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 
 T = TypeVar("T")
 
-#: amqtt's loggers: debug lines hold payloads, and info lines come with every packet.
-_LOUD_LOGGERS = ("amqtt", "transitions")
 #: Open files to ask for, one a client: many systems let a program have more than they give it at first.
 WANTED_FILES = 65536
 
@@ -36,9 +31,10 @@ class EmbeddedBroker:
         self._topics = topics
         self._host = host
         self._port = port
-        self._broker: IndexedBroker | None = None
+        self._topic_router: TopicRouter | None = None
+        self._sessions: AmqttSessions | None = None
         self._listener: WssListener | None = None
-        self._router: BrokerRouter | None = None
+        self._router: InProcessRouter | None = None
 
     async def start(self) -> None:
         """Start and listen.
@@ -47,28 +43,25 @@ class EmbeddedBroker:
         """
         if self._ssl_context.verify_mode is not ssl.CERT_REQUIRED:
             raise ValueError("the TLS context does not require client certificates")
-        for name in _LOUD_LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
         _allow_many_connections()
-        plugin = f"{AccessPlugin.__module__}.{AccessPlugin.__qualname__}"
-        config = BrokerConfig.from_dict({"listeners": {"default": {"type": "external"}}, "plugins": {plugin: {}}})
-        self._broker = broker = IndexedBroker(config, self._topics)
-        await broker.start()
-        self._router = BrokerRouter(broker, asyncio.get_running_loop())
-        self._listener = listener = WssListener(broker, context=self._ssl_context, topics=self._topics)
+        self._topic_router = topic_router = TopicRouter(self._topics)
+        self._sessions = sessions = AmqttSessions(topic_router)
+        await sessions.start()
+        self._router = InProcessRouter(topic_router, asyncio.get_running_loop())
+        self._listener = WssListener(sessions, topic_router, context=self._ssl_context, topics=self._topics)
         try:
-            await listener.start(self._host, self._port)
+            await self._listener.start(self._host, self._port)
         except OSError:
-            await broker.shutdown()
+            await sessions.stop()
             raise
 
     async def stop(self) -> None:
         """End every connection and stop. Nothing is delivered any more: wills would be untrue."""
-        if self._broker is None or self._listener is None:
+        if self._topic_router is None or self._sessions is None or self._listener is None:
             return
-        self._broker.silent = True
+        self._topic_router.silence()
         await self._listener.stop()
-        await self._broker.shutdown()
+        await self._sessions.stop()
 
     @property
     def port(self) -> int:
@@ -76,7 +69,7 @@ class EmbeddedBroker:
         return self._started(self._listener).port
 
     @property
-    def router(self) -> BrokerRouter:
+    def router(self) -> InProcessRouter:
         """The broker for the program that it runs in."""
         return self._started(self._router)
 
@@ -93,7 +86,7 @@ class EmbeddedBroker:
     @property
     def denied(self) -> int:
         """How many publishes and subscriptions were refused since the start."""
-        return self._started(self._broker).denied
+        return self._started(self._topic_router).denied
 
     @staticmethod
     def _started(part: T | None) -> T:

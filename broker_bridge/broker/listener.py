@@ -1,4 +1,4 @@
-"""The WSS listener: who may connect is settled here, before amqtt sees the first byte.
+"""The WSS listener: who may connect is settled here, before a session begins.
 
 amqtt would delete the session of a client id before it asks who the newcomer is. So the CONNECT packet is read and
 checked against the certificate first, and only then passed on.
@@ -21,6 +21,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from edge_mqtt.broker_bridge.broker.acl import CLIENT_ROLES, Action, allowed
+from edge_mqtt.broker_bridge.broker.amqtt_session import AmqttSessions
 from edge_mqtt.broker_bridge.broker.client_reader import ClientReader
 from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
 from edge_mqtt.broker_bridge.broker.connect_packet import (
@@ -31,7 +32,7 @@ from edge_mqtt.broker_bridge.broker.connect_packet import (
     without_keep_alive,
 )
 from edge_mqtt.broker_bridge.broker.packets import MAX_PACKET_BYTES, PacketError, PacketSplitter, build_connack
-from edge_mqtt.broker_bridge.broker.router import IndexedBroker
+from edge_mqtt.broker_bridge.broker.router import TopicRouter
 from edge_mqtt.broker_bridge.broker.tls_connection import (
     TLS_READ_BYTES,
     Handshakes,
@@ -86,19 +87,18 @@ class _Live:
 
 
 class WssListener:
-    """Accepts clients over WebSockets and TLS and passes those who are who they say to the broker.
+    """Accepts clients over WebSockets and TLS, and lets those who are who they say have their session.
 
     :param context: requires a client certificate.
-    :param listener_name: of the broker's EXTERNAL listener.
     """
 
     def __init__(
-        self, broker: IndexedBroker, *, context: ssl.SSLContext, topics: Topics, listener_name: str = "default"
+        self, sessions: AmqttSessions, router: TopicRouter, *, context: ssl.SSLContext, topics: Topics
     ) -> None:
-        self._broker = broker
+        self._sessions = sessions
+        self._router = router
         self._context = context
         self._topics = topics
-        self._listener_name = listener_name
         self._live: dict[str, _Live] = {}
         self._server: Server | None = None
         self._handshakes = Handshakes()
@@ -195,15 +195,14 @@ class WssListener:
         reader = ClientReader(
             websocket,
             splitter,
-            self._broker,
+            self._router,
             identity=identity,
-            # Ours to enforce: amqtt's timer may cut a packet's header in two.
-            connect=without_keep_alive(packet, connect),
             keep_alive_s=connect.keep_alive_s,
             writer=writer,
         )
         try:
-            await self._run_session(websocket, reader, writer)
+            # The keep alive is the reader's to enforce: amqtt's timer may cut a packet's header in two.
+            await self._run_session(websocket, without_keep_alive(packet, connect), reader, writer)
         finally:
             writer.stop()
             if self._live.get(connect.client_id) is live:
@@ -246,7 +245,9 @@ class WssListener:
         live = self._live[name] = _Live(connect.username, websocket)
         return live
 
-    async def _run_session(self, websocket: TlsConnection, reader: ClientReader, writer: ClientWriter) -> None:
+    async def _run_session(
+        self, websocket: TlsConnection, connect: bytes, reader: ClientReader, writer: ClientWriter
+    ) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as patience:
@@ -256,7 +257,7 @@ class WssListener:
 
                 websocket.connection_lost_waiter.add_done_callback(lost)
                 try:
-                    await self._broker.external_connected(reader, writer, self._listener_name)
+                    await self._sessions.serve(connect, reader, writer)
                 finally:
                     websocket.connection_lost_waiter.remove_done_callback(lost)
         except TimeoutError:

@@ -1,7 +1,7 @@
 """MQTT 3.1.1 packets as bytes: splits a stream into packets, checks what a client sends, builds what it receives.
 
-Pure. Everything that a client sends has passed here, so a malformed packet ends its own connection with one line in
-the log, and never leaves amqtt's stream reader out of step.
+Pure. Everything that a client sends has passed here: a malformed packet ends its own connection, with one line in the
+log, and no other.
 """
 
 from __future__ import annotations

@@ -94,6 +94,12 @@ class TopicIndex(Generic[S]):
         return sum(len(filters) for filters in self._filters.values())
 
 
+def is_valid_filter(topic_filter: str) -> bool:
+    """Tell whether the wildcards of a topic filter stand where they may [MQTT-4.7.1-2, MQTT-4.7.1-3]."""
+    levels = topic_filter.split("/")
+    return all(level in (ANY, REST) or not _has_wildcards(level) for level in levels) and REST not in levels[:-1]
+
+
 def _has_wildcards(topic_filter: str) -> bool:
     return ANY in topic_filter or REST in topic_filter
 

@@ -19,9 +19,11 @@ from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
 from edge_mqtt.broker_bridge.broker import client_reader, client_writer, listener, tls_connection
+from edge_mqtt.broker_bridge.broker.amqtt_session import AmqttSessions
 from edge_mqtt.broker_bridge.broker.client_reader import ClientReader
 from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
 from edge_mqtt.broker_bridge.broker.packets import build_publish
+from edge_mqtt.broker_bridge.broker.router import TopicRouter
 from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
 
 CONTROL = TOPICS.control(ROGUE.name)
@@ -204,20 +206,19 @@ def test_a_connection_that_ends_while_its_last_words_wait_frees_its_name_at_once
 
 def test_a_session_that_hangs_is_cancelled_and_its_name_is_free(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "SESSION_END_S", 0.2)
-    broker = site.broker._broker
-    assert broker is not None
+    sessions = sessions_of(site)
 
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
 
     with monkeypatch.context() as hanging:
-        hanging.setattr(broker, "_handle_disconnect", hang)
+        hanging.setattr(sessions._broker, "_handle_disconnect", hang)
         with site.raw(ROGUE) as client:
             assert client.connect(ROGUE.client_id) == 0
             assert client.subscribe(CONTROL) == [1]
         wait_for(lambda: ROGUE.client_id not in live(site))
     site.expect_one_warning("a session outlives its connection")
-    assert ROGUE.client_id not in broker._sessions
+    assert ROGUE.client_id not in sessions._broker._sessions
     with site.raw(ROGUE) as client:
         assert client.connect(ROGUE.client_id, incarnation="another") == 0
         assert client.subscribe(CONTROL) == [1]
@@ -243,11 +244,9 @@ def test_a_connection_leaves_nothing_behind(site: Site, name: str) -> None:
                 client.packet()
         wait_for(lambda: ROGUE.client_id not in live(site))
     wait_for(lambda: counted() == before)
-    broker = site.broker._broker
-    assert broker is not None
     # The victim's and the centre's.
-    assert len(broker._index) == 1 + len(TOPICS.for_bridge())
-    assert len(broker._sessions) == 1
+    assert len(router_of(site)._index) == 1 + len(TOPICS.for_bridge())
+    assert len(sessions_of(site)._broker._sessions) == 1
 
 
 KINDS = (Session, BrokerProtocolHandler, ClientReader, ClientWriter, TlsConnection)
@@ -265,9 +264,18 @@ def live(site: Site) -> set[str]:
     return set(site.broker._listener._live)
 
 
+def router_of(site: Site) -> TopicRouter:
+    assert site.broker._topic_router is not None
+    return site.broker._topic_router
+
+
+def sessions_of(site: Site) -> AmqttSessions:
+    assert site.broker._sessions is not None
+    return site.broker._sessions
+
+
 def is_subscribed(site: Site) -> bool:
-    broker = site.broker._broker
-    return broker is not None and CONTROL in broker._index._exact
+    return CONTROL in router_of(site)._index._exact
 
 
 def wait_until_named(site: Site) -> None:
@@ -275,9 +283,8 @@ def wait_until_named(site: Site) -> None:
 
 
 def writers_of(site: Site) -> list[ClientWriter]:
-    broker = site.broker._broker
-    assert broker is not None
-    return [handler.writer for name, (_, handler) in list(broker._sessions.items()) if name == ROGUE.client_id]
+    sessions = list(sessions_of(site)._broker._sessions.items())
+    return [handler.writer._client for name, (_, handler) in sessions if name == ROGUE.client_id]
 
 
 def wait_for(condition: object) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
-from amqtt.contexts import BrokerConfig
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edge_mqtt.broker_bridge.broker.router import IndexedBroker, is_valid_filter
-from edge_mqtt.broker_bridge.broker.topic_index import TopicIndex
+from edge_mqtt.broker_bridge.broker.router import TopicRouter
+from edge_mqtt.broker_bridge.broker.topic_index import TopicIndex, is_valid_filter
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 
 LEVELS = st.sampled_from(["a", "b", "", "$c"])
@@ -85,19 +82,11 @@ def test_removing_one_subscriber_leaves_the_others() -> None:
     assert index.match("a/b") == {"bob": 1}
 
 
-@pytest.fixture(scope="module")
-def broker() -> IndexedBroker:
-    async def make() -> IndexedBroker:
-        config = BrokerConfig.from_dict({"listeners": {"default": {"type": "external"}}, "plugins": {}})
-        return IndexedBroker(config, Topics())
-
-    return asyncio.run(make())
-
-
-def retain_only(broker: IndexedBroker, retained: dict[str, int]) -> None:
-    broker._retained_messages.clear()
+def router_with(retained: dict[str, int]) -> TopicRouter:
+    router = TopicRouter(Topics())
     for topic, qos in retained.items():
-        broker.retain(topic, topic.encode() + b"!", qos)
+        router.retain(topic, topic.encode() + b"!", qos)
+    return router
 
 
 class Collector:
@@ -119,11 +108,10 @@ class Collector:
 @example({"a": 1, "a/": 1, "a//b": 1}, "a/", 1)
 @example({"$c": 1, "a": 1}, "#", 1)
 def test_a_newcomer_gets_the_retained_messages_that_the_standard_names_each_once(
-    broker: IndexedBroker, retained: dict[str, int], topic_filter: str, granted: int
+    retained: dict[str, int], topic_filter: str, granted: int
 ) -> None:
-    retain_only(broker, retained)
     newcomer = Collector()
-    broker.send_retained(topic_filter, newcomer, granted)
+    router_with(retained).send_retained(topic_filter, newcomer, granted)
     assert newcomer.got == [
         (topic, topic.encode() + b"!", min(qos, granted), True)
         for topic, qos in retained.items()
@@ -131,16 +119,16 @@ def test_a_newcomer_gets_the_retained_messages_that_the_standard_names_each_once
     ]
 
 
-def test_what_a_newcomer_does_about_a_retained_message_does_not_disturb_the_rest(broker: IndexedBroker) -> None:
-    retain_only(broker, {"a/1": 1, "a/2": 1, "a/3": 1})
+def test_what_a_newcomer_does_about_a_retained_message_does_not_disturb_the_rest() -> None:
+    router = router_with({"a/1": 1, "a/2": 1, "a/3": 1})
 
     class Remover(Collector):
         def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
             super().deliver(topic, payload, qos=qos, retain=retain)
-            broker.retain("a/2", b"", 1)
+            router.retain("a/2", b"", 1)
 
     remover = Remover()
-    broker.send_retained("a/+", remover, 1)
+    router.send_retained("a/+", remover, 1)
     assert [topic for topic, *_ in remover.got] == ["a/1", "a/3"]
 
 
