@@ -25,7 +25,7 @@ test: venv
 	$(BIN)/coverage run -m pytest $(UNIT)
 	$(BIN)/coverage report --fail-under=100 \
 		--include='broker_bridge/protocol/*,broker_bridge/dispatch/core/*,worker/core/*'
-	$(BIN)/python -m pytest $(SPREAD) tests/integration tests/e2e
+	$(BIN)/python -m pytest $(SPREAD) tests/integration tests/harness tests/e2e
 
 unit: venv
 	$(BIN)/python -m pytest $(UNIT)

@@ -7,6 +7,9 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+# What the parts that tests share assert is explained like what the tests assert.
+pytest.register_assert_rewrite("tests.support")
+
 # Whatever profile Hypothesis has chosen (in CI: the same examples each time), but without its limit of 200 ms for one
 # example: the machine may be busy.
 settings.register_profile("patient", parent=settings.default, deadline=None)

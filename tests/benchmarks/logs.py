@@ -32,7 +32,7 @@ from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 from edge_mqtt.certs.identity import Identity, Role
 from tests.benchmarks import log_neighbour
 from tests.benchmarks.figures import percentile
-from tests.integration.bad_link_site import QUEUE, BadLinkSite, WorkerProcess, log_path
+from tests.support.scenario_bad_links import QUEUE, BadLinkSite, WorkerProcess, log_path
 
 DAG_FILE = """
 import base64

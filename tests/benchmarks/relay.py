@@ -28,7 +28,7 @@ from rich.table import Table
 
 from edge_mqtt.worker.ipc.api_contract import BASE_URL
 from edge_mqtt.worker.supervisor.api_transport import WorkerTransport
-from tests.integration.bad_link_site import BadLinkSite
+from tests.support.scenario_bad_links import BadLinkSite
 
 #: An answer of usual length, as to a variable's question.
 BODY: Final = b'{"key":"threshold","value":"' + b"0123456789" * 12 + b'"}'

@@ -25,7 +25,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
-from tests.integration.task_jobs import answer_json, run_context, task_spec
+from tests.support.task_jobs import answer_json, run_context, task_spec
 
 NAME = WorkerName("bench")
 TOPICS = Topics()

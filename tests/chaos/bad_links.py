@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 
 from tests.chaos.faults import Kind
-from tests.e2e.link import BadLink
+from tests.support.bad_link import BadLink
 
 #: Seconds that every byte takes over a delayed link, each way.
 DELAY_S = 1.5

@@ -12,7 +12,7 @@ from tests.chaos.evidence import Evidence, Try
 from tests.chaos.judge_tries import Row
 from tests.chaos.site import Site
 from tests.chaos.stream import dag_of
-from tests.e2e.checks import log_path
+from tests.support.run_checks import log_path
 
 _NUMBERED = re.compile(rb"line (\d+) of (\d+) by ([^\s\"\\]+)")
 _HANDLED = re.compile(

@@ -30,7 +30,7 @@ from tests.chaos.evidence import Evidence, read_evidence
 from tests.chaos.faults import EXECUTORS_LINK, SCHEDULERS, WORKERS
 from tests.chaos.postgres import Postgres
 from tests.chaos.stream import BRIEF_QUEUE, DAGS
-from tests.e2e.link import BadLink
+from tests.support.bad_link import BadLink
 
 _DAGS_FOLDER = Path(__file__).parent / "dags"
 #: Seconds that a task survives without contact: many times the longest fault.

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ledger_contract import Clock
 
 from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
+from tests.support.ledger_contract import Clock
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from ledger_contract import Clock, LedgerContract, finished, ids, make_job
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 
@@ -32,6 +31,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.migrations import MIGRATIONS, migra
 from edge_mqtt.broker_bridge.dispatch.ledger.row_writers import upsert
 from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA, WRITTEN_ONCE
 from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
+from tests.support.ledger_contract import Clock, LedgerContract, finished, ids, make_job
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledger_contract import ids, make_job
 
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
     LedgerBusy,
@@ -19,6 +18,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
 )
 from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
+from tests.support.ledger_contract import ids, make_job
 
 
 def test_a_full_disk_refuses_the_commit_and_loses_nothing(sql: SqlLedger) -> None:

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from transport_parts import SUBSCRIPTIONS, TOPICS, WORKER, MemoryWorld, Recorder, World, WssWorld
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
 from edge_mqtt.broker_bridge.transport.interface import Transport
+from tests.support.scenario_transport import SUBSCRIPTIONS, TOPICS, WORKER, MemoryWorld, Recorder, World, WssWorld
 
 PRESENCE = TOPICS.presence(WORKER.name)
 RESULTS = TOPICS.results(WORKER.name)

@@ -12,10 +12,9 @@ import pytest
 from deploy.quickstart import demo
 from deploy.quickstart.ports import Ports
 from deploy.quickstart.stack import Stack, WorkerSpec
-from tests.e2e.link import BadLink
-from tests.e2e.stacks import DAGS, report_with_tails, running_stack
+from tests.support.bad_link import BadLink
+from tests.support.stacks import DAGS, report_with_tails, running_stack
 
-pytest.register_assert_rewrite("tests.e2e.checks")
 pytest_runtest_makereport = report_with_tails
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.quickstart.demo import prepare_airflow
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal, edge_logs, process_tree
+from tests.support.run_checks import assert_logs_equal, edge_logs, process_tree
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 

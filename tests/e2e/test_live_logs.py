@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal
-from tests.e2e.edge_logs import edge_logs_command
+from tests.support.edge_logs_command import edge_logs_command
+from tests.support.run_checks import assert_logs_equal
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal, assert_one_final_event, assert_ran_once
-from tests.e2e.link import BadLink
+from tests.support.bad_link import BadLink
+from tests.support.run_checks import assert_logs_equal, assert_one_final_event, assert_ran_once
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(400)]
 

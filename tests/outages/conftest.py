@@ -10,11 +10,10 @@ import pytest
 
 from deploy.quickstart.ports import Ports
 from deploy.quickstart.stack import Stack, WorkerSpec
-from tests.e2e.link import BadLink
-from tests.e2e.stacks import report_with_tails, running_stack
-from tests.outages.systems import BRIEF, DAG_IDS, FAR, KEPT, NEAR, QUEUE, Settings, System
+from tests.support.bad_link import BadLink
+from tests.support.outage_systems import BRIEF, DAG_IDS, FAR, KEPT, NEAR, QUEUE, Settings, System
+from tests.support.stacks import report_with_tails, running_stack
 
-pytest.register_assert_rewrite("tests.e2e.checks", "tests.outages.held_tasks")
 pytest_runtest_makereport = report_with_tails
 
 DAGS = Path(__file__).parent / "dags_outages"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal
-from tests.e2e.link import BadLink
-from tests.outages.held_tasks import DAG, TASK, HeldTask, Watch, is_gone
-from tests.outages.systems import FAR, ordinary
+from tests.support.bad_link import BadLink
+from tests.support.outage_systems import FAR, ordinary
+from tests.support.run_checks import assert_logs_equal
+from tests.support.scenario_held_task import DAG, TASK, HeldTask, Watch, is_gone
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(240), ordinary]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal
-from tests.outages.held_tasks import DAG, HeldTask
-from tests.outages.systems import ordinary
+from tests.support.outage_systems import ordinary
+from tests.support.run_checks import assert_logs_equal
+from tests.support.scenario_held_task import DAG, HeldTask
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300), ordinary]
 

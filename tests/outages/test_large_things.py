@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal, log_path
-from tests.e2e.link import BadLink
-from tests.outages.held_tasks import DAG, KEPT_DAG, HeldTask, Watch
-from tests.outages.systems import FAR, ordinary
+from tests.support.bad_link import BadLink
+from tests.support.outage_systems import FAR, ordinary
+from tests.support.run_checks import assert_logs_equal, log_path
+from tests.support.scenario_held_task import DAG, KEPT_DAG, HeldTask, Watch
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300), ordinary]
 

@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal
-from tests.e2e.link import BadLink
-from tests.outages.held_tasks import BRIEF_DAG, DAG, HeldTask, Watch
-from tests.outages.systems import (
+from tests.support.bad_link import BadLink
+from tests.support.outage_systems import (
     FAR,
     HEARTBEAT_TIMEOUT_S,
     KEEP_ALIVE_S,
@@ -25,6 +23,8 @@ from tests.outages.systems import (
     System,
     hurried,
 )
+from tests.support.run_checks import assert_logs_equal
+from tests.support.scenario_held_task import BRIEF_DAG, DAG, HeldTask, Watch
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(400), hurried]
 

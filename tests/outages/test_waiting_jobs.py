@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploy.quickstart.stack import Stack, WorkerSpec
-from tests.e2e.checks import assert_logs_equal, final_events
-from tests.e2e.link import BadLink
-from tests.outages.held_tasks import DAG, NOWHERE_DAG, TASK, HeldTask, Watch
-from tests.outages.systems import NOWHERE, hurried
+from tests.support.bad_link import BadLink
+from tests.support.outage_systems import NOWHERE, hurried
+from tests.support.run_checks import assert_logs_equal, final_events
+from tests.support.scenario_held_task import DAG, NOWHERE_DAG, TASK, HeldTask, Watch
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(240), hurried]
 

@@ -12,9 +12,9 @@ import pytest
 
 from deploy.quickstart.services import SCRIPTS
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import assert_logs_equal
-from tests.outages.held_tasks import BRIEF_DAG, DAG, HeldTask, Watch
-from tests.outages.systems import FAR, KEEP_ALIVE_S, QUEUE, SHORT_GRACE_S, hurried
+from tests.support.outage_systems import FAR, KEEP_ALIVE_S, QUEUE, SHORT_GRACE_S, hurried
+from tests.support.run_checks import assert_logs_equal
+from tests.support.scenario_held_task import BRIEF_DAG, DAG, HeldTask, Watch
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(240), hurried]
 

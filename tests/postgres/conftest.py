@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -13,9 +12,6 @@ import pytest
 import sqlalchemy as sa
 
 from tests.chaos.postgres import Postgres
-
-# Parts that these tests share with others.
-sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("contract", "integration", "unit"))
 
 
 @pytest.fixture(scope="session")

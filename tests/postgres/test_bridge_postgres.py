@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from test_bridge_cli import Site, free_port, wait_until_healthy
+
+from tests.support.bridge_program import Site, free_port, wait_until_healthy
 
 
 @pytest.fixture

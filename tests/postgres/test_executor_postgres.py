@@ -14,7 +14,11 @@ import pytest
 import sqlalchemy as sa
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import TaskInstanceState
-from executor_scene import (
+
+from edge_mqtt.broker_bridge.protocol.messages import Outcome, Submit
+from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
+from tests.support.fake_bridge import TwinBridge
+from tests.support.scenario_executor import (
     MakeScheduler,
     acks,
     airflow_database,
@@ -23,10 +27,6 @@ from executor_scene import (
     submitted,
     task_instance,
 )
-from executor_twin import TwinBridge
-
-from edge_mqtt.broker_bridge.protocol.messages import Outcome, Submit
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 
 
 @pytest.fixture(autouse=True)

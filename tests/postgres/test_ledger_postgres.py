@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
-from ledger_contract import Clock, LedgerContract, finished, ids, make_job
 
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
@@ -25,6 +24,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA
 from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
 from tests.chaos.postgres import Postgres
+from tests.support.ledger_contract import Clock, LedgerContract, finished, ids, make_job
 
 
 @pytest.fixture

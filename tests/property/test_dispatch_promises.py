@@ -13,9 +13,6 @@ import re
 from typing import Any, TypeVar
 
 import pytest
-from dispatch_parties import Executor, Party
-from dispatch_workers import Worker
-from dispatch_world import Batch, World, task
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -25,6 +22,9 @@ from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from tests.support.fake_executors import Executor, Party
+from tests.support.fake_workers import Worker
+from tests.support.scenario_dispatch_world import Batch, World, task
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import Final
 from tests.benchmarks.bridge.certificates import Parties
 from tests.benchmarks.bridge.loop import Loop
 from tests.benchmarks.bridge.simulated import QUEUE, Life, SimulatedExecutor, SimulatedWorker
-from tests.e2e.link import BadLink
+from tests.support.bad_link import BadLink
 
 #: Connections that are being set up at once.
 SETTING_UP: Final = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from tests.benchmarks.executors.traffic import RequestCounter, Traffic
-from tests.e2e.link import BadLink, _Flow
+from tests.support.bad_link import BadLink, _Flow
 
 
 class CountingLink(BadLink):

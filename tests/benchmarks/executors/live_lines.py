@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from deploy.quickstart.stack import Stack
-from tests.e2e.checks import log_path
-from tests.e2e.edge_logs import edge_logs_command
+from tests.support.edge_logs_command import edge_logs_command
+from tests.support.run_checks import log_path
 
 DAG: Final = "bench_live_lines"
 _NOW: Final = re.compile(rb"now (\d+\.\d+)")

@@ -1,0 +1,249 @@
+"""Airflow hears of running tasks from the bridge, and what it answers is believed when it can be true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
+from edge_mqtt.broker_bridge.execution_api import heartbeats as heartbeats_module
+from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ExecutionApiClient
+from edge_mqtt.broker_bridge.execution_api.heartbeats import UNCONFIRMED_S, Heartbeats
+from edge_mqtt.broker_bridge.execution_api.relay import Relay, parse_starter
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
+from tests.support.fake_change_feed import WaitedChanges
+
+JOB = JobId("j")
+GONE = (409, b'{"detail":{"reason":"not_running","message":"no longer"}}')
+FINE = (204, b"")
+
+
+class Airflow(ExecutionApiClient):
+    """Answers each heartbeat with the next of what it was told."""
+
+    def __init__(self, answers: list[tuple[int, bytes]]) -> None:
+        super().__init__("http://127.0.0.1:9/execution/")
+        self.answers = answers
+        self.calls: list[ApiCall] = []
+        self.refreshed: str | None = None
+        self.all_asked = asyncio.Event()
+
+    async def call(self, call: ApiCall) -> ApiResult:
+        self.calls.append(call)
+        status, body = self.answers.pop(0)
+        if not self.answers:
+            self.all_asked.set()
+            self.answers.append((status, body))
+        return ApiResult(status=status, headers={}, body=body, refreshed_token=self.refreshed)
+
+
+@dataclass
+class Held:
+    """One running job."""
+
+    current: Job
+    ledger_full: bool = False
+    ended: list[str] = field(default_factory=list)
+    superseded: bool = False
+    connected: bool = True
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    looked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def job(self, job_id: JobId) -> Job | None:
+        return self.current
+
+    def running_jobs(self) -> list[Job]:
+        self.looked.set()
+        return [self.current]
+
+    def is_superseded(self, job_id: JobId) -> bool:
+        return self.superseded
+
+    def is_reachable(self, job: Job) -> bool:
+        return self.connected
+
+    def task_ended(self, job_id: JobId, reason: str) -> None:
+        self.ended.append(reason)
+        self.told.set()
+
+    def start_refused(self, job_id: JobId, reason: str) -> None:
+        raise AssertionError("nobody starts here")
+
+    async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
+        raise AssertionError("nobody starts here")
+
+    async def token_refreshed(self, job_id: JobId, token: str) -> None:
+        if self.ledger_full:
+            raise LedgerFull("the disk is full")
+        self.current = replace(self.current, token=token)
+
+
+class Mint:
+    def token(self, task_instance_id: str) -> str | None:
+        return f"minted for {task_instance_id}"
+
+
+def running(starter: str = "edge-1:42") -> Job:
+    spec = JobSpec(job_id=JOB, type=WorkloadType.TASK, queue="q", workload={"ti": {"id": "ti-1"}})
+    return Job(
+        spec=spec,
+        executor=ExecutorName("e"),
+        lease_s=900.0,
+        token="t1",
+        state=CentralJobState.RUNNING,
+        worker=WorkerName("w"),
+        starter=starter,
+    )
+
+
+def beat(
+    monkeypatch: pytest.MonkeyPatch,
+    answers: list[tuple[int, bytes]],
+    *,
+    held: Held | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
+    refreshed: str | None = None,
+) -> tuple[Airflow, Held]:
+    """Heartbeat until every answer has been given."""
+    monkeypatch.setattr(heartbeats_module, "DOUBT_S", 0.0)
+    jobs = held or Held(running())
+
+    async def test() -> Airflow:
+        airflow = Airflow(answers)
+        airflow.refreshed = refreshed
+        beats = Heartbeats(
+            airflow,
+            jobs,
+            Relay(airflow, jobs, Mint()),
+            ChangeFeed(),
+            interval_s=0.001,
+            clock=clock,
+        )
+        task = asyncio.create_task(beats.run())
+        await asyncio.wait_for(airflow.all_asked.wait(), 10)
+        # The next round begins when everything has been done about the answers of this one.
+        jobs.looked.clear()
+        await asyncio.wait_for(jobs.looked.wait(), 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await airflow.aclose()
+        return airflow
+
+    return asyncio.run(test()), jobs
+
+
+def test_a_heartbeat_names_the_process_that_airflow_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow, held = beat(monkeypatch, [FINE, FINE])
+    assert airflow.calls[0].target == "task-instances/ti-1/heartbeat"
+    assert airflow.calls[0].body == b'{"hostname": "edge-1", "pid": 42}'
+    assert held.ended == []
+
+
+def test_a_task_that_airflow_does_not_want_is_ended_after_a_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, held = beat(monkeypatch, [FINE, GONE, GONE])
+    assert held.ended[0] == "not_running: no longer"
+    _, held = beat(monkeypatch, [FINE, GONE, FINE])
+    assert held.ended == []
+
+
+def test_a_job_whose_run_call_may_not_have_reached_airflow_is_left_alone_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, held = beat(monkeypatch, [GONE] * 20)
+    assert held.ended == []
+    now = iter(range(0, 10_000, int(UNCONFIRMED_S) + 1))
+    _, held = beat(monkeypatch, [GONE] * 20, clock=lambda: float(next(now)))
+    assert held.ended != []
+
+
+def test_a_job_that_a_restarted_bridge_finds_running_is_left_alone_until_its_worker_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = iter(range(0, 10_000, int(UNCONFIRMED_S) + 1))
+    _, held = beat(monkeypatch, [GONE] * 20, held=Held(running(), connected=False), clock=lambda: float(next(now)))
+    assert held.ended == []
+
+
+def test_a_superseded_job_gets_no_heartbeats_and_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats_module, "DOUBT_S", 0.0)
+
+    async def test() -> None:
+        held = Held(running())
+        airflow = Airflow([FINE])
+        beats = Heartbeats(
+            airflow, held, Relay(airflow, held, Mint()), ChangeFeed(), interval_s=0.001, clock=lambda: 0.0
+        )
+        task = asyncio.create_task(beats.run())
+        await asyncio.wait_for(airflow.all_asked.wait(), 10)
+        held.superseded = True
+        airflow.calls.clear()
+        await asyncio.wait_for(held.told.wait(), 10)
+        assert airflow.calls == []
+        assert "queued the task again" in held.ended[0]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await airflow.aclose()
+
+    asyncio.run(test())
+
+
+def test_nothing_is_looked_at_before_a_job_begins() -> None:
+    @dataclass
+    class Idle(Held):
+        looks: int = 0
+        idle: bool = True
+
+        def running_jobs(self) -> list[Job]:
+            self.looks += 1
+            return [] if self.idle else super().running_jobs()
+
+    async def test() -> None:
+        held, changes = Idle(running()), WaitedChanges()
+        airflow = Airflow([FINE])
+        beats = Heartbeats(airflow, held, Relay(airflow, held, Mint()), changes, interval_s=0.001, clock=lambda: 0.0)
+        task = asyncio.create_task(beats.run())
+        await changes.waited.wait()
+        assert held.looks == 1
+        assert changes.patience_s is None
+        held.idle = False
+        changes.notify()
+        await asyncio.wait_for(airflow.all_asked.wait(), 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await airflow.aclose()
+
+    asyncio.run(test())
+
+
+def test_a_ledger_that_takes_nothing_ends_no_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow, _ = beat(monkeypatch, [FINE] * 5, held=Held(running(), ledger_full=True), refreshed="t2")
+    assert len(airflow.calls) >= 5
+
+
+def test_an_expired_token_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    airflow, held = beat(monkeypatch, [(403, b'{"detail":"Invalid auth token"}'), FINE])
+    assert held.current.token == "minted for ti-1"
+    assert airflow.calls[-1].token == "minted for ti-1"
+
+
+def test_an_answer_that_is_not_understood_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, held = beat(monkeypatch, [(500, b"oops"), FINE])
+    assert held.ended == []
+    assert "refuses a heartbeat with 500" in caplog.text
+
+
+@pytest.mark.parametrize("starter", [None, "", "start:r1", "host:", "unknown:0", ":42"])
+def test_a_starter_that_is_no_process_gets_no_heartbeats(starter: str | None) -> None:
+    assert parse_starter(starter) is None
+
+
+def test_a_host_name_may_have_colons() -> None:
+    assert parse_starter("fe80::1:42") == ("fe80::1", 42)

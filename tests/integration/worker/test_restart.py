@@ -1,0 +1,337 @@
+"""The worker is killed; its supervisors are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+from edge_mqtt.broker_bridge.protocol.messages import Assign
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
+from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Lease
+from edge_mqtt.worker.ipc.run_files import contact_file
+from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
+from edge_mqtt.worker.system.boot_clock import boottime
+from tests.support.scenario_worker import fresh_home, supervisor_of, wait_until_ended
+from tests.support.worker_lab import task_job
+
+ROOT = Path(__file__).parents[3]
+WAIT_S = 60.0
+#: Those of the running test.
+PROGRAMS: list[subprocess.Popen[str]] = []
+FIRST_COLUMNS = "job_id, fence, state, spec, secret, log_base, result, result_acked"
+
+
+class WorkerProgram:
+    """A worker and its bridge in a process of their own."""
+
+    def __init__(self, state: Path, *how: str, **settings: object) -> None:
+        command = [sys.executable, "-m", "tests.support.worker_lab", str(state), json.dumps(settings), *how]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        PROGRAMS.append(self.process)
+        self._seen: list[dict[str, Any]] = []
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                if line.startswith("{"):
+                    self._seen.append(json.loads(line))
+                self._news.notify_all()
+
+    def until(self, condition: Callable[[list[dict[str, Any]]], Any]) -> Any:
+        """Wait until what the bridge has seen meets ``condition``."""
+        with self._news:
+            assert self._news.wait_for(lambda: condition(self._seen), WAIT_S), "it did not happen in time"
+            return condition(self._seen)
+
+    def ready(self) -> None:
+        """Wait for the first presence."""
+        self.until(lambda seen: any(message["kind"] == "presence" for message in seen))
+
+    def assign(self, assign: Assign) -> None:
+        """Give it a job."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(assign.model_dump_json() + "\n")
+        self.process.stdin.flush()
+
+    def log(self, job_id: str) -> str:
+        """Return what has arrived of a log on this bridge, which began with nothing."""
+        chunks = [m for m in self._seen if m["kind"] == "log_chunk" and m["job_id"] == job_id]
+        return "".join(chunk["body"] for chunk in sorted(chunks, key=lambda chunk: int(chunk["offset"])))
+
+    def result(self, job_id: str) -> dict[str, Any]:
+        """Wait for a job's result."""
+        found: dict[str, Any] = self.until(
+            lambda seen: next((m for m in seen if m["kind"] == "finished" and m["job_id"] == job_id), None)
+        )
+        return found
+
+    def end(self, signum: signal.Signals) -> int:
+        """Send a signal and wait for the end."""
+        self.process.send_signal(signum)
+        code = self.process.wait(WAIT_S)
+        self._reader.join(WAIT_S)
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+        return code
+
+
+@pytest.fixture(autouse=True)
+def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    yield from fresh_home(tmp_path, monkeypatch)
+    # Only a test that failed has left any.
+    while PROGRAMS:
+        PROGRAMS.pop().kill()
+
+
+def test_restarted_worker_takes_over_the_running_task(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assign = task_job("wait_for")
+    job_id = assign.job.job_id
+    first = WorkerProgram(state)
+    first.ready()
+    first.assign(assign)
+    first.until(lambda _: "tick 2" in first.log(job_id))
+    supervisor = supervisor_of(state)
+    assert first.end(signal.SIGKILL) == -signal.SIGKILL
+    assert supervisor.is_running()
+
+    second = WorkerProgram(state)
+    presence = second.until(lambda seen: next((m for m in seen if m["kind"] == "presence"), None))
+    assert [(job["job_id"], job["state"]) for job in presence["jobs"]] == [(job_id, "running")]
+    second.until(lambda _: "tick 2" in second.log(job_id))
+    (tmp_path / "until").touch()
+    result = second.result(job_id)
+    assert (result["exit_code"], result["error"]) == (0, "")
+    assert (tmp_path / "marks").read_text() == "ran\n"
+    second.until(lambda _: len(second.log(job_id).encode()) == result["log_size"])
+    assert assign.job.log_path is not None
+    assert second.log(job_id) == (tmp_path / "home" / "logs" / assign.job.log_path).read_text()
+    assert second.end(signal.SIGTERM) == 0
+
+
+def test_restarted_worker_reports_a_task_that_ended_meanwhile(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assign = task_job("wait_for")
+    first = WorkerProgram(state)
+    first.ready()
+    first.assign(assign)
+    first.until(lambda _: "tick 1" in first.log(assign.job.job_id))
+    supervisor = supervisor_of(state)
+    # Killed together, as a reboot or the kernel's out-of-memory killer does it.
+    first.process.send_signal(signal.SIGSTOP)
+    supervisor.kill()
+    first.end(signal.SIGKILL)
+
+    second = WorkerProgram(state)
+    result = second.result(assign.job.job_id)
+    assert result["exit_code"] is None
+    assert result["error"] == "the supervisor process is gone (reboot or kill)"
+    second.end(signal.SIGTERM)
+
+
+def leave_two_tasks(state: Path) -> tuple[list[Assign], list[psutil.Process]]:
+    """Start two tasks and kill their worker; then let the lease of the first be over, and half of the second's."""
+    worker = WorkerProgram(state)
+    worker.ready()
+    assigns = [task_job("wait_for", lease_s=600.0), task_job("wait_for", lease_s=6000.0)]
+    supervisors = []
+    for assign in assigns:
+        worker.assign(assign)
+        worker.until(lambda _, job_id=assign.job.job_id: "tick 1" in worker.log(job_id))
+        supervisors.append(supervisor_of(state, assign.job.job_id))
+    worker.end(signal.SIGKILL)
+    return assigns, supervisors
+
+
+def set_contact(state: Path) -> None:
+    """Let the last contact be so long ago that a lease of 600 s is over."""
+    contact = Contact(confirmed_at=boottime() - 600.0 + LEASE_MARGIN_S, kill_grace_s=1.0)
+    contact_file(state / "runs").write_bytes(contact.to_json())
+
+
+def test_tasks_of_a_dead_worker_are_stopped_when_their_own_leases_end(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    _, (short, long) = leave_two_tasks(state)
+    task = short.children()[0]
+    set_contact(state)
+    wait_until_ended(short)
+    wait_until_ended(task)
+    assert long.is_running()
+    assert long.children()
+    assert (tmp_path / "marks").read_text() == "ran\n" * 2
+
+
+def test_restarted_worker_that_finds_no_bridge_ends_its_tasks_at_their_own_leases(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assigns, (short, long) = leave_two_tasks(state)
+    # The launcher that is left would do it too, and without it the tasks' supervisors.
+    launcher = short.parent()
+    assert launcher is not None
+    launcher.suspend()
+    set_contact(state)
+    second = WorkerProgram(state, "cut")
+    wait_until_ended(short)
+    assert assigns[0].job.log_path is not None
+    log = (tmp_path / "home" / "logs" / assigns[0].job.log_path).read_text()
+    assert "Stopped by the edge worker: the bridge was out of reach" in log
+    assert long.is_running()
+    assert long.children()
+    second.end(signal.SIGKILL)
+    launcher.kill()
+
+
+def test_upgraded_worker_takes_over_the_running_task_of_the_first_version(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assign = task_job("wait_for", lease_s=FIRST_LEASE_S)
+    job_id = assign.job.job_id
+    first = WorkerProgram(state, "first")
+    first.ready()
+    first.assign(assign)
+    first.until(lambda _: "tick 1" in first.log(job_id))
+    supervisor = supervisor_of(state, job_id)
+    first.end(signal.SIGKILL)
+    downgrade(state / "spool.db")
+    lease = Lease.granted(confirmed_at=boottime(), lease_s=FIRST_LEASE_S, kill_grace_s=10.0)
+    (state / "runs" / "lease").write_text(json.dumps(asdict(lease)))
+
+    second = WorkerProgram(state)
+    presence = second.until(lambda seen: next((m for m in seen if m["kind"] == "presence"), None))
+    assert [(job["job_id"], job["state"]) for job in presence["jobs"]] == [(job_id, "running")]
+    assert supervisor.is_running()
+    # A launcher of the first version goes by what it finds in the file.
+    left = json.loads((state / "runs" / "lease").read_text())
+    assert left["kill_at"] >= lease.kill_at
+    assert left["stop_at"] == left["kill_at"] - 10.0
+    (tmp_path / "until").touch()
+    assert second.result(job_id)["exit_code"] == 0
+    assert (tmp_path / "marks").read_text() == "ran\n"
+    second.end(signal.SIGTERM)
+
+
+def downgrade(spool: Path) -> None:
+    """Make the spool what the first version would have written."""
+    raw = sqlite3.connect(spool)
+    rows = raw.execute(f"SELECT {FIRST_COLUMNS} FROM jobs").fetchall()  # noqa: S608 -- a constant
+    raw.execute("DROP TABLE jobs")
+    raw.execute("DROP TABLE home")
+    raw.executescript(MIGRATIONS[0])
+    raw.executemany(f"INSERT INTO jobs ({FIRST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608 -- as above
+    raw.execute("PRAGMA user_version = 1")
+    raw.commit()
+    raw.close()
+
+
+def test_supervisor_that_hung_while_there_was_no_worker_is_ended_by_the_next_one(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    hung, beside = task_job("wait_for"), task_job("wait_for")
+    first = WorkerProgram(state)
+    first.ready()
+    for assign in (hung, beside):
+        first.assign(assign)
+        first.until(lambda _, job_id=assign.job.job_id: "tick 1" in first.log(job_id))
+    supervisor = supervisor_of(state, hung.job.job_id)
+    task = supervisor.children()[0]
+    first.end(signal.SIGKILL)
+    supervisor.suspend()
+
+    second = WorkerProgram(state, hung_after_s=6.0)
+    result = second.result(hung.job.job_id)
+    assert "the task's supervisor has hung" in result["error"]
+    wait_until_ended(supervisor)
+    wait_until_ended(task)
+    (tmp_path / "until").touch()
+    assert second.result(beside.job.job_id)["exit_code"] == 0
+    second.end(signal.SIGTERM)
+
+
+def test_job_that_was_stored_but_never_started_is_given_back(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "runs").mkdir(parents=True)
+    assign = task_job("hello")
+    spool = Spool.open(state / "spool.db")
+    spool.store(LocalJob.taken(assign).to(LocalJobState.LAUNCHED, secret="s"))
+    spool.close()
+    worker = WorkerProgram(state)
+    presence = worker.until(lambda seen: next((m for m in seen if m["kind"] == "presence"), None))
+    assert presence["jobs"] == []
+    assert not (tmp_path / "marks").exists()
+    # The bridge sends it again, since the worker does not have it: now it runs, once.
+    worker.assign(assign)
+    assert worker.result(assign.job.job_id)["exit_code"] == 0
+    assert (tmp_path / "marks").read_text() == "ran\n"
+    worker.end(signal.SIGTERM)
+
+
+def test_supervisor_of_a_job_that_its_worker_died_before_storing_ends_without_having_asked_anything(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "state"
+    assign = task_job("hello")
+    first = WorkerProgram(state)
+    first.ready()
+    spool = sqlite3.connect(state / "spool.db", isolation_level=None)
+    spool.execute("BEGIN IMMEDIATE")
+    first.assign(assign)
+    supervisor = supervisor_of(state)
+    first.end(signal.SIGKILL)
+    spool.close()
+    assert supervisor.is_running()
+
+    second = WorkerProgram(state)
+    second.ready()
+    wait_until_ended(supervisor)
+    # The bridge sends it again, since the worker does not have it: now it runs, once.
+    second.assign(assign)
+    assert second.result(assign.job.job_id)["exit_code"] == 0
+    assert (tmp_path / "marks").read_text() == "ran\n"
+    asked = second.until(lambda seen: [m["target"] for m in seen if m["kind"] == "api_request"])
+    assert sum(target.endswith("/run") for target in asked) == 1
+    second.end(signal.SIGTERM)
+
+
+def test_signals_of_a_terminal_do_not_reach_the_tasks(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assign = task_job("wait_for")
+    worker = WorkerProgram(state)
+    worker.ready()
+    worker.assign(assign)
+    worker.until(lambda _: "tick 1" in worker.log(assign.job.job_id))
+    supervisor = supervisor_of(state)
+    assert os.getsid(supervisor.pid) == supervisor.pid
+    assert os.getsid(supervisor.children()[0].pid) == supervisor.pid
+    (tmp_path / "until").touch()
+    worker.result(assign.job.job_id)
+    worker.end(signal.SIGTERM)
+
+
+def test_tasks_of_a_dead_worker_and_a_dead_launcher_end_when_their_own_leases_do(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    _, (short, long) = leave_two_tasks(state)
+    task = short.children()[0]
+    launcher = short.parent()
+    assert launcher is not None
+    launcher.kill()
+    wait_until_ended(launcher)
+    set_contact(state)
+    wait_until_ended(short)
+    wait_until_ended(task)
+    assert long.is_running()
+    assert long.children()

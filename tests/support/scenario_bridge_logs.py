@@ -1,0 +1,235 @@
+"""The parts of the bridge that handle logs, around one folder, with jobs that a test makes up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
+from edge_mqtt.broker_bridge.logs.completeness import Completeness
+from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
+from edge_mqtt.broker_bridge.logs.segment_allocator import SegmentAllocator
+from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
+from edge_mqtt.broker_bridge.logs.tail_service import TailService
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogAck, LogChunk, LogSelector, WorkloadType
+from tests.support.fake_change_feed import WaitedChanges
+
+WORKER = WorkerName("w")
+PATH = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
+#: Seconds of lease of every job.
+LEASE_S = 900.0
+
+
+class Killed(Exception):
+    """The bridge died."""
+
+
+class Records:
+    """Jobs as the service shows them."""
+
+    def __init__(self) -> None:
+        self.ledger = MemoryLedger()
+
+    def put(self, job_id: str, sequence: int, *, log_path: str = PATH, **changes: Any) -> None:
+        """Store a job: one that runs, unless ``changes`` say otherwise."""
+        spec = JobSpec(
+            job_id=JobId(job_id),
+            type=WorkloadType.TASK,
+            queue="q",
+            dag_id="d",
+            run_id="r",
+            task_id="t",
+            try_number=1,
+            log_path=log_path,
+        )
+        job = Job(
+            spec=spec,
+            executor=ExecutorName("e"),
+            state=CentralJobState.RUNNING,
+            starter="host:1",
+            worker=WORKER,
+            sequence=sequence,
+            lease_s=LEASE_S,
+        )
+        self.ledger.commit([replace(job, **changes)])
+
+    def get(self, job_id: str) -> Job:
+        """Return a job."""
+        (job,) = self.ledger.get([JobId(job_id)])
+        return job
+
+    def change(self, job_id: str, **changes: Any) -> None:
+        """Change what is stored of a job."""
+        self.ledger.commit([replace(self.get(job_id), **changes)])
+
+    async def record(self, job_id: JobId) -> Job | None:
+        """Return the job."""
+        return next(iter(self.ledger.get([job_id])), None)
+
+    async def same_log(self, log_path: str, but: JobId) -> list[Job]:
+        """Return the other jobs of one file."""
+        return self.ledger.same_log([log_path], {log_path: but})
+
+    async def log_opened(self, job_id: JobId, base: int) -> None:
+        """Store where a job begins."""
+        self.change(job_id, log_base=base)
+
+    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
+        """Return matching jobs."""
+        return self.ledger.find(selector, limit)
+
+    async def newest_run(self, dag_id: str) -> str | None:
+        """Return the newest run."""
+        return self.ledger.newest_run(dag_id)
+
+    async def next_sequence(self) -> int:
+        """Return the next job's number."""
+        return self.ledger.max_sequence() + 1
+
+
+class Airflow:
+    """What Airflow says of runs."""
+
+    def __init__(self) -> None:
+        self.run_state = "running"
+        self.says: str | None = None
+
+    async def state(self, dag_id: str, run_id: str) -> str:
+        """Return the run's state."""
+        return self.run_state
+
+    async def problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
+        """Return what there is not."""
+        return self.says
+
+
+class Centre:
+    """Belongs to one event loop. ``now`` is the clock of patience, which stands still; ``away`` are workers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.records = Records()
+        self.airflow = Airflow()
+        self.now = 0.0
+        self.away: set[WorkerName] = set()
+        #: What was acknowledged of every job by the time that everything was :meth:`settled`.
+        self.acked: dict[str, int] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Begin with nothing but the ledger and the files, as a bridge that was killed does."""
+        self.acks: asyncio.Queue[tuple[WorkerName, LogAck]] = asyncio.Queue()
+        self.changes = WaitedChanges()
+        self.store = LogStore(self.folder)
+        self.patience = Completeness(lambda job: job.worker not in self.away, clock=lambda: self.now)
+        self.places = SegmentAllocator(self.store, self.records, self.patience, now=lambda: datetime.now(UTC))
+        self.intake = LogReceiver(
+            self.store,
+            self.places,
+            acknowledge=lambda worker, ack: self.acks.put_nowait((worker, ack)),
+            changes=self.changes,
+        )
+        for job_id in self.records.ledger.unsaid():
+            self.intake.started(job_id)
+        self.tail = TailService(
+            self.store, self.records, self.airflow, self.changes, self.patience, clock=time.monotonic
+        )
+
+    async def run(self) -> None:
+        """Store what comes, until stopped."""
+        self._task = asyncio.create_task(self.intake.run())
+
+    async def stop(self) -> None:
+        """Store nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def died(self) -> None:
+        """Wait until everything received so far has been stored, or storing it has ended with an error."""
+        assert self._task is not None
+        settled = asyncio.create_task(self.settled())
+        await asyncio.wait([self._task, settled], return_when=asyncio.FIRST_COMPLETED)
+        settled.cancel()
+        await asyncio.gather(settled, return_exceptions=True)
+
+    def doom(self, written: int) -> None:
+        """Have the bridge die when it writes next, after so many bytes."""
+        append = self.store.append
+
+        def torn(writes: Iterable[Write]) -> Appended:
+            left = written
+            kept = []
+            for write in writes:
+                kept.append(replace(write, data=write.data[:left]))
+                left -= len(kept[-1].data)
+                if left == 0:
+                    break
+            append(kept)
+            raise Killed
+
+        self.store.append = torn  # type: ignore[method-assign]  # what a crash leaves of one call
+
+    async def restart(self) -> None:
+        """Stop and start again."""
+        await self.stop()
+        self.start()
+        await self.run()
+
+    @property
+    def file(self) -> Path:
+        """The log file of all jobs."""
+        return self.folder / PATH
+
+    def text(self) -> bytes:
+        """Return what the log file holds."""
+        return self.file.read_bytes() if self.file.exists() else b""
+
+    def ship(self, job_id: str, offset: int, data: bytes, worker: WorkerName = WORKER, fence: int = 1) -> None:
+        """Receive a chunk."""
+        self.intake.put(worker, LogChunk(job_id=JobId(job_id), fence=Fence(fence), offset=offset, body=data))
+
+    async def ack(self) -> LogAck:
+        """Return the next acknowledgement."""
+        _, ack = await asyncio.wait_for(self.acks.get(), 10)
+        return ack
+
+    async def acknowledged(self) -> int:
+        """Return the offset of the next acknowledgement."""
+        return (await self.ack()).offset
+
+    async def shipped(self, job_id: str, offset: int, data: bytes, worker: WorkerName = WORKER) -> int:
+        """Receive a chunk; return what is acknowledged then."""
+        self.ship(job_id, offset, data, worker)
+        return await self.acknowledged()
+
+    async def settled(self) -> None:
+        """Wait until everything received so far has been stored, or could not be."""
+        # Nobody's chunk is acknowledged before anything is written, so the second one comes after the first's batch.
+        for _ in range(2):
+            self.ship("nobody's", 0, b"x")
+            while (ack := await self.ack()).job_id != "nobody's":
+                self.acked[ack.job_id] = ack.offset
+
+
+def centre_test(folder: Path, test: Callable[[Centre], Coroutine[Any, Any, None]]) -> None:
+    """Run ``test`` with a centre that stores what comes."""
+
+    async def run() -> None:
+        centre = Centre(folder)
+        await centre.run()
+        try:
+            await asyncio.wait_for(test(centre), 20)
+        finally:
+            await centre.stop()
+
+    asyncio.run(run())
