@@ -14,7 +14,7 @@ import typer
 from edge_mqtt.broker_bridge.program.version import VersionOption
 from edge_mqtt.certs.authority import PARTY_DAYS
 from edge_mqtt.certs.errors import CertificateError, InvalidRequest
-from edge_mqtt.certs.files import reading
+from edge_mqtt.certs.files import is_folder, is_there, reading
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
 from edge_mqtt.certs.store import Issued, Store
 
@@ -179,13 +179,13 @@ def _paths(party: str, store: Store) -> list[Path]:
     if "/" in party or party in (".", "..") or path.suffix in (".crt", ".pem"):
         return [path]
     with reading(store.directory):
-        has_authority = store.authority_folder.is_dir()
+        has_authority = is_folder(store.authority_folder)
     if has_authority:
         folders = [store.folder(record.identity) for record in store.register().find(party)]
         if folders:
             return folders
     with reading(path):
-        if path.exists():
+        if is_there(path):
             return [path]
     raise InvalidRequest(f"nobody is called {party!r} in {store.directory}: see '{PROGRAM} list', or name a path")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,32 @@ def reading(path: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise FileUnusable(f"{path} cannot be read: {error.strerror}") from error
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is something at ``path``.
+
+    Unlike ``Path.exists``, which from Python 3.14 on is False as well when the path cannot be looked at.
+
+    :raises OSError: it cannot be looked at.
+    """
+    return _mode(path) is not None
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether there is a folder at ``path``; see :func:`is_there`.
+
+    :raises OSError: it cannot be looked at.
+    """
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def read_certificates(path: Path) -> list[x509.Certificate]:
@@ -93,10 +120,10 @@ def make_private_directory(path: Path) -> None:
     :raises FileUnusable: that cannot be done.
     """
     with writing(path):
-        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        missing = [folder for folder in (path, *path.parents) if not is_there(folder)]
         for folder in reversed(missing):
             folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-        if not path.is_dir():
+        if not is_folder(path):
             raise FileUnusable(f"{path} is a file, not a folder: choose another --dir")
 
 

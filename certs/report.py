@@ -13,7 +13,7 @@ from rich.table import Table
 
 from edge_mqtt.certs.credentials import CERTIFICATE_FILE, TRUST_FILE, WARN_BEFORE, expiry_warning
 from edge_mqtt.certs.errors import CertificateError
-from edge_mqtt.certs.files import read_certificates, reading
+from edge_mqtt.certs.files import is_folder, is_there, read_certificates, reading
 from edge_mqtt.certs.issued import IssuedCertificates
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.x509_fields import (
@@ -77,7 +77,7 @@ def check(path: Path, *, now: datetime) -> str | None:
     :raises CertificateError: with this certificate nobody could connect now.
     """
     with reading(path):
-        is_party = path.is_dir() and (path / CERTIFICATE_FILE).exists()
+        is_party = is_folder(path) and is_there(path / CERTIFICATE_FILE)
     if is_party:
         return expiry_warning(load_credentials(path, now=now), now)
     file = _certificate_file(path)
@@ -96,10 +96,10 @@ def show_on(stream: TextIO, table: Table) -> None:
 
 def _certificate_file(path: Path) -> Path:
     with reading(path):
-        if not path.is_dir():
+        if not is_folder(path):
             return path
         authority, party = path / TRUST_FILE, path / CERTIFICATE_FILE
-        return authority if authority.exists() and not party.exists() else party
+        return authority if is_there(authority) and not is_there(party) else party
 
 
 def _whose(certificate: x509.Certificate) -> str:

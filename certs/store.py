@@ -25,6 +25,7 @@ from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE
 from edge_mqtt.certs.errors import AlreadyExists, AuthorityMissing, CredentialsUnusable
 from edge_mqtt.certs.files import (
     certificate_pem,
+    is_there,
     key_pem,
     locked,
     make_private_directory,
@@ -197,7 +198,7 @@ class Store:
         )
         put_aside = None
         with writing(self.authority_folder):
-            if self.authority_folder.exists():
+            if is_there(self.authority_folder):
                 put_aside = self.authority_folder.rename(self.directory / f"ca-replaced-{now:%Y%m%dT%H%M%S.%fZ}")
             making.rename(self.authority_folder)
         sync_directory(self.directory)
@@ -229,4 +230,4 @@ class Store:
 
 def _exists(path: Path) -> bool:
     with writing(path):
-        return path.exists()
+        return is_there(path)

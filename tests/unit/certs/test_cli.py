@@ -150,6 +150,13 @@ def test_a_path_that_cannot_even_be_looked_at_is_one_line_and_exit_code_1(
     assert "cannot be read" in refusal(capsys)
 
 
+def test_a_folder_that_cannot_even_be_looked_at_is_one_line_and_exit_code_1(capsys: Captured) -> None:
+    assert main(["show", "lab-3", "--dir", "x" * 300]) == 1
+    assert "cannot be read" in refusal(capsys)
+    assert main(["issue", "worker", "x", "--dir", "x" * 300]) == 1
+    assert "cannot be written" in refusal(capsys)
+
+
 def test_the_version_is_the_distribution_s(capsys: Captured) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"airflow-edge-mqtt {version('airflow-edge-mqtt')}\n"
