@@ -8,6 +8,7 @@ besides, for as long as this program runs, only serves to notice that somebody e
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -123,8 +124,10 @@ class LogStore:
         try:
             candidate = (self._folder / log_path).resolve()
         except (RuntimeError, ValueError) as error:
-            # A link that leads to itself; a character that no path may have.
+            # A character that no path may have; up to Python 3.12 also a link that leads to itself.
             raise LogPathRefused(f"log path {log_path!r} below {self._folder} cannot be used: {error}") from error
+        if _leads_in_a_circle(candidate):
+            raise LogPathRefused(f"log path {log_path!r} below {self._folder} cannot be used: a link leads to itself")
         if not log_path or candidate == self._folder or not candidate.is_relative_to(self._folder):
             raise LogPathRefused(f"log path {log_path!r} leads outside {self._folder}")
         return candidate
@@ -267,6 +270,14 @@ class LogStore:
             wanted -= found
             position = start
         return 0
+
+
+def _leads_in_a_circle(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _open(file: Path) -> int:
