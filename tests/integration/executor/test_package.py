@@ -56,7 +56,8 @@ def test_importing_the_class_connects_to_nothing() -> None:
         "from edge_mqtt.executor import EdgeMqttExecutor\n"
         "print('import' in events, [event for event in events if event.endswith('.connect')])"
     )
-    assert connected == "True []"
+    # On Python 3.14 Airflow's own imports give warnings, and Airflow prints these.
+    assert connected.splitlines()[-1] == "True []"
 
 
 def test_another_name_is_not_in_the_package() -> None:
