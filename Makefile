@@ -24,7 +24,7 @@ SPREAD := -n 4
 test: venv
 	$(BIN)/coverage run -m pytest $(UNIT)
 	$(BIN)/coverage report --fail-under=100 \
-		--include='broker_bridge/protocol/*,broker_bridge/dispatch/core/*,worker/core/*'
+		--include='*/broker_bridge/protocol/*,*/broker_bridge/dispatch/core/*,*/worker/core/*'
 	$(BIN)/python -m pytest $(SPREAD) tests/integration tests/harness tests/e2e
 
 unit: venv
@@ -80,7 +80,7 @@ lint: venv
 	$(BIN)/lint-imports
 
 # Writes both lock files anew from pyproject.toml.
-COMPILE := $(BIN)/uv pip compile pyproject.toml --extra bridge --universal --generate-hashes --no-header \
+COMPILE := $(BIN)/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links
 lock: venv
 	$(COMPILE) --group dev --output-file requirements.lock

@@ -8,6 +8,9 @@ from edge_mqtt.broker_bridge.program.interrupt import end_quietly
 def main() -> None:
     """Run the command; its own signal handlers take over once it works."""
     end_quietly()
+    from edge_mqtt.broker_bridge.program.extras import require_extra
+
+    require_extra("edge-bridge", "bridge", ("airflow", "amqtt", "httpx", "sqlalchemy", "websockets"))
     from edge_mqtt.broker_bridge.cli import main as run
 
     run()

@@ -8,6 +8,11 @@ from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
 def main() -> None:
     """Run the command."""
     end_quietly()
+    from edge_mqtt.broker_bridge.program.extras import require_extra
+
+    require_extra(
+        "edge-worker", "worker", ("airflow", "httpx", "inotify_simple", "psutil", "setproctitle", "uvicorn")
+    )
     from edge_mqtt.worker.cli import main as run
 
     raise_again()

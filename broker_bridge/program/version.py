@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-DISTRIBUTION = "airflow-edge-mqtt"
+from edge_mqtt.broker_bridge.program.extras import DISTRIBUTION
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = Path(__file__).parents[2] / "typings"
+SOURCES = Path(__file__).parents[2] / "src"
 #: What the worker's own process has no use for: task processes and their launcher have.
 NOT_THE_WORKERS = ("airflow", "amqtt", "cryptography", "dns", "fastapi", "httpx", "rich", "sqlalchemy", "watchfiles")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tomllib
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -12,14 +11,9 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("broker_bridge", "certs", "executor", "worker")
 
 
-def test_every_package_folder_is_named_in_pyproject() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    packages = {
-        "edge_mqtt." + ".".join(init.parent.relative_to(ROOT).parts)
-        for folder in FOLDERS
-        for init in (ROOT / folder).rglob("__init__.py")
-    }
-    assert set(project["tool"]["setuptools"]["packages"]) == packages
+def test_every_folder_of_modules_is_a_package() -> None:
+    folders = {module.parent for folder in FOLDERS for module in (ROOT / folder).rglob("*.py")}
+    assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
 def test_the_folders_are_not_importable_as_top_level_modules() -> None:
@@ -28,9 +22,9 @@ def test_the_folders_are_not_importable_as_top_level_modules() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_type_checkers_see_the_same_names() -> None:
-    for folder in FOLDERS:
-        assert (ROOT / "typings" / "edge_mqtt" / folder).resolve() == ROOT / folder
+def test_the_namespace_holds_the_folders_and_nothing_else() -> None:
+    links = {link.name: link.resolve() for link in (ROOT / "src" / "edge_mqtt").iterdir()}
+    assert links == {folder: ROOT / folder for folder in FOLDERS}
 
 
 def test_every_command_can_be_loaded() -> None:

@@ -251,7 +251,7 @@ def round_of(tree: Path, tasks: int, *more: str) -> dict[str, float]:
     :raises CalledProcessError: it failed.
     """
     command = [sys.executable, "-m", "tests.benchmarks.task_cost", "--round", "--tasks", str(tasks), *more]
-    environment = {**os.environ, "PYTHONPATH": str(tree / "typings")}
+    environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
     done = subprocess.run(command, cwd=TREE, env=environment, stdout=subprocess.PIPE, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures

@@ -1,6 +1,6 @@
 """How heavy a worker is: its install, its programs at their start and at rest, and tasks on a small machine.
 
-    python -m tests.benchmarks.weight [install] [rest] [board]
+    python -m tests.benchmarks.weight [install] [extras] [rest] [board]
 
 Everything is measured with a fresh install of what a worker needs, made from this checkout.
 """
@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks.weight.idle import Site, help_cpu_s, help_modules
-from tests.benchmarks.weight.installs import INSTALLS, Install, install, weighed
+from tests.benchmarks.weight.installs import EXTRAS, INSTALLS, Install, install, weighed
 from tests.benchmarks.weight.small import run_on_board
 
-PARTS = ("install", "rest", "board")
+PARTS = ("install", "extras", "rest", "board")
 COMMANDS = ("edge-worker", "edge-bridge", "edge-logs", "edge-certs")
 #: Packages that are named.
 LARGEST = 12
@@ -32,8 +32,21 @@ ROUNDS = 3
 def installs(console: Console, folder: Path) -> None:
     """Print the installs' sizes side by side."""
     made = {name: install(folder / name, requirements) for name, requirements in INSTALLS.items()}
-    ours = made["edge-mqtt"]
-    table = Table(title="a worker's install")
+    show_sizes(console, "a worker's install", made, ours=made["edge-mqtt"])
+
+
+def extras(console: Console, folder: Path) -> None:
+    """Print the sizes of the installs by role."""
+    made = {
+        name: install(folder / f"extra-{number}", requirements)
+        for number, (name, requirements) in enumerate(EXTRAS.items())
+    }
+    show_sizes(console, "installs by role", made, ours=made["[worker]"])
+
+
+def show_sizes(console: Console, title: str, made: dict[str, Install], *, ours: Install) -> None:
+    """Print a table of installs, with their sizes in relation to one of them."""
+    table = Table(title=title)
     for column in ("", "MB", "to ours", "packages", "the largest, MB"):
         table.add_column(column, justify="left" if column.startswith("the") else "right")
     for name, each in made.items():
@@ -89,6 +102,8 @@ def main() -> None:
         folder = Path(made)
         if "install" in parts:
             installs(console, folder)
+        if "extras" in parts:
+            extras(console, folder)
         if options.venv is not None:
             worker = weighed(options.venv)
         elif (folder / "edge-mqtt").exists():

@@ -15,9 +15,19 @@ ROOT = Path(__file__).parents[3]
 #: What is installed on a worker's machine, by executor. Airflow's own workers need all of it, as their documentation
 #: says; ours needs what its pyproject.toml says.
 INSTALLS = {
-    "edge-mqtt": (str(ROOT),),
+    "edge-mqtt": (f"{ROOT}[worker]",),
     "edge3": ("apache-airflow<3.4", "apache-airflow-providers-edge3"),
     "celery": ("apache-airflow<3.4", "apache-airflow-providers-celery", "redis"),
+}
+
+
+#: What each part of ours needs, by its extra.
+EXTRAS = {
+    "edge-certs, edge-logs": (str(ROOT),),
+    "[worker]": (f"{ROOT}[worker]",),
+    "[executor]": (f"{ROOT}[executor]",),
+    "[bridge]": (f"{ROOT}[bridge]",),
+    "[all]": (f"{ROOT}[all]",),
 }
 
 
