@@ -7,10 +7,12 @@ checked against the certificate first, and only then passed on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http
 import logging
 import ssl
 from asyncio import sslproto
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, cast
@@ -248,22 +250,42 @@ class WssListener:
     async def _run_session(
         self, websocket: TlsConnection, connect: bytes, reader: ClientReader, writer: ClientWriter
     ) -> None:
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(None) as patience:
-
-                def lost(_: object) -> None:
-                    patience.reschedule(loop.time() + SESSION_END_S)
-
-                websocket.connection_lost_waiter.add_done_callback(lost)
-                try:
-                    await self._sessions.serve(connect, reader, writer)
-                finally:
-                    websocket.connection_lost_waiter.remove_done_callback(lost)
-        except TimeoutError:
-            if not patience.expired():
-                raise
+            async with ended_after(websocket.connection_lost_waiter, SESSION_END_S):
+                await self._sessions.serve(connect, reader, writer)
+        except SessionStuck:
             log.exception("a session outlives its connection and is cancelled", extra={"action": "session_stuck"})
+
+
+class SessionStuck(Exception):
+    """A session has not ended in time behind its connection."""
+
+
+@contextlib.asynccontextmanager
+async def ended_after(lost: asyncio.Future[None], grace_s: float) -> AsyncIterator[None]:
+    """Cancel the body when it goes on for longer than ``grace_s`` seconds after ``lost`` is done.
+
+    :raises SessionStuck: it did.
+    """
+    loop, body_ended = asyncio.get_running_loop(), False
+    try:
+        async with asyncio.timeout(None) as limit:
+
+            def start_clock(_: object) -> None:
+                # Both may end in one round of the loop: then this is called though it is no longer wanted.
+                if not body_ended:
+                    limit.reschedule(loop.time() + grace_s)
+
+            lost.add_done_callback(start_clock)
+            try:
+                yield
+            finally:
+                body_ended = True
+                lost.remove_done_callback(start_clock)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise SessionStuck from error
 
 
 def _route(connection: ServerConnection, request: Request) -> Response | None:
