@@ -7,22 +7,16 @@ import logging
 from collections import deque
 from typing import Final
 
+from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.packets import build_publish
 from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
 
-#: Bytes that may wait for one client. The largest message must fit, with room for what comes beside it.
-MAX_BACKLOG_BYTES: Final = MAX_MESSAGE_BYTES + 16 * 1024 * 1024
 #: Bytes that a packet which waits takes up beside its own.
 PACKET_OVERHEAD_BYTES: Final = 64
-#: Seconds in which a client that is that far behind must take something.
-STALLED_S: Final = 60.0
 #: Bytes that are sent as one WebSocket message at most, so that small packets share a TLS record.
 SEND_BATCH_BYTES: Final = 64 * 1024
-#: Seconds that the last packets of a connection have to be sent at its end.
-LAST_WORDS_S: Final = 5.0
 #: Packet ids are 1 to 65535 [MQTT-2.3.1-1].
 MAX_PACKET_ID: Final = 65535
 
@@ -38,8 +32,10 @@ class ClientWriter:
     :param client_id: for log lines.
     """
 
-    def __init__(self, connection: TlsConnection, client_id: str) -> None:
+    def __init__(self, connection: TlsConnection, client_id: str, *, timing: Timing, limits: Limits) -> None:
         self._connection = connection
+        self._timing = timing
+        self._limits = limits
         self.client_id = client_id
         self._queue: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -64,17 +60,17 @@ class ClientWriter:
         if not self._flushing:
             self._flushing = True
             self._connection.loop.call_soon(self.flush)
-        if self._queued_bytes > MAX_BACKLOG_BYTES and not self._full:
+        if self._queued_bytes > self._limits.backlog_bytes and not self._full:
             self._take_no_more(f"it is {self._queued_bytes >> 20} MiB behind with reading")
-        elif self._queued_bytes > 2 * MAX_BACKLOG_BYTES:
+        elif self._queued_bytes > 2 * self._limits.backlog_bytes:
             self.drop("it sends and sends and does not read the answers")
 
     async def finish(self) -> None:
-        """Send what waits, for ``LAST_WORDS_S`` at most, and take nothing more."""
+        """Send what waits, for a while, and take nothing more."""
         if self._closing is None:
             self._closing = self._connection.loop.create_future()
             self.flush()
-        await asyncio.wait({self._closing}, timeout=LAST_WORDS_S)
+        await asyncio.wait({self._closing}, timeout=self._timing.last_words_s)
 
     def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         """Queue a message."""
@@ -82,8 +78,8 @@ class ClientWriter:
             return
         packet_id = None
         if qos:
-            if len(self._unacknowledged) >= MAX_PACKET_ID:
-                self._take_no_more(f"it has not acknowledged {MAX_PACKET_ID} messages")
+            if len(self._unacknowledged) >= self._limits.unacknowledged:
+                self._take_no_more(f"it has not acknowledged {self._limits.unacknowledged} messages")
                 return
             packet_id = self._next_packet_id()
         self.write(build_publish(topic, payload, packet_id=packet_id, retain=retain))
@@ -146,11 +142,11 @@ class ClientWriter:
 
         def look() -> None:
             if self._progress == before:
-                self.drop(f"{self._full} and took nothing for {STALLED_S:g} s")
+                self.drop(f"{self._full} and took nothing for {self._timing.stalled_s:g} s")
             else:
                 self._watch_progress()
 
-        self._watch = self._connection.loop.call_later(STALLED_S, look)
+        self._watch = self._connection.loop.call_later(self._timing.stalled_s, look)
 
     def _end_when_caught_up(self) -> None:
         if self._full and not self._queue and not self._unacknowledged and not self._broken:

@@ -8,6 +8,7 @@ import ssl
 from typing import TypeVar
 
 from edge_mqtt.broker_bridge.broker.amqtt_session import AmqttSessions
+from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.listener import WssListener
 from edge_mqtt.broker_bridge.broker.router import InProcessRouter, TopicRouter
 from edge_mqtt.broker_bridge.protocol.topics import Topics
@@ -26,11 +27,22 @@ class EmbeddedBroker:
     :param port: 0 takes a free one.
     """
 
-    def __init__(self, *, ssl_context: ssl.SSLContext, topics: Topics, host: str, port: int) -> None:
+    def __init__(
+        self,
+        *,
+        ssl_context: ssl.SSLContext,
+        topics: Topics,
+        host: str,
+        port: int,
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self._ssl_context = ssl_context
         self._topics = topics
         self._host = host
         self._port = port
+        self._timing = timing or Timing()
+        self._limits = limits or Limits()
         self._topic_router: TopicRouter | None = None
         self._sessions: AmqttSessions | None = None
         self._listener: WssListener | None = None
@@ -48,7 +60,14 @@ class EmbeddedBroker:
         self._sessions = sessions = AmqttSessions(topic_router)
         await sessions.start()
         self._router = InProcessRouter(topic_router, asyncio.get_running_loop())
-        self._listener = WssListener(sessions, topic_router, context=self._ssl_context, topics=self._topics)
+        self._listener = WssListener(
+            sessions,
+            topic_router,
+            context=self._ssl_context,
+            topics=self._topics,
+            timing=self._timing,
+            limits=self._limits,
+        )
         try:
             await self._listener.start(self._host, self._port)
         except OSError:

@@ -11,14 +11,13 @@ import contextlib
 import http
 import logging
 import ssl
-from asyncio import sslproto
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, cast
 
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidUpgrade
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -33,16 +32,11 @@ from edge_mqtt.broker_bridge.broker.connect_packet import (
     parse_connect,
     without_keep_alive,
 )
+from edge_mqtt.broker_bridge.broker.handshakes import Handshakes, peer_name
+from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.packets import MAX_PACKET_BYTES, PacketError, PacketSplitter, build_connack
 from edge_mqtt.broker_bridge.broker.router import TopicRouter
-from edge_mqtt.broker_bridge.broker.tls_connection import (
-    TLS_READ_BYTES,
-    Handshakes,
-    OneLine,
-    TlsConnection,
-    make_alerting,
-    peer_name,
-)
+from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.identity import Identity
@@ -52,14 +46,6 @@ log = logging.getLogger(__name__)
 
 #: The one path that is served.
 PATH: Final = "/mqtt"
-#: Seconds for the WebSocket handshake.
-OPEN_TIMEOUT_S: Final = 10.0
-#: Seconds for the CONNECT packet.
-CONNECT_TIMEOUT_S: Final = 10.0
-#: Seconds for the peer's WebSocket farewell.
-CLOSE_TIMEOUT_S: Final = 2.0
-#: Seconds for the session of a closed connection to end.
-SESSION_END_S: Final = 15.0
 #: Connections that wait to be accepted: after an outage of the centre everybody comes at once, and whom the system
 #: turns away tries again a second later at the earliest. It has a limit of its own (net.core.somaxconn).
 BACKLOG: Final = 4096
@@ -95,16 +81,23 @@ class WssListener:
     """
 
     def __init__(
-        self, sessions: AmqttSessions, router: TopicRouter, *, context: ssl.SSLContext, topics: Topics
+        self,
+        sessions: AmqttSessions,
+        router: TopicRouter,
+        *,
+        context: ssl.SSLContext,
+        topics: Topics,
+        timing: Timing,
+        limits: Limits,
     ) -> None:
         self._sessions = sessions
         self._router = router
-        self._context = context
         self._topics = topics
+        self._timing = timing
+        self._limits = limits
         self._live: dict[str, _Live] = {}
         self._server: Server | None = None
-        self._handshakes = Handshakes()
-        self._read_buffer = bytearray(TLS_READ_BYTES)
+        self._handshakes = Handshakes(context, self._log_refusal, timing=timing, limits=limits)
         #: Connections that were turned down since the start.
         self.refused = 0
 
@@ -129,11 +122,7 @@ class WssListener:
         """
         logger = logging.getLogger(f"{__name__}.websockets")
         logger.setLevel(logging.WARNING)
-        logger.filters[:] = [OneLine()]
-        make_alerting(self._context)
-        # Nobody resumes TLS sessions, and a ticket for each client that connects costs as much as a signature.
-        self._context.num_tickets = 0
-        sslproto.SSLProtocol.max_size = TLS_READ_BYTES
+        logger.filters[:] = [_OneLine()]
         self._server = await serve(
             self._serve,
             host,
@@ -142,10 +131,10 @@ class WssListener:
             compression=None,
             process_request=_route,
             server_header=None,
-            open_timeout=OPEN_TIMEOUT_S,
+            open_timeout=self._timing.open_s,
             # paho answers WebSocket pings without the mask that the standard asks for.
             ping_interval=None,
-            close_timeout=CLOSE_TIMEOUT_S,
+            close_timeout=self._timing.close_s,
             backlog=BACKLOG,
             max_size=MAX_WEBSOCKET_MESSAGE_BYTES,
             logger=logger,
@@ -153,10 +142,8 @@ class WssListener:
                 "type[ServerConnection]",
                 partial(
                     TlsConnection,
-                    context=self._context,
-                    refused=self._log_refusal,
                     handshakes=self._handshakes,
-                    read_buffer=self._read_buffer,
+                    max_unread_bytes=self._limits.unread_bytes,
                 ),
             ),
         )
@@ -178,7 +165,7 @@ class WssListener:
         peer = peer_name(websocket.transport)
         splitter = PacketSplitter(MAX_CONNECT_BYTES)
         try:
-            packet = await _read_connect(websocket, splitter)
+            packet = await _read_connect(websocket, splitter, self._timing.connect_s)
             connect = _parse(packet)
             identity = self._identify(websocket, connect)
             live = await self._claim_name(websocket, connect)
@@ -193,7 +180,7 @@ class WssListener:
         log.info(
             "%s connected from %s", identity, peer, extra={"action": "client_connected", "client": str(identity)}
         )
-        writer = ClientWriter(websocket, connect.client_id)
+        writer = ClientWriter(websocket, connect.client_id, timing=self._timing, limits=self._limits)
         reader = ClientReader(
             websocket,
             splitter,
@@ -240,7 +227,7 @@ class WssListener:
             old.websocket.transport.abort()
             try:
                 # Its will must be out before the newcomer speaks.
-                async with asyncio.timeout(SESSION_END_S):
+                async with asyncio.timeout(self._timing.session_end_s):
                     await old.ended.wait()
             except TimeoutError:
                 raise _Refusal(f"the old connection of {name} does not end", UNAVAILABLE) from None
@@ -251,7 +238,7 @@ class WssListener:
         self, websocket: TlsConnection, connect: bytes, reader: ClientReader, writer: ClientWriter
     ) -> None:
         try:
-            async with ended_after(websocket.connection_lost_waiter, SESSION_END_S):
+            async with ended_after(websocket.connection_lost_waiter, self._timing.session_end_s):
                 await self._sessions.serve(connect, reader, writer)
         except SessionStuck:
             log.exception("a session outlives its connection and is cancelled", extra={"action": "session_stuck"})
@@ -294,9 +281,9 @@ def _route(connection: ServerConnection, request: Request) -> Response | None:
     return None
 
 
-async def _read_connect(connection: TlsConnection, splitter: PacketSplitter) -> bytes:
+async def _read_connect(connection: TlsConnection, splitter: PacketSplitter, timeout_s: float) -> bytes:
     try:
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        async with asyncio.timeout(timeout_s):
             while True:
                 data = await connection.first_data()
                 if data is None:
@@ -304,7 +291,7 @@ async def _read_connect(connection: TlsConnection, splitter: PacketSplitter) -> 
                 for packet in splitter.feed(data):
                     return packet
     except TimeoutError:
-        raise _Refusal(f"it sent no CONNECT within {CONNECT_TIMEOUT_S:g} s", None) from None
+        raise _Refusal(f"it sent no CONNECT within {timeout_s:g} s", None) from None
     except PacketError as error:
         raise _Refusal(str(error), None) from error
 
@@ -324,3 +311,20 @@ async def _send_connack(websocket: ServerConnection, code: int) -> None:
         await websocket.send(build_connack(code))
     except ConnectionClosed:
         return
+
+
+class _OneLine(logging.Filter):
+    """Makes one line of what websockets logs with a traceback, and nothing of mere visitors."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record; False drops it."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, InvalidUpgrade | ConnectionError) or isinstance(
+            getattr(error, "__cause__", None), EOFError
+        ):
+            return False
+        peer = getattr(getattr(record, "websocket", None), "peer", "a client")
+        record.msg, record.args = "%s: %s: %s", (peer, record.getMessage(), error)
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True

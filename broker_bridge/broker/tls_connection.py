@@ -1,157 +1,26 @@
-"""A WebSocket connection without tasks of its own, which does its own TLS handshake.
+"""A WebSocket connection without tasks of its own: what arrives is handed over at once.
 
-asyncio's server keeps failed handshakes to itself. And websockets' way to read and write, a queue with a task at each
-side and a lock for every message, costs more than all else that becomes of a message here.
+websockets' way to read and write, a queue with a task at each side and a lock for every message, costs more than all
+else that becomes of a message here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-from asyncio import sslproto
-from collections.abc import Callable
-from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 from websockets.asyncio.server import Server, ServerConnection
-from websockets.exceptions import InvalidUpgrade
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event
 from websockets.server import ServerProtocol
 
-from edge_mqtt.certs.tls import clock_note
+from edge_mqtt.broker_bridge.broker.handshakes import Handshakes, peer_name
 
 log = logging.getLogger(__name__)
 
-#: Seconds for the TLS handshake.
-TLS_TIMEOUT_S: Final = 10.0
-#: TLS handshakes at once. Whoever opens connections and says nothing holds no more of our memory and descriptors than
-#: these take, and whoever is quicker gets through.
-MAX_HANDSHAKES: Final = 2000
-#: Seconds between two lines in the log about that.
-CROWD_LOG_INTERVAL_S: Final = 60.0
-#: Seconds to wait for the peer's farewell on the TLS layer.
-TLS_SHUTDOWN_S: Final = 2.0
-
-#: Bytes that asyncio reads at once from a TLS connection, 256 KiB unless told otherwise. A TLS record has no more.
-TLS_READ_BYTES: Final = 16 * 1024
-#: Bytes that may have arrived before somebody takes them.
+#: Bytes that may have arrived before there is a receiver.
 MAX_EARLY_BYTES: Final = 64 * 1024
-
-#: Bytes that may wait in the TLS layer. Messages wait elsewhere: these are answers to pings that the client ignores.
-MAX_UNREAD_BYTES: Final = 4 * 1024 * 1024
-
-#: Told of a connection that ends before it is one: peer address, reason.
-Refused = Callable[[str, str], None]
-
-#: The TCP connection on which a handshake takes place.
-_HANDSHAKING: ContextVar[asyncio.Transport] = ContextVar("handshaking")
-
-
-class _AlertingObject(ssl.SSLObject):
-    """Sends the alert of a failed handshake, which asyncio throws away: the client would never learn the reason."""
-
-    incoming: ssl.MemoryBIO
-    outgoing: ssl.MemoryBIO
-    connection: asyncio.Transport
-
-    def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  the interface's name
-        """Return what has been received.
-
-        :raises ssl.SSLError: there is nothing, or it is not what the peer may send.
-        """
-        # asyncio reads until there is nothing more. To have OpenSSL find that out lets another thread take the
-        # interpreter's lock each time.
-        if not (self.incoming.pending or self.incoming.eof or self.pending()):
-            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "nothing is received")
-        return super().read(len, buffer)
-
-    def do_handshake(self) -> None:
-        """Go on with the handshake.
-
-        :raises ssl.SSLError: it failed, or waits for the peer.
-        """
-        try:
-            super().do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
-        except ssl.SSLError:
-            self.connection.write(self.outgoing.read())
-            raise
-
-
-class _AlertingContext(ssl.SSLContext):
-    sslobject_class = _AlertingObject
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
-        if isinstance(made, _AlertingObject):
-            made.incoming, made.outgoing = incoming, outgoing
-            made.connection = _HANDSHAKING.get()
-        return made
-
-
-def make_alerting(context: ssl.SSLContext) -> None:
-    """Let failed handshakes with ``context`` tell the client why; for :class:`TlsConnection` only."""
-    context.__class__ = _AlertingContext
-
-
-def peer_name(transport: asyncio.BaseTransport) -> str:
-    """Return the peer's address and port for a log line."""
-    peer = transport.get_extra_info("peername")
-    return f"{peer[0]}:{peer[1]}" if peer else "an unknown address"
-
-
-class Handshakes:
-    """The TLS handshakes that go on: no more than ``MAX_HANDSHAKES``, and none outlives the listener."""
-
-    def __init__(self) -> None:
-        #: In the order in which they began.
-        self._tasks: dict[asyncio.Task[None], None] = {}
-        self._logged_at = -CROWD_LOG_INTERVAL_S
-        self.closed = False
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def add(self, task: asyncio.Task[None]) -> None:
-        """Hold a handshake's task while it lasts; give the oldest up when there are too many."""
-        if len(self._tasks) >= MAX_HANDSHAKES:
-            oldest = next(iter(self._tasks))
-            self._forget(oldest)
-            oldest.cancel()
-            self._log_crowd(task.get_loop().time())
-        self._tasks[task] = None
-        task.add_done_callback(self._forget)
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._tasks.pop(task, None)
-
-    def _log_crowd(self, now: float) -> None:
-        if now - self._logged_at >= CROWD_LOG_INTERVAL_S:
-            self._logged_at = now
-            log.warning(
-                "more than %d connections are in their TLS handshake: the oldest are given up. "
-                "If these are no workers, let a firewall keep them away",
-                MAX_HANDSHAKES,
-                extra={"action": "handshakes_crowded"},
-            )
-
-    async def close(self) -> None:
-        """End them all and let none begin."""
-        self.closed = True
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Receiver(Protocol):
@@ -171,13 +40,10 @@ class Receiver(Protocol):
 
 
 class TlsConnection(ServerConnection):
-    """Made on a plain TCP connection; is told of its transport when TLS is up.
+    """Made on a plain TCP connection; becomes a WebSocket connection when its TLS handshake is done.
 
-    :param context: requires the client's certificate.
-    :param refused: told when the handshake fails.
     :param handshakes: those of the listener.
-    :param read_buffer: ``TLS_READ_BYTES``, for all connections of one event loop. asyncio has one a connection, but
-        takes out what was read before anything else happens in its loop.
+    :param max_unread_bytes: bytes that may wait in the TLS layer.
     """
 
     def __init__(
@@ -185,24 +51,17 @@ class TlsConnection(ServerConnection):
         protocol: ServerProtocol,
         server: Server,
         *,
-        context: ssl.SSLContext,
-        refused: Refused,
         handshakes: Handshakes,
-        read_buffer: bytearray,
+        max_unread_bytes: int,
         **options: Any,
     ) -> None:
         super().__init__(protocol, server, **options)
-        self._context = context
-        self._refused = refused
-        self._secured = False
-        self._lost = False
         self._handshakes = handshakes
-        self._read_buffer = read_buffer
+        self._max_unread_bytes = max_unread_bytes
         self._tcp: asyncio.Transport | None = None
+        self._lost = False
         #: Address and port for log lines, also when the connection is gone.
         self.peer = "an unknown address"
-        #: What the TLS layer delivered before the task that opens it went on.
-        self._early: list[bytes] = []
         #: What the client sent before there was a receiver; None for a text message.
         self._untaken: list[bytes | None] = []
         self._untaken_bytes = 0
@@ -210,35 +69,18 @@ class TlsConnection(ServerConnection):
         self._receiver: Receiver | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin the TLS handshake."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own promise to a stream protocol
-        self.peer = peer_name(transport)
-        self._tcp = transport
-        if self._handshakes.closed:
-            transport.abort()
+        """Begin the TLS handshake; go on, when it is done and this is called again, with the TLS transport."""
+        if self._tcp is not None:
+            super().connection_made(transport)
             return
-        task = self.loop.create_task(self._open(transport), name="broker.tls_handshake")
-        # One that is cancelled before its first step never gets to closing anything.
-        task.add_done_callback(lambda done: transport.abort() if done.cancelled() else None)
-        self._handshakes.add(task)
-
-    def data_received(self, data: bytes) -> None:
-        """Pass on, once TLS is up."""
-        if self._secured:
-            super().data_received(data)
-        else:
-            self._early.append(data)
-
-    def eof_received(self) -> None:
-        """Pass on, once TLS is up."""
-        if self._secured:
-            super().eof_received()
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - asyncio's own promise to a stream protocol
+        self._tcp = transport
+        self.peer = peer_name(transport)
+        self._handshakes.begin(transport, self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass on, once TLS is up."""
+        """Pass on, and tell the receiver."""
         self._lost = True
-        if not self._secured:
-            return
         super().connection_lost(exc)
         self._arrived.set()
         if self._receiver is not None:
@@ -269,7 +111,7 @@ class TlsConnection(ServerConnection):
         self._arrived.set()
 
     def _check_unread(self) -> None:
-        if not self.transport.is_closing() and self.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+        if not self.transport.is_closing() and self.transport.get_write_buffer_size() > self._max_unread_bytes:
             log.warning(
                 "%s dropped: it sends and sends and does not read the answers",
                 self.peer,
@@ -326,70 +168,9 @@ class TlsConnection(ServerConnection):
         self.send_data()
         return True
 
-    # ------------------------------------------------------------ the handshake
-
-    async def _open(self, transport: asyncio.Transport) -> None:
-        _HANDSHAKING.set(transport)
-        began = self.loop.time()
-        try:
-            secure = await self.loop.start_tls(
-                transport,
-                self,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=TLS_TIMEOUT_S,
-                ssl_shutdown_timeout=TLS_SHUTDOWN_S,
-            )
-        except OSError as error:
-            if isinstance(error, ssl.SSLError):
-                self._refused(self.peer, _explain(error))
-            elif self.loop.time() - began >= TLS_TIMEOUT_S:
-                self._refused(self.peer, f"no TLS handshake within {TLS_TIMEOUT_S:g} s")
-            return
-        if secure is None or self._lost:
-            return
-        self._secured = True
-        _share_buffer(transport, self._read_buffer)
-        super().connection_made(secure)
-        for data in self._early:
-            super().data_received(data)
-        self._early.clear()
-
-
-def _share_buffer(transport: asyncio.Transport, buffer: bytearray) -> None:
-    protocol = transport.get_protocol()
-    if isinstance(protocol, sslproto.SSLProtocol):
-        protocol._ssl_buffer = buffer  # type: ignore[attr-defined]  # noqa: SLF001  16 KiB a connection
-        protocol._ssl_buffer_view = memoryview(buffer)  # type: ignore[attr-defined]  # noqa: SLF001  the same
-
 
 def _hand_over(data: bytes | None, receiver: Receiver) -> None:
     if data is None:
         receiver.take_text()
     else:
         receiver.take(data)
-
-
-def _explain(error: ssl.SSLError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not accepted: {error.verify_message}{clock_note(error)}"
-    if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
-        return "it has no client certificate"
-    return f"the TLS handshake failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
-
-
-class OneLine(logging.Filter):
-    """Makes one line of what websockets logs with a traceback, and nothing of mere visitors."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record; False drops it."""
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, InvalidUpgrade | ConnectionError) or isinstance(
-            getattr(error, "__cause__", None), EOFError
-        ):
-            return False
-        peer = getattr(getattr(record, "websocket", None), "peer", "a client")
-        record.msg, record.args = "%s: %s: %s", (peer, record.getMessage(), error)
-        record.exc_info = record.exc_text = None
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        return True

@@ -15,6 +15,7 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.packets import Cursor, PacketSplitter, remaining_length
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
@@ -117,10 +118,19 @@ class RawClient:
 class Site:
     """The broker, the centre that listens to everything, and a victim whose session must go on."""
 
-    def __init__(self, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        caplog: pytest.LogCaptureFixture,
+        *,
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         caplog.set_level(logging.INFO)
         self._caplog = caplog
-        self.thread = BrokerThread(directory / "certs", (VICTIM, ROGUE, OPERATOR, EXECUTOR))
+        self.thread = BrokerThread(
+            directory / "certs", (VICTIM, ROGUE, OPERATOR, EXECUTOR), timing=timing, limits=limits
+        )
         self.broker = self.thread.broker
         self.centre = InProcessTransport(self.broker.router, TOPICS.for_bridge())
         self.heard = Recorder()

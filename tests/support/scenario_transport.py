@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
+from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
@@ -113,7 +114,15 @@ class MemoryWorld:
 class BrokerThread:
     """An embedded broker with certificates of its own, in an event loop of its own."""
 
-    def __init__(self, directory: Path, parties: Sequence[Identity] = (WORKER,), *, port: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        parties: Sequence[Identity] = (WORKER,),
+        *,
+        port: int = 0,
+        timing: Timing | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self.store = Store(directory)
         now = datetime.now(UTC)
         if not directory.joinpath("bridge").exists():
@@ -121,7 +130,14 @@ class BrokerThread:
         for party in parties:
             self.store.issue(party, force=False, now=now)
         bridge = load_credentials(directory / "bridge")
-        self.broker = EmbeddedBroker(ssl_context=server_context(bridge), topics=TOPICS, host="127.0.0.1", port=port)
+        self.broker = EmbeddedBroker(
+            ssl_context=server_context(bridge),
+            topics=TOPICS,
+            host="127.0.0.1",
+            port=port,
+            timing=timing,
+            limits=limits,
+        )
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="test broker")
         self._thread.start()

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from edge_mqtt.broker_bridge.broker import embedded, tls_connection
-from edge_mqtt.broker_bridge.broker import listener as listener_module
+from edge_mqtt.broker_bridge.broker import embedded
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
-from edge_mqtt.broker_bridge.broker.tls_connection import Handshakes
+from edge_mqtt.broker_bridge.broker.handshakes import Handshakes
+from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.transport import websocket
 from edge_mqtt.broker_bridge.transport.interface import RefusalReason
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
@@ -41,8 +41,18 @@ from tests.support.scenario_broker import (
 
 
 @pytest.fixture
-def site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Site]:
-    made = Site(tmp_path, caplog)
+def timing() -> Timing:
+    return Timing()
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits()
+
+
+@pytest.fixture
+def site(tmp_path: Path, caplog: pytest.LogCaptureFixture, timing: Timing, limits: Limits) -> Iterator[Site]:
+    made = Site(tmp_path, caplog, timing=timing, limits=limits)
     yield made
     made.close()
 
@@ -203,24 +213,24 @@ def test_a_bridge_under_another_name_is_refused_for_good_in_one_line(
     assert "\n" not in refusal.message
 
 
-def test_a_silent_client_is_turned_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener_module, "CONNECT_TIMEOUT_S", 0.2)
+@pytest.mark.parametrize("timing", [Timing(connect_s=0.2)])
+def test_a_silent_client_is_turned_away(site: Site) -> None:
     with site.raw(ROGUE) as client, pytest.raises(ConnectionClosed):
         client.packet()
     site.expect_one_warning("127.0.0.1:", "no CONNECT")
     site.expect_undisturbed_victim()
 
 
-def test_a_client_that_never_finishes_tls_is_turned_away(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls_connection, "TLS_TIMEOUT_S", 0.2)
+@pytest.mark.parametrize("timing", [Timing(tls_handshake_s=0.5)])
+def test_a_client_that_never_finishes_tls_is_turned_away(site: Site) -> None:
     with socket.create_connection(("127.0.0.1", site.broker.port)) as plain:
         assert plain.recv(1) == b""
     site.expect_one_warning("127.0.0.1:", "TLS handshake")
     site.expect_undisturbed_victim()
 
 
-def test_a_flood_of_silent_connections_keeps_nobody_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls_connection, "MAX_HANDSHAKES", 20)
+@pytest.mark.parametrize("limits", [Limits(handshakes=20)])
+def test_a_flood_of_silent_connections_keeps_nobody_out(site: Site) -> None:
     address = ("127.0.0.1", site.broker.port)
     with ExitStack() as stack:
         flood = [stack.enter_context(socket.create_connection(address)) for _ in range(200)]
@@ -245,9 +255,8 @@ def test_a_flood_of_strangers_certificates_disturbs_nobody(site: Site) -> None:
     assert site.broker.connections == 1
 
 
-def test_an_upgrade_that_comes_in_drips_is_cut_short(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener_module, "OPEN_TIMEOUT_S", 0.5)
-    slow = BrokerThread(site.thread.store.directory, ())
+def test_an_upgrade_that_comes_in_drips_is_cut_short(site: Site) -> None:
+    slow = BrokerThread(site.thread.store.directory, (), timing=Timing(open_s=0.5))
     with (
         socket.create_connection(("127.0.0.1", slow.broker.port)) as plain,
         site.context(ROGUE).wrap_socket(plain, server_hostname="localhost") as tls,

@@ -17,10 +17,10 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from edge_mqtt.broker_bridge.broker import client_reader, client_writer, listener, tls_connection
 from edge_mqtt.broker_bridge.broker.amqtt_session import AmqttSessions
-from edge_mqtt.broker_bridge.broker.client_reader import ClientReader
+from edge_mqtt.broker_bridge.broker.client_reader import PACKETS_A_TURN, ClientReader
 from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
+from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.packets import build_publish
 from edge_mqtt.broker_bridge.broker.router import TopicRouter
 from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
@@ -44,8 +44,18 @@ ENDLESS = 64 * 1024 * 1024
 
 
 @pytest.fixture
-def site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Site]:
-    made = Site(tmp_path, caplog)
+def timing() -> Timing:
+    return Timing()
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits()
+
+
+@pytest.fixture
+def site(tmp_path: Path, caplog: pytest.LogCaptureFixture, timing: Timing, limits: Limits) -> Iterator[Site]:
+    made = Site(tmp_path, caplog, timing=timing, limits=limits)
     yield made
     made.close()
 
@@ -121,7 +131,7 @@ def test_others_have_their_turn_between_the_packets_of_one_large_message(site: S
         site.heard.wait_packets(len(flood))
         turns.end()
     assert [payload for _, payload in site.heard.packets] == [b"%d" % number for number in range(10_000)]
-    assert max(turns.seen) <= client_reader.PACKETS_A_TURN
+    assert max(turns.seen) <= PACKETS_A_TURN
     site.expect_undisturbed_victim()
 
 
@@ -150,11 +160,9 @@ def test_a_client_that_is_cut_off_in_the_middle_of_its_flood_gets_nothing_more_d
     site.expect_one_warning("worker:rogue dropped", "type 15")
 
 
+@pytest.mark.parametrize("limits", [Limits(backlog_bytes=1024 * 1024)])
 @pytest.mark.parametrize("asking", [PING, build_publish(RESULTS, b"", packet_id=1, retain=False)])
-def test_who_does_not_read_the_answers_to_its_packets_is_dropped(
-    site: Site, deaf: DeafClient, monkeypatch: pytest.MonkeyPatch, asking: bytes
-) -> None:
-    monkeypatch.setattr(client_writer, "MAX_BACKLOG_BYTES", 1024 * 1024)
+def test_who_does_not_read_the_answers_to_its_packets_is_dropped(site: Site, deaf: DeafClient, asking: bytes) -> None:
     deaf.message(subscribe_packet(CONTROL))
     wait_for(lambda: is_subscribed(site))
     # The system's own buffers would take millions of answers.
@@ -170,10 +178,8 @@ def test_who_does_not_read_the_answers_to_its_packets_is_dropped(
     site.expect_undisturbed_victim()
 
 
-def test_who_does_not_read_the_answers_to_websocket_pings_is_dropped(
-    site: Site, deaf: DeafClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tls_connection, "MAX_UNREAD_BYTES", 1024 * 1024)
+@pytest.mark.parametrize("limits", [Limits(unread_bytes=1024 * 1024)])
+def test_who_does_not_read_the_answers_to_websocket_pings_is_dropped(site: Site, deaf: DeafClient) -> None:
     with pytest.raises(OSError, match=r"."):  # noqa: PT012 - the flood ends when the connection does
         for _ in range(ENDLESS // 125_000):
             deaf.websocket_pings(1000)
@@ -194,11 +200,8 @@ def test_what_waits_for_a_slow_reader_goes_out_whole_and_in_order_once_it_reads(
     assert site.warnings() == []
 
 
-def test_a_connection_that_ends_while_its_last_words_wait_frees_its_name_at_once(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_writer, "LAST_WORDS_S", 1000.0)
-    monkeypatch.setattr(listener, "SESSION_END_S", 1000.0)
+@pytest.mark.parametrize("timing", [Timing(last_words_s=1000.0, session_end_s=1000.0)])
+def test_a_connection_that_ends_while_its_last_words_wait_frees_its_name_at_once(site: Site) -> None:
     deaf = DeafClient(site)
     deaf.message(PING)
     wait_until_named(site)
@@ -213,8 +216,8 @@ def test_a_connection_that_ends_while_its_last_words_wait_frees_its_name_at_once
         assert client.connect(ROGUE.client_id, incarnation="another") == 0
 
 
+@pytest.mark.parametrize("timing", [Timing(session_end_s=0.2)])
 def test_a_session_that_hangs_is_cancelled_and_its_name_is_free(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "SESSION_END_S", 0.2)
     sessions = sessions_of(site)
 
     async def hang(*_: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from edge_mqtt.broker_bridge.broker import client_writer
+from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.packets import MAX_FILTERS, MAX_PACKET_BYTES, build_publish
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from tests.support.scenario_broker import (
@@ -31,8 +31,18 @@ PRESENCE = TOPICS.presence(ROGUE.name)
 
 
 @pytest.fixture
-def site(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Site]:
-    made = Site(tmp_path, caplog)
+def timing() -> Timing:
+    return Timing()
+
+
+@pytest.fixture
+def limits() -> Limits:
+    return Limits()
+
+
+@pytest.fixture
+def site(tmp_path: Path, caplog: pytest.LogCaptureFixture, timing: Timing, limits: Limits) -> Iterator[Site]:
+    made = Site(tmp_path, caplog, timing=timing, limits=limits)
     yield made
     made.close()
 
@@ -232,11 +242,9 @@ def test_a_client_that_breaks_the_protocol_is_dropped_with_one_line(site: Site, 
     site.expect_undisturbed_victim()
 
 
-def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(
-    site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(client_writer, "MAX_BACKLOG_BYTES", 1024 * 1024)
-    monkeypatch.setattr(client_writer, "STALLED_S", 0.2)
+@pytest.mark.parametrize("limits", [Limits(backlog_bytes=1024 * 1024)])
+@pytest.mark.parametrize("timing", [Timing(stalled_s=0.2)])
+def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(site: Site, rogue: RawClient) -> None:
     assert rogue.subscribe(CONTROL) == [1]
     rogue.websocket.recv_events_thread  # noqa: B018 - it reads up to its own limit and then no more
     sent = 0
@@ -252,10 +260,10 @@ def test_a_client_that_does_not_read_is_dropped_and_others_get_everything(
     site.expect_undisturbed_victim()
 
 
+@pytest.mark.parametrize("limits", [Limits(backlog_bytes=1024 * 1024)])
 def test_a_slow_client_gets_what_it_was_about_to_get_before_it_is_told_to_come_back(
-    site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
+    site: Site, rogue: RawClient
 ) -> None:
-    monkeypatch.setattr(client_writer, "MAX_BACKLOG_BYTES", 1024 * 1024)
     assert rogue.subscribe(CONTROL) == [1]
     payloads = [bytes((number,)) * 100_000 for number in range(60)]
     for payload in payloads:
@@ -269,11 +277,11 @@ def test_a_slow_client_gets_what_it_was_about_to_get_before_it_is_told_to_come_b
     site.expect_undisturbed_victim()
 
 
+@pytest.mark.parametrize("limits", [Limits(unacknowledged=100)])
+@pytest.mark.parametrize("timing", [Timing(stalled_s=0.2)])
 def test_a_client_that_acknowledges_nothing_gets_no_more_than_there_are_packet_ids(
-    site: Site, rogue: RawClient, monkeypatch: pytest.MonkeyPatch
+    site: Site, rogue: RawClient
 ) -> None:
-    monkeypatch.setattr(client_writer, "MAX_PACKET_ID", 100)
-    monkeypatch.setattr(client_writer, "STALLED_S", 0.2)
     assert rogue.subscribe(CONTROL) == [1]
     for number in range(200):
         assert site.centre.publish(CONTROL, b"%d" % number, qos=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import random
 import ssl
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
+from edge_mqtt.broker_bridge.broker.asyncio_internals import TLS_READ_BYTES
 from edge_mqtt.broker_bridge.broker.packets import build_publish
-from edge_mqtt.broker_bridge.broker.tls_connection import MAX_EARLY_BYTES, TLS_READ_BYTES
+from edge_mqtt.broker_bridge.broker.tls_connection import MAX_EARLY_BYTES
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
@@ -253,66 +255,17 @@ def test_brokers_in_two_threads_of_one_process_keep_their_clients_bytes_apart(ce
     assert results == [(True, True)] * len(CROWD)
 
 
-def test_idle_connections_have_one_read_buffer_between_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = remember(monkeypatch, sslproto.SSLProtocol)
-    centre = Centre(tmp_path)
+def test_connections_have_one_read_buffer_between_them_and_others_of_the_process_have_their_own(
+    centre: Centre,
+) -> None:
+    usual = sslproto.SSLProtocol.max_size
     with centre.raw(CROWD[0]) as first, centre.raw(CROWD[1]) as second:
         assert first.connect(CROWD[0].client_id) == second.connect(CROWD[1].client_id) == 0
-        buffers = [protocol._ssl_buffer for protocol in made]
-        assert len(buffers) == 2
+        gc.collect()
+        ours = [thing for thing in gc.get_objects() if isinstance(thing, sslproto.SSLProtocol)]
+        buffers = [layer.get_buffer(-1).obj for layer in ours]
+        assert len(ours) == 2
         assert buffers[0] is buffers[1]
         assert len(buffers[0]) == TLS_READ_BYTES
-    centre.close()
-
-
-def remember(monkeypatch: pytest.MonkeyPatch, kind: type[sslproto.SSLProtocol]) -> list[sslproto.SSLProtocol]:
-    """Let asyncio use ``kind`` for its TLS connections; return those that it makes."""
-    made = []
-
-    def make(*arguments: object, **options: object) -> sslproto.SSLProtocol:
-        made.append(kind(*arguments, **options))
-        return made[-1]
-
-    # Type checks of the class go on working: asyncio's own name for it is another.
-    monkeypatch.setattr("asyncio.base_events.sslproto", Namespace(make))
-    return made
-
-
-class Namespace:
-    """Stands in for the module asyncio.sslproto, where asyncio makes connections."""
-
-    def __init__(self, make: object) -> None:
-        self.SSLProtocol = make
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(sslproto, name)
-
-
-class OtherPython(sslproto.SSLProtocol):
-    """Reads into a buffer that has another name."""
-
-    def __init__(self, *arguments: object, **options: object) -> None:
-        super().__init__(*arguments, **options)
-        self._mine = self._ssl_buffer_view
-        del self._ssl_buffer, self._ssl_buffer_view
-
-    def get_buffer(self, n: int) -> memoryview:
-        assert n < 0
-        return self._mine
-
-    def buffer_updated(self, nbytes: int) -> None:
-        for position in range(0, nbytes, 4096):
-            self._ssl_buffer_view = self._mine[position:]
-            super().buffer_updated(min(4096, nbytes - position))
-
-
-def test_a_python_that_keeps_its_read_buffers_elsewhere_is_served_by_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = remember(monkeypatch, OtherPython)
-    centre = Centre(tmp_path)
-    with ThreadPoolExecutor(4) as threads:
-        results = list(threads.map(exchange_much, [centre] * 4, CROWD[:4], range(4)))
-    centre.close()
-    assert results == [(True, True)] * 4
-    assert len(made) == 4
+        assert [len(layer._ssl_buffer) for layer in ours] == [0, 0]
+    assert sslproto.SSLProtocol.max_size == usual == 256 * 1024

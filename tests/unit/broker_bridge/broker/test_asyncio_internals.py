@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mqtt.broker_bridge.broker.tls_connection import _HANDSHAKING, make_alerting
+from edge_mqtt.broker_bridge.broker.asyncio_internals import TlsObject
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
@@ -25,11 +25,12 @@ class Pair:
         store.create(hosts=["localhost"], force=False, now=now)
         store.issue(WORKER, hosts=(), days=1, force=False, now=now)
         at_server = server_context(load_credentials(store.folder(Identity(Role.BRIDGE, "bridge"))))
-        make_alerting(at_server)
+        at_server.sslobject_class = TlsObject
         at_client = client_context(load_credentials(store.folder(WORKER)))
         self.to_server, self.to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-        _HANDSHAKING.set(None)  # type: ignore[arg-type]  # nothing goes wrong that would be told to the client
         self.server = at_server.wrap_bio(self.to_server, self.to_client, server_side=True)
+        assert isinstance(self.server, TlsObject)
+        self.server.incoming, self.server.outgoing = self.to_server, self.to_client
         self.client = at_client.wrap_bio(self.to_client, self.to_server, server_hostname="localhost")
         for end in (self.client, self.server, self.client, self.server):
             try:
