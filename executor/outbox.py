@@ -105,8 +105,7 @@ class Outbox:
         """Owe the bridge a job."""
 
         def post(me: Identity) -> Post:
-            submit = Submit(executor=ExecutorName(me.name), job=job, token=token)
-            return [(self._topics.submit(job.queue), submit)]
+            return [(self._topics.submit(job.queue, ExecutorName(me.name)), Submit(job=job, token=token))]
 
         return self._owe(("submit", job.job_id), post, (job.job_id,), now)
 

@@ -21,10 +21,10 @@ from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
 from amqtt.plugins.base import BaseAuthPlugin
 from amqtt.session import Session
 
-from edge_mqtt.broker_bridge.broker.acl import CLIENT_ROLES
 from edge_mqtt.broker_bridge.broker.client_reader import ClientReader
 from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
 from edge_mqtt.broker_bridge.broker.router import HIGHEST_QOS, TopicRouter
+from edge_mqtt.broker_bridge.protocol.access import CLIENT_ROLES
 from edge_mqtt.certs.identity import Identity, InvalidName
 
 #: amqtt's loggers: debug lines hold payloads, and info lines come with every packet.

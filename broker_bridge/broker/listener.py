@@ -21,7 +21,6 @@ from websockets.exceptions import ConnectionClosed, InvalidUpgrade
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from edge_mqtt.broker_bridge.broker.acl import CLIENT_ROLES, Action, allowed
 from edge_mqtt.broker_bridge.broker.amqtt_session import AmqttSessions
 from edge_mqtt.broker_bridge.broker.client_reader import ClientReader
 from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
@@ -37,6 +36,7 @@ from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.packets import MAX_PACKET_BYTES, PacketError, PacketSplitter, build_connack
 from edge_mqtt.broker_bridge.broker.router import TopicRouter
 from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
+from edge_mqtt.broker_bridge.protocol.access import CLIENT_ROLES, Action, allowed
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.identity import Identity

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edge_mqtt.broker_bridge.broker.acl import Action, allowed, may_retain
 from edge_mqtt.broker_bridge.broker.packets import Publish
 from edge_mqtt.broker_bridge.broker.topic_index import TopicIndex, is_valid_filter
+from edge_mqtt.broker_bridge.protocol.access import Action, allowed
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches
 from edge_mqtt.certs.identity import Identity
 
@@ -118,7 +118,7 @@ class TopicRouter:
 
     def retain_from(self, identity: Identity, topic: str, payload: bytes, qos: int) -> None:
         """Retain a client's message or will where the access table lets it."""
-        if may_retain(identity, topic, self._topics):
+        if allowed(identity, Action.RETAIN, topic, self._topics):
             self.retain(topic, payload, qos)
             return
         log.warning(

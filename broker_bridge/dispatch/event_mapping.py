@@ -26,8 +26,8 @@ def event_for(levels: tuple[str, ...], message: Message) -> Event | None:
     :param levels: the topic's levels below prefix and version, as :meth:`Topics.parse` gives them.
     """
     match levels, message:
-        case ("jobs", queue), Submit() if message.job.queue == queue:
-            return events.Submitted(executor=message.executor, job=message.job, token=message.token)
+        case ("jobs", queue, "from", executor), Submit() if message.job.queue == queue:
+            return events.Submitted(executor=ExecutorName(executor), job=message.job, token=message.token)
         case ("workers", worker), Presence():
             return events.WorkerSeen(worker=WorkerName(worker), presence=message)
         case ("results", worker), Finished():

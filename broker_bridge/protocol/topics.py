@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
-from edge_mqtt.certs.identity import Identity
+from edge_mqtt.certs.identity import Identity, Role
 
 #: The protocol's major version as it appears in every topic.
 VERSION_SEGMENT = "v1"
@@ -51,21 +51,17 @@ class Topics:
     def _join(self, *levels: str) -> str:
         return "/".join((self.prefix, VERSION_SEGMENT, *levels))
 
-    def submit(self, queue: str) -> str:
-        """Return where executors submit jobs of ``queue``."""
-        return self._join("jobs", escape(queue))
-
-    def all_submits(self) -> str:
-        """Return the filter for the submissions of every queue."""
-        return self._join("jobs", ANY)
+    def submit(self, queue: str, executor: ExecutorName) -> str:
+        """Return where ``executor`` submits jobs of ``queue``."""
+        return self._join("jobs", escape(queue), "from", escape(executor))
 
     def assignment(self, queue: str, worker: WorkerName) -> str:
         """Return where the bridge hands ``worker`` a job of ``queue``."""
-        return self._join("jobs", escape(queue), escape(worker))
+        return self._join("jobs", escape(queue), "to", escape(worker))
 
     def assignments(self, worker: WorkerName) -> str:
         """Return the filter for ``worker``'s assignments of every queue."""
-        return self._join("jobs", ANY, escape(worker))
+        return self._join("jobs", ANY, "to", escape(worker))
 
     def acks(self, worker: WorkerName) -> str:
         """Return where ``worker`` accepts or rejects assignments."""
@@ -110,7 +106,7 @@ class Topics:
     def for_bridge(self) -> tuple[str, ...]:
         """Return every filter that the dispatcher listens to."""
         return (
-            self.all_submits(),
+            self._join("jobs", ANY, "from", ANY),
             self._join("acks", ANY),
             self._join("results", ANY),
             self._join("logs", ANY, ANY),
@@ -132,13 +128,15 @@ class Topics:
 
 
 def sender_of(topic: str) -> str:
-    """Return who publishes on ``topic``: a worker, executor or operator; the bridge where it speaks to one of them.
-
-    Executors submit on any queue's topic, and share those.
-    """
-    about, _, name = topic.partition("/")[2].partition("/")[2].partition("/")
-    # No name has a slash.
-    return "executors/" if about == "jobs" else unescape(name.partition("/")[0])
+    """Return the client id of the one client that may publish on ``topic``; ``bridge`` where only the bridge may."""
+    match topic.split("/")[2:]:
+        case ["admin", client_id, "request"]:
+            return unescape(client_id)
+        case ["jobs", _, "from", executor]:
+            return Identity(Role.EXECUTOR, unescape(executor)).client_id
+        case [("acks" | "results" | "workers"), worker] | ["logs", worker, _] | ["rpc", worker, "request"]:
+            return Identity(Role.WORKER, unescape(worker)).client_id
+    return Role.BRIDGE
 
 
 def matches(topic_filter: str, topic: str) -> bool:

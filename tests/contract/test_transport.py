@@ -149,4 +149,4 @@ def test_publishing_from_many_threads_loses_nothing(world: World, stack: ExitSta
 
 
 def test_the_filters_of_the_worker_are_those_it_may_have() -> None:
-    assert SUBSCRIPTIONS == ("edge/v1/jobs/+/lab-3", "edge/v1/control/lab-3")
+    assert SUBSCRIPTIONS == ("edge/v1/jobs/+/to/lab-3", "edge/v1/control/lab-3")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from edge_mqtt.broker_bridge.broker.acl import Action, allowed
+from edge_mqtt.broker_bridge.protocol.access import Action, allowed
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES, encode
 from edge_mqtt.broker_bridge.protocol.compression import MAGIC, unpack
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches

@@ -6,10 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
+from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages.base import Message
 from edge_mqtt.broker_bridge.protocol.messages.jobs import JobSpec, Outcome, WorkloadType
-from edge_mqtt.certs.identity import NAME_PATTERN
 
 # ---------------------------------------------------------------- executor -> bridge
 
@@ -18,8 +17,6 @@ class Submit(Message):
     """A job to run. Repeated until :class:`JobAccepted`."""
 
     kind: Literal["submit"] = "submit"
-    #: The executor's name, once more: the topic is the queue's. Only executors may publish there.
-    executor: ExecutorName = Field(pattern=NAME_PATTERN)
     job: JobSpec
     #: The workload's bearer token for the Execution API. It stays in the data centre.
     token: str = Field(repr=False)

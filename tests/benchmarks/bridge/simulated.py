@@ -147,7 +147,7 @@ class SimulatedWorker(Simulated):
         self, site: Site, name: str, *, queue: bytes = QUEUE, address: tuple[str, int] | None = None
     ) -> None:
         topic = name.encode()
-        filters = (b"edge/v1/jobs/+/" + topic, b"edge/v1/control/" + topic, b"edge/v1/rpc/" + topic + b"/response")
+        filters = (b"edge/v1/jobs/+/to/" + topic, b"edge/v1/control/" + topic, b"edge/v1/rpc/" + topic + b"/response")
         super().__init__(site, Identity(Role.WORKER, name), filters, address or site.address)
         self._topic = topic
         self._queue = queue
@@ -248,10 +248,11 @@ class SimulatedExecutor(Simulated):
         job = b"%08x-0000-4000-8000-%012x" % (self._began, len(self.site.jobs))
         self.site.jobs[job] = Life(time.perf_counter())
         message = (
-            b'{"kind":"submit","executor":"bench","job":{"job_id":"%s","type":"ExecuteCallback","queue":"%s",'
+            b'{"kind":"submit","job":{"job_id":"%s","type":"ExecuteCallback","queue":"%s",'
             b'"log_path":"bench/%s.log","workload":%s},"token":"%s",' % (job, queue, job, _WORKLOAD, _TOKEN)
         )
-        self.line().publish(publish_head(b"edge/v1/jobs/" + queue, "submit"), pack(message + _ENVELOPE))
+        topic = b"edge/v1/jobs/" + queue + b"/from/bench"
+        self.line().publish(publish_head(topic, "submit"), pack(message + _ENVELOPE))
         return job
 
     def message(self, kind: bytes, payload: bytes) -> None:

@@ -103,7 +103,7 @@ class BridgeOverWss:
     def received(self, topic: str, message: Message) -> None:
         if isinstance(message, Submit):
             self.known.add(message.job.job_id)
-            self._channel.send(TOPICS.events(message.executor), JobAccepted(job_id=message.job.job_id))
+            self._channel.send(TOPICS.events(ME.name), JobAccepted(job_id=message.job.job_id))
         if isinstance(message, AdoptRequest):
             states = {job_id: "running" for job_id in message.job_ids if job_id in self.known}
             reply = AdoptReply(request_id=message.request_id, states=states)

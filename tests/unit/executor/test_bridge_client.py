@@ -98,15 +98,15 @@ def test_the_executor_greets_the_bridge_on_every_connection(bridge: TwinBridge, 
     bridge.expect(ExecutorHello)
 
 
-def test_a_job_goes_to_the_topic_of_its_queue_at_once(bridge: TwinBridge, make_link: MakeLink) -> None:
+def test_a_job_goes_to_the_executors_own_topic_of_its_queue_at_once(bridge: TwinBridge, make_link: MakeLink) -> None:
     link = make_link()
     bridge.wait_for_executor()
     job = a_job()
     link.submit(job, "secret-token")
     topic, message = bridge.next_message()
-    assert topic == TOPICS.submit("press/1")
+    assert topic == TOPICS.submit("press/1", ExecutorName(ME.name))
     assert isinstance(message, Submit)
-    assert (message.job, message.token, message.executor) == (job, "secret-token", "exec-1")
+    assert (message.job, message.token) == (job, "secret-token")
     assert link.status().unanswered == 0
 
 

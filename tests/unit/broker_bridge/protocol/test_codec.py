@@ -17,7 +17,7 @@ from edge_mqtt.broker_bridge.protocol.errors import (
     UnknownKind,
     UnsupportedVersion,
 )
-from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     MAX_LOG_CHUNK_BYTES,
     ApiRequest,
@@ -52,7 +52,7 @@ def test_a_control_message_is_one_json_object() -> None:
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
     job = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="a/b #+.", workload={"ti": {"id": "ü"}})
-    (packet,) = encode(Submit(executor=ExecutorName("main"), job=job, token="secret"))
+    (packet,) = encode(Submit(job=job, token="secret"))
     decoded = Decoder().feed("t", packet)
     assert isinstance(decoded, Submit)
     assert (decoded.job, decoded.token) == (job, "secret")
@@ -60,7 +60,7 @@ def test_a_message_comes_back_as_it_was_sent() -> None:
 
 def test_a_token_is_not_in_the_repr_of_a_message() -> None:
     job = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={"secret": "w0rkload"})
-    text = repr(Submit(executor=ExecutorName("main"), job=job, token="t0ken"))
+    text = repr(Submit(job=job, token="t0ken"))
     assert "t0ken" not in text
     assert "w0rkload" not in text
 
@@ -108,7 +108,7 @@ def test_a_message_over_the_limit_is_refused_by_the_sender(monkeypatch: pytest.M
         encode(call(os.urandom(200_001)))
     job = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * 200_000})
     with pytest.raises(MessageTooLarge, match="submit message"):
-        encode(Submit(executor=ExecutorName("e"), job=job, token=""))
+        encode(Submit(job=job, token=""))
 
 
 def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest
         (b'{"v":2,"kind":"submit"}', UnsupportedVersion, "version 2, this program speaks 1: upgrade"),
         (b'{"v":1,"kind":"later"}', UnknownKind, "'later'"),
         (b"{}", UnknownKind, "None"),
-        (b'{"v":1,"kind":"submit"}', MalformedMessage, "malformed submit message: executor"),
+        (b'{"v":1,"kind":"submit"}', MalformedMessage, "malformed submit message: job"),
         (b'{"v":1,"kind":"event_ack","job_id":"\\ud800"}', MalformedMessage, "not a message of ours"),
         (
             b'{"v":1,"kind":"finished","job_id":"j","fence":1,"log_size":9223372036854775808}',
@@ -178,7 +178,7 @@ def test_a_packed_fragment_is_refused() -> None:
 
 def test_much_json_is_not_packed_and_refused_when_it_is() -> None:
     job = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * MAX_PACKED_JSON_BYTES})
-    message = Submit(executor=ExecutorName("e"), job=job, token="")
+    message = Submit(job=job, token="")
     (packet,) = encode(message)
     assert packet == codec.write(message)
     assert Decoder().feed("t", packet) == message

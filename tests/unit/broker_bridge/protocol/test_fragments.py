@@ -62,7 +62,7 @@ def test_several_messages_of_one_sender_may_be_incomplete_at_once(caplog: pytest
 def test_sender_that_begins_messages_on_ever_more_topics_loses_its_oldest(caplog: pytest.LogCaptureFixture) -> None:
     decoder = Decoder()
     begun = [(topic, begin(decoder, topic)) for topic in map(a_log_of_its_own, range(MAX_PARTIAL_MESSAGES + 2))]
-    assert [record.getMessage().startswith(f"lab {TOLD}") for record in caplog.records] == [True]
+    assert [record.getMessage().startswith(f"worker:lab {TOLD}") for record in caplog.records] == [True]
     assert all(ends(decoder, topic, others) for topic, others in begun[2:])
     assert not any(ends(decoder, topic, others) for topic, others in begun[:2])
 
@@ -77,7 +77,7 @@ def test_sender_of_much_loses_its_oldest_and_nothing_of_others_is_lost(
     first = begin(decoder, CALLS)
     assert decoder.feed(CALLS, first[0]) is None
     second, third = begin(decoder, CALLS), begin(decoder, CALLS)
-    assert [record.getMessage().startswith(f"lab {TOLD}") for record in caplog.records] == [True]
+    assert [record.getMessage().startswith(f"worker:lab {TOLD}") for record in caplog.records] == [True]
     assert decoder.feed(CALLS, first[1]) is None
     assert ends(decoder, CALLS, second)
     assert ends(decoder, CALLS, third)

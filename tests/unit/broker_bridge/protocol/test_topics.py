@@ -18,11 +18,12 @@ TOPICS = Topics()
 def test_a_queue_of_any_spelling_round_trips(queue: str) -> None:
     topic = TOPICS.assignment(queue, WorkerName("w"))
     assert not set("#+$. ") & set(topic)
-    assert TOPICS.parse(topic) == ("jobs", queue, "w")
+    assert TOPICS.parse(topic) == ("jobs", queue, "to", "w")
+    assert TOPICS.parse(TOPICS.submit(queue, ExecutorName("e"))) == ("jobs", queue, "from", "e")
 
 
 def test_all_topics_of_a_worker_tell_that_it_is_the_sender() -> None:
-    worker = WorkerName("press 1")
+    worker = WorkerName("press.1")
     topics = [
         TOPICS.acks(worker),
         TOPICS.results(worker),
@@ -31,13 +32,27 @@ def test_all_topics_of_a_worker_tell_that_it_is_the_sender() -> None:
         TOPICS.log(worker, JobId("one")),
         TOPICS.log(worker, JobId("two")),
     ]
-    assert {sender_of(topic) for topic in topics} == {worker}
+    assert {sender_of(topic) for topic in topics} == {"worker:press.1"}
 
 
-def test_executors_and_operators_have_senders_of_their_own() -> None:
-    operator = Identity(Role.OPERATOR, "o")
-    topics = [TOPICS.submit("q"), TOPICS.admin_request(operator), TOPICS.presence(WorkerName("o"))]
-    assert [sender_of(topic) for topic in topics] == ["executors/", operator.client_id, "o"]
+def test_executors_operators_and_workers_of_one_name_are_senders_of_their_own() -> None:
+    executor, operator = Identity(Role.EXECUTOR, "o"), Identity(Role.OPERATOR, "o")
+    submits = [TOPICS.submit(queue, ExecutorName("o")) for queue in ("q", "to", "from/o")]
+    topics = [*submits, TOPICS.admin_request(executor), TOPICS.admin_request(operator)]
+    assert [sender_of(topic) for topic in topics] == [*4 * ["executor:o"], "operator:o"]
+    assert sender_of(TOPICS.presence(WorkerName("o"))) == "worker:o"
+
+
+def test_what_the_bridge_says_has_the_bridge_as_its_sender() -> None:
+    worker, executor = WorkerName("w"), Identity(Role.EXECUTOR, "e")
+    topics = [
+        TOPICS.assignment("q", worker),
+        TOPICS.control(worker),
+        TOPICS.rpc_response(worker),
+        TOPICS.events(ExecutorName("e")),
+        TOPICS.admin_response(executor),
+    ]
+    assert {sender_of(topic) for topic in topics} == {"bridge"}
 
 
 def test_an_empty_segment_is_refused() -> None:
@@ -55,7 +70,7 @@ def test_the_dispatcher_hears_everything_that_is_said_to_it_and_nothing_that_it_
     worker, job = WorkerName("w"), JobId("j")
     operator = Identity(Role.OPERATOR, "o")
     said_to_it = [
-        TOPICS.submit("q"),
+        TOPICS.submit("q", ExecutorName("e")),
         TOPICS.acks(worker),
         TOPICS.results(worker),
         TOPICS.log(worker, job),

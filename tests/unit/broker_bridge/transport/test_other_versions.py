@@ -12,7 +12,7 @@ from edge_mqtt.broker_bridge.message_router import MessageRouter
 from edge_mqtt.broker_bridge.protocol import compression
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.errors import OtherVersion, UnknownDictionary, UnsupportedVersion
-from edge_mqtt.broker_bridge.protocol.ids import WorkerName
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ErrorReply, Message, Presence, PresenceAck, WorkerState
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport import channel
@@ -153,7 +153,12 @@ def test_newer_program_that_introduces_itself_is_told_in_plain_words_that_the_br
 
 @pytest.mark.parametrize(
     "topic",
-    [TOPICS.submit("q"), TOPICS.results(WORKER), TOPICS.rpc_request(WORKER), "edge/v1/admin/nobody/request"],
+    [
+        TOPICS.submit("q", ExecutorName("e")),
+        TOPICS.results(WORKER),
+        TOPICS.rpc_request(WORKER),
+        "edge/v1/admin/nobody/request",
+    ],
 )
 def test_what_comes_behind_the_introduction_is_answered_no_more(broker: MemoryBroker, topic: str) -> None:
     site = Site(broker)

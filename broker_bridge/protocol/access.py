@@ -1,4 +1,8 @@
-"""Who may publish and subscribe where: one table and one pure function. What is not granted is denied."""
+"""Who may publish and subscribe where: one table and one pure function. What is not granted is denied.
+
+The embedded broker asks :func:`allowed` about every message and subscription; docs/protocol.md's table and the
+configuration of any other broker are written from :data:`TABLE`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ class Action(StrEnum):
     """What somebody wants to do with a topic."""
 
     PUBLISH = "publish"
+    #: Have the broker keep a message for later subscribers; publishing it has to be granted too.
+    RETAIN = "retain"
     SUBSCRIBE = "subscribe"
 
 
@@ -29,7 +35,6 @@ class Grant:
     role: Role
     action: Action
     template: str
-    retain: bool = False
 
     def topic_filter(self, identity: Identity, topics: Topics) -> str:
         """Return the topic filter that is granted to ``identity``."""
@@ -42,19 +47,17 @@ TABLE: Final = (
     Grant(Role.WORKER, Action.PUBLISH, "results/{name}"),
     Grant(Role.WORKER, Action.PUBLISH, "logs/{name}/+"),
     Grant(Role.WORKER, Action.PUBLISH, "rpc/{name}/request"),
-    Grant(Role.WORKER, Action.PUBLISH, "workers/{name}", retain=True),
-    Grant(Role.WORKER, Action.SUBSCRIBE, "jobs/+/{name}"),
+    Grant(Role.WORKER, Action.PUBLISH, "workers/{name}"),
+    Grant(Role.WORKER, Action.RETAIN, "workers/{name}"),
+    Grant(Role.WORKER, Action.SUBSCRIBE, "jobs/+/to/{name}"),
     Grant(Role.WORKER, Action.SUBSCRIBE, "control/{name}"),
     Grant(Role.WORKER, Action.SUBSCRIBE, "rpc/{name}/response"),
-    Grant(Role.EXECUTOR, Action.PUBLISH, "jobs/+"),
+    Grant(Role.EXECUTOR, Action.PUBLISH, "jobs/+/from/{name}"),
     Grant(Role.EXECUTOR, Action.PUBLISH, "admin/{client_id}/request"),
     Grant(Role.EXECUTOR, Action.SUBSCRIBE, "admin/{client_id}/response"),
     Grant(Role.EXECUTOR, Action.SUBSCRIBE, "events/{name}"),
-    Grant(Role.EXECUTOR, Action.SUBSCRIBE, "workers/+"),
     Grant(Role.OPERATOR, Action.PUBLISH, "admin/{client_id}/request"),
     Grant(Role.OPERATOR, Action.SUBSCRIBE, "admin/{client_id}/response"),
-    Grant(Role.OPERATOR, Action.SUBSCRIBE, "workers/+"),
-    Grant(Role.OPERATOR, Action.SUBSCRIBE, "logs/+/+"),
 )
 
 #: The roles that may connect at all. The bridge is inside the broker.
@@ -62,12 +65,12 @@ CLIENT_ROLES: Final = frozenset(grant.role for grant in TABLE)
 
 
 def allowed(identity: Identity, action: Action, topic_or_filter: str, topics: Topics) -> bool:
-    """Tell whether ``identity`` may publish to a topic or subscribe with a filter.
+    """Tell whether ``identity`` may publish to a topic, retain a message on it, or subscribe with a filter.
 
     A filter with wildcards must be granted exactly: what another filter would let through is never worked out.
     """
     wildcards = "+" in topic_or_filter or "#" in topic_or_filter
-    if wildcards and action is Action.PUBLISH:
+    if wildcards and action is not Action.SUBSCRIBE:
         return False
     filters = _filters(identity, action, topics)
     # Most topics and filters are granted as they are.
@@ -76,23 +79,11 @@ def allowed(identity: Identity, action: Action, topic_or_filter: str, topics: To
     )
 
 
-def may_retain(identity: Identity, topic: str, topics: Topics) -> bool:
-    """Tell whether a message that ``identity`` may publish to ``topic`` may also be retained."""
-    return any(
-        grant.retain and matches(topic_filter, topic)
-        for grant, topic_filter in _grants(identity, Action.PUBLISH, topics)
-    )
-
-
 @lru_cache(maxsize=16384)
 def _filters(identity: Identity, action: Action, topics: Topics) -> tuple[str, ...]:
     # Asked for every message; the answer never changes.
-    return tuple(topic_filter for _, topic_filter in _grants(identity, action, topics))
-
-
-def _grants(identity: Identity, action: Action, topics: Topics) -> tuple[tuple[Grant, str], ...]:
     return tuple(
-        (grant, grant.topic_filter(identity, topics))
+        grant.topic_filter(identity, topics)
         for grant in TABLE
         if grant.role is identity.role and grant.action is action
     )
