@@ -157,11 +157,10 @@ def _worker() -> dict[str, dict[str, Any]]:
             "Seconds that a worker which was told to stop waits for its running tasks; 0 waits for ever.",
             default="0",
         ),
-        "preload_learned_imports": _option(
-            "boolean",
-            "Whether the worker imports installed libraries that its tasks have imported ahead of the next tasks, "
-            "which start faster then.",
-            default="True",
+        "preload_imports": _option(
+            "string",
+            "Modules, separated by commas, that the worker imports once, at its start, for all its tasks.",
+            example="pandas, requests",
         ),
     }
 

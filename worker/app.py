@@ -348,7 +348,6 @@ class Worker:
                 launcher.gone.set()
                 self._runs.launcher = launcher
                 continue
-            launcher.settle_in(self._settings.state.runs)
             self._runs.launcher = launcher
             log.info("the launcher is back", extra={"action": "launcher_back"})
             await self._runs.launch_ready()

@@ -119,7 +119,6 @@ async def _run(settings: WorkerSettings, party: Credentials, lock: int, process:
     launcher = LauncherClient(process)
     try:
         await launcher.ready()
-        launcher.settle_in(settings.state.runs)
         _set_title(party.identity.name)
         _banner(settings, party)
         worker = assemble(settings, party, launcher, version=own_version())

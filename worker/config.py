@@ -23,8 +23,8 @@ MIN_HEARTBEAT_INTERVAL: Final = "min_heartbeat_interval"
 TASK_SUCCESS_OVERTIME: Final = "task_success_overtime"
 DAGS_FOLDER: Final = "dags_folder"
 DAG_BUNDLES: Final = "dag_bundle_config_list"
-#: Whether what tasks import by themselves is imported ahead of the next ones.
-PRELOAD_LEARNED: Final = "preload_learned_imports"
+#: Which modules the launcher imports ahead of the tasks.
+PRELOAD_IMPORTS: Final = "preload_imports"
 #: Options outside our section that the worker goes by, and their sections.
 AIRFLOW_OPTIONS: Final = {
     BASE_LOG_FOLDER: "logging",
@@ -33,8 +33,6 @@ AIRFLOW_OPTIONS: Final = {
     DAGS_FOLDER: "core",
     DAG_BUNDLES: "dag_processor",
 }
-#: How Airflow's configuration may spell a boolean (``getboolean`` in airflow/_shared/configuration/parser.py).
-_BOOLEANS: Final = frozenset({"t", "true", "1", "f", "false", "0"})
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_CONCURRENCY: Final = 8
 #: Seconds between MQTT pings.
@@ -161,15 +159,6 @@ class AirflowSettings:
             raise ConfigurationError(f"[{section}] {option} is {text!r}: it must be a number of at least 0")
         return number
 
-    def check_switch(self, option: str) -> None:
-        """Find out whether an option, if it is set, is a boolean as Airflow reads them.
-
-        :raises ConfigurationError: it is none.
-        """
-        text = self.text(option, "True")
-        if text.strip().lower() not in _BOOLEANS:
-            raise ConfigurationError(f"[{SECTION}] {option} is {text!r}: it must be True or False")
-
 
 def check_bridge_url(url: str) -> str:
     """Return ``url`` when it is a bridge's.
@@ -219,12 +208,17 @@ def check_message_size(number: float) -> int:
     return int(number)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """Return the names in ``a, b``, each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
 def parse_queues(text: str) -> tuple[str, ...]:
     """Return the queues in ``a,b``.
 
     :raises ConfigurationError: there is none.
     """
-    queues = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    queues = parse_names(text)
     if not queues:
         raise ConfigurationError("no queue is named: give --queues a,b")
     return queues
@@ -265,8 +259,6 @@ def settle(options: Options, airflow: AirflowSettings) -> WorkerSettings:
     concurrency = options.concurrency or airflow.number("worker_concurrency", DEFAULT_CONCURRENCY)
     state = options.state_dir or _path(airflow.text("worker_state_dir")) or default_state_dir()
     drain = options.drain_timeout
-    # It is the launcher that goes by it, and must not fail.
-    airflow.check_switch(PRELOAD_LEARNED)
     return WorkerSettings(
         bridge_url=check_bridge_url(bridge),
         certs=certs,

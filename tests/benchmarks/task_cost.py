@@ -2,7 +2,7 @@
 
 A real worker with its launcher, supervisors and tasks; only the bridge answers from memory, at once. ``--against``
 names another checkout, whose worker is measured in turn with this one's, so that both meet the same disturbances.
-``--dag-imports`` compares a worker that has learned what its Dags import with one that has not yet.
+``--dag-imports`` compares a worker that imports those modules ahead (preload_imports) with one that does not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import logging
 import os
 import platform
 import statistics
@@ -114,11 +113,8 @@ def pss_mb(launcher: int) -> float:
 # ---------------------------------------------------------------- one round
 
 
-async def measure(process: LauncherProcess, folder: Path, tasks: int, *, learned: bool) -> Figures:
-    """Run a worker: tasks in turn, then with every slot busy, then some that hold their slots.
-
-    :param learned: wait first until the launcher has imported what the tasks do.
-    """
+async def measure(process: LauncherProcess, folder: Path, tasks: int) -> Figures:
+    """Run a worker: tasks in turn, then with every slot busy, then some that hold their slots."""
     pid = process.process.pid
     settings = WorkerSettings(
         bridge_url="wss://bridge.test/mqtt",
@@ -140,9 +136,6 @@ async def measure(process: LauncherProcess, folder: Path, tasks: int, *, learned
     try:
         await centre.until(lambda: centre.welcomed)
         await centre.succeed([centre.assign("nothing")])  # The first one warms everything up.
-        if learned:
-            await centre.succeed([centre.assign("nothing")])
-            await imports_learned()
         idle_pss = pss_mb(pid)
         private = memory_mb(pid, ("Private_Clean", "Private_Dirty"))
         alone = await in_turn(centre, folder, pid, tasks)
@@ -158,18 +151,6 @@ async def measure(process: LauncherProcess, folder: Path, tasks: int, *, learned
 def told(folder: Path) -> list[dict[str, Any]]:
     """Return what the tasks have said."""
     return [json.loads(line) for line in (folder / "marks").read_text(encoding="utf-8").splitlines()]
-
-
-async def imports_learned() -> None:
-    """Wait until the launcher says that it has imported something."""
-    said = asyncio.Event()
-    handler = logging.Handler()
-    handler.emit = lambda _: said.set()  # type: ignore[method-assign]  # a log is all there is to hear
-    logger = logging.getLogger("edge_mqtt.worker.runs.launcher_client")
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    async with asyncio.timeout(PATIENCE_S):
-        await said.wait()
 
 
 async def in_turn(centre: Centre, folder: Path, launcher: int, tasks: int) -> dict[str, float]:
@@ -225,7 +206,7 @@ async def holding(centre: Centre, folder: Path, launcher: int) -> float:
     return memory
 
 
-def one_round(tasks: int, imports: str = "", *, learned: bool = False) -> tuple[Figures, list[str]]:
+def one_round(tasks: int, imports: str = "", *, ahead: bool = False) -> tuple[Figures, list[str]]:
     """Measure in a folder of its own; return the figures and the modules that the tasks ended with."""
     with tempfile.TemporaryDirectory(prefix="edge-bench-") as made:
         folder = Path(made)
@@ -236,9 +217,10 @@ def one_round(tasks: int, imports: str = "", *, learned: bool = False) -> tuple[
             TASK_COST_MARKS=str(folder / "marks"),
             TASK_COST_HOLD=str(folder / "hold"),
             TASK_COST_IMPORTS=imports,
+            AIRFLOW__EDGE_MQTT__PRELOAD_IMPORTS=imports if ahead else "",
         )
         process = LauncherProcess()
-        figures = asyncio.run(measure(process, folder, tasks, learned=learned))
+        figures = asyncio.run(measure(process, folder, tasks))
         return figures, told(folder)[-1]["modules"]
 
 
@@ -298,11 +280,11 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="another checkout to compare with")
     parser.add_argument("--imports", action="store_true", help="list what a task imports by itself, and end")
     parser.add_argument("--dag-imports", default="", metavar="A,B", help="modules that the Dag is to import")
-    parser.add_argument("--learned", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--ahead", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--round", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.round:
-        print(json.dumps(asdict(one_round(options.tasks, options.dag_imports, learned=options.learned)[0])))
+        print(json.dumps(asdict(one_round(options.tasks, options.dag_imports, ahead=options.ahead)[0])))
         return
     if options.imports:
         print("\n".join(late_modules()))
@@ -312,7 +294,7 @@ def main() -> None:
         kinds["other"] = (options.against.absolute(), ())
     if options.dag_imports:
         imports = ("--dag-imports", options.dag_imports)
-        kinds = {"learned": (TREE, (*imports, "--learned")), "not yet": (TREE, imports)}
+        kinds = {"ahead": (TREE, (*imports, "--ahead")), "in each task": (TREE, imports)}
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in kinds}
     for _ in range(options.rounds):
         for name, (tree, more) in kinds.items():

@@ -102,7 +102,6 @@ def play(
         lock = ours.state.prepare()
         launcher = LauncherClient(process)
         await launcher.ready()
-        launcher.settle_in(ours.state.runs)
         lab = Lab(tmp_path, FakeBridge(broker, **bridge), make_worker(broker, ours, launcher))  # type: ignore[arg-type]  # fields of it
         running = asyncio.create_task(lab.worker.run())
         try:

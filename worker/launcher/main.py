@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from edge_mqtt.worker.config import AIRFLOW_OPTIONS
+from edge_mqtt.worker.config import AIRFLOW_OPTIONS, PRELOAD_IMPORTS, parse_names
 from edge_mqtt.worker.core.lease import Contact, Due, due
 from edge_mqtt.worker.ipc.run_files import contact_file
 from edge_mqtt.worker.ipc.run_request import RunRequest
-from edge_mqtt.worker.launcher.learned import Learner
+from edge_mqtt.worker.launcher.preload_imports import preload_modules, seed_again
 from edge_mqtt.worker.system.boot_clock import boot_id, boottime
 from edge_mqtt.worker.system.files import redirect_output
 from edge_mqtt.worker.system.process import ProcessIdentity, kill_orphans, kill_tree, signal_process, start_time
@@ -73,35 +73,29 @@ class ForkServer:
         self._contact: Contact | None = None
         self._children: dict[int, _Child] = {}
         self._worker_is_there = True
-        self._learner = Learner()
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector = selectors.DefaultSelector()
 
     def serve(self) -> None:
         """Work until the worker is gone and every supervisor has ended."""
+        settings = read_settings()
+        left_out = preload_modules(parse_names(settings.get(PRELOAD_IMPORTS, "")))
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._selector.register(self._learner.ear, selectors.EVENT_READ)
-        self._report(ready=True, settings=read_settings())
+        self._report(ready=True, settings=settings, left_out=left_out)
         while self._worker_is_there or self._children:
-            events = self._selector.select(self._learner.patience_s if self._worker_is_there else GUARD_INTERVAL_S)
-            for key, _ in events:
+            for key, _ in self._selector.select(None if self._worker_is_there else GUARD_INTERVAL_S):
                 if key.fileobj is self._channel:
                     self._read_order()
-                elif key.fileobj is self._learner.ear:
-                    self._learner.hear()
                 else:
                     self._drain_wakeups()
             self._reap()
             if not self._worker_is_there:
-                self._learner.retire()
                 self._guard_leases()
-            elif not events:
-                self._learner.try_missing(self._leave)
 
     def _read_order(self) -> None:
         data = read_document(self._channel)
@@ -109,12 +103,7 @@ class ForkServer:
             self._worker_is_there = False
             self._selector.unregister(self._channel)
             return
-        document = json.loads(data)
-        if "folder" in document:
-            self._settle_in(Path(document["folder"]))
-            self._learner.try_missing(self._leave)
-            return
-        order = RunRequest(**document)
+        order = RunRequest(**json.loads(data))
         if self._runs_dir is None:
             self._settle_in(Path(order.runs_dir))
         launcher = os.getpid()
@@ -130,7 +119,6 @@ class ForkServer:
         self._runs_dir = runs_dir
         # From here on we may outlive the worker, whose terminal or pipe must not be held open by us.
         redirect_output(runs_dir / "launcher.out")
-        self._learner.begin(runs_dir)
 
     def _leave(self) -> None:
         """Be the launcher no longer: this is a process that it has forked."""
@@ -139,14 +127,14 @@ class ForkServer:
         for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_DFL)
         self._selector.close()
-        for end in (self._channel, self._wake_read, self._wake_write, self._learner.ear):
+        for end in (self._channel, self._wake_read, self._wake_write):
             end.close()
 
     def _become_supervisor(self, order: RunRequest, launcher: int) -> NoReturn:
         code = 1
         try:
             self._leave()
-            self._learner.tell_imports()
+            seed_again()
             nowhere = os.open(os.devnull, os.O_RDONLY)
             os.dup2(nowhere, 0)
             os.close(nowhere)
@@ -167,18 +155,13 @@ class ForkServer:
                 pass
 
     def _reap(self) -> None:
-        while self._children or self._learner.trial_pid:
+        while self._children:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            if pid == self._learner.trial_pid:
-                imported, refused = self._learner.trial_ended()
-                self._report(preloaded=imported, refused=refused)
-                self._learner.try_missing(self._leave)  # The rest, if a module put an end to this one.
-                continue
             child = self._children.pop(pid, None)
             if status and child is not None:
                 # It was killed, so its task was not. The worker that would see to that may be dead.

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 from edge_mqtt.worker.errors import LauncherError
@@ -126,16 +125,14 @@ class LauncherClient:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 hello = await _read(reader)
         except TimeoutError:
-            raise LauncherError(f"Airflow could not be imported within {READY_TIMEOUT_S:.0f} s") from None
+            raise LauncherError(
+                f"Airflow and the modules of preload_imports could not be imported within {READY_TIMEOUT_S:.0f} s"
+            ) from None
         if hello is None:
             raise LauncherError(AIRFLOW_UNUSABLE)
+        _warn_of_left_out(hello["left_out"])
         self._reading = asyncio.create_task(self._read_reports(reader), name="worker.launcher")
         return {str(option): str(value) for option, value in hello["settings"].items()}
-
-    def settle_in(self, runs_dir: Path) -> None:
-        """Tell where the runs' files will be, so that what earlier tasks imported is loaded before the next ones."""
-        if self._writer is not None:
-            self._writer.write(framed(json.dumps({"folder": str(runs_dir)}).encode()))
 
     async def launch(self, order: RunRequest) -> int:
         """Start a supervisor; return its pid.
@@ -183,8 +180,6 @@ class LauncherClient:
                 while len(self._exits) > EXITS_KEPT:
                     del self._exits[next(iter(self._exits))]
                 self._exit_told.set()
-            elif "preloaded" in report:
-                _tell_of_imports(report["preloaded"], report["refused"])
         self.gone.set()
         self._exit_told.set()
         log.error("the launcher process is gone", extra={"action": "launcher_gone"})
@@ -194,11 +189,13 @@ class LauncherClient:
         self._launches.clear()
 
 
-def _tell_of_imports(imported: list[str], refused: dict[str, str]) -> None:
-    if imported:
-        log.info("imported ahead of the tasks: %s", ", ".join(imported), extra={"action": "imports_learned"})
-    for name, reason in refused.items():
-        log.info("left to the tasks: %s: %s", name, reason, extra={"action": "import_refused"})
+def _warn_of_left_out(left_out: dict[str, str]) -> None:
+    if left_out:
+        log.warning(
+            "preload_imports: not imported ahead of the tasks: %s",
+            "; ".join(f"{name} ({reason})" for name, reason in left_out.items()),
+            extra={"action": "preload_left_out"},
+        )
 
 
 async def _read(reader: asyncio.StreamReader) -> dict[str, Any] | None:

@@ -37,9 +37,6 @@ class NoProcess:
     async def ready(self) -> dict[str, str]:
         return {}
 
-    def settle_in(self, _: Path) -> None:
-        pass
-
     async def stop(self) -> None:
         pass
 

@@ -83,7 +83,6 @@ def test_wrong_option_is_named_in_one_line(options: Options, says: str) -> None:
         ({"drain_timeout": "-1"}, "drain_timeout is '-1'"),
         ({"max_message_size": "1000"}, "max_message_size is 1000: it must be between 1048576 and 67108864 bytes"),
         ({"max_message_size": "67108865"}, "max_message_size is 67108865: it must be between"),
-        ({"preload_learned_imports": "maybe"}, "preload_learned_imports is 'maybe': it must be True or False"),
         ({"min_heartbeat_interval": "often"}, r"\[workers\] min_heartbeat_interval is 'often'"),
     ],
 )

@@ -187,9 +187,8 @@ def test_outcome_says_how_the_run_failed(outcome: RunOutcome, said: str) -> None
 # ---------------------------------------------------------------- clocks
 
 WORKER = Path(worker.__path__[0])
-#: Where the wall clock is read: times for people, whether a certificate will expire, and which libraries no Dag has
-#: asked for in a month.
-WALL_CLOCK = {"cli.py": 1, "launcher/learned.py": 3, "logs/log_file.py": 1, "supervisor/main.py": 3}
+#: Where the wall clock is read: times for people, and whether a certificate will expire.
+WALL_CLOCK = {"cli.py": 1, "logs/log_file.py": 1, "supervisor/main.py": 3}
 
 
 def test_no_decision_of_the_worker_goes_by_the_wall_clock_which_may_jump_by_a_year() -> None:
