@@ -1,9 +1,8 @@
 """A worker's surroundings for tests: an Airflow home with real Dags, and a bridge that answers from memory.
 
-Also a program: ``python -m tests.support.worker_lab STATE_DIR SETTINGS [cut] [first]`` runs a worker and its bridge
-in a process of its own, so that a test can kill it. SETTINGS is a JSON object; with "cut" the bridge is out of reach,
-with "first" the files of runs have the names that the first version gave them. It reads one JSON document a line on
-stdin and reports what the bridge sees on stdout.
+Also a program: ``python -m tests.support.worker_lab STATE_DIR SETTINGS [cut]`` runs a worker and its bridge in a
+process of its own, so that a test can kill it. SETTINGS is a JSON object; with "cut" the bridge is out of reach. It
+reads one JSON document a line on stdin and reports what the bridge sees on stdout.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import signal
 import sys
 import threading
@@ -292,7 +290,5 @@ async def program(home: Path, state: Path, *, cut: bool, **settings_: Any) -> in
 
 
 if __name__ == "__main__":
-    if "first" in sys.argv[3:]:
-        secrets.token_hex = lambda _=None: ""
     home_, state_ = Path(os.environ["AIRFLOW_HOME"]), Path(sys.argv[1])
     sys.exit(asyncio.run(program(home_, state_, cut="cut" in sys.argv[3:], **json.loads(sys.argv[2]))))

@@ -72,7 +72,7 @@ class LocalJob:
     state: LocalJobState = LocalJobState.ACCEPTED
     #: Opens the worker's socket for the job's supervisor; nothing else knows it.
     secret: str = field(default="", repr=False)
-    #: Tells the files of its launch from those of any other; empty when a version launched it that did not need it.
+    #: Tells the files of its launch from those of any other; empty until it is launched.
     launch: str = ""
     #: Size in bytes of the log file when the job was launched: its own log begins there.
     log_base: int = 0

@@ -5,12 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from enum import Enum, auto
-from typing import Final, Self
+from typing import Self
 
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
-
-#: Seconds of lease of a job that was taken before jobs brought their own: what the settings' defaults give.
-FIRST_LEASE_S: Final = 935.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,23 +49,18 @@ class Contact:
         return Lease.granted(confirmed_at=self.confirmed_at, lease_s=lease_s, kill_grace_s=self.kill_grace_s)
 
     def to_json(self) -> bytes:
-        """Return it as JSON; a launcher of the first version, which may outlive an upgrade, reads the lease in it."""
-        return json.dumps({**asdict(self), **asdict(self.lease(FIRST_LEASE_S))}).encode()
+        """Return it as JSON."""
+        return json.dumps(asdict(self)).encode()
 
     @classmethod
     def from_json(cls, data: bytes, *, now: float) -> Self | None:
-        """Read what :meth:`to_json` wrote, or the lease that the first version did; None when it is something else.
+        """Read what :meth:`to_json` wrote; None when it is something else.
 
         :param now: seconds since boot; a contact later than that was one of an earlier boot, and is none.
         """
         try:
             read = json.loads(data)
-            if "confirmed_at" in read:
-                contact = cls(confirmed_at=float(read["confirmed_at"]), kill_grace_s=float(read["kill_grace_s"]))
-            else:
-                stop_at, kill_at = float(read["stop_at"]), float(read["kill_at"])
-                confirmed_at = kill_at + LEASE_MARGIN_S - FIRST_LEASE_S
-                contact = cls(confirmed_at=confirmed_at, kill_grace_s=kill_at - stop_at)
+            contact = cls(confirmed_at=float(read["confirmed_at"]), kill_grace_s=float(read["kill_grace_s"]))
         except (ValueError, KeyError, TypeError):
             return None
         return contact if contact.confirmed_at <= now else None

@@ -15,7 +15,7 @@ from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 _READABLE = 40
 
 #: Names of runs' files, half-written ones too; the stem tells the run.
-_RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+(\.[0-9a-f]+)?)\.(pid|exit|out)(\.\d+)?")
+_RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+\.[0-9a-f]+)\.(pid|exit|out)(\.\d+)?")
 
 #: Where the link leads that stands in the place of a process when nobody is to run a job any more.
 NOBODY: Final = "nobody"
@@ -41,12 +41,11 @@ class RunFiles:
     def of(cls, folder: Path, job_id: JobId, fence: Fence, launch: str) -> Self:
         """Return the paths; a job id may hold anything, so the names are made from its digest.
 
-        :param launch: tells this launch from any other of the same assignment, whose supervisor may come too late;
-            empty for those of the first versions.
+        :param launch: tells this launch from any other of the same assignment, whose supervisor may come too late.
         """
         readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in job_id)[:_READABLE]
         digest = hashlib.sha256(job_id.encode()).hexdigest()[:12]
-        stem = f"{readable}.{digest}.{fence}{'.' if launch else ''}{launch}"
+        stem = f"{readable}.{digest}.{fence}.{launch}"
         return cls(process=folder / f"{stem}.pid", outcome=folder / f"{stem}.exit", output=folder / f"{stem}.out")
 
     def claim_for_nobody(self) -> bool:

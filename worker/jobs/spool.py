@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
@@ -17,7 +17,6 @@ from pydantic import ValidationError
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
-from edge_mqtt.worker.core.lease import FIRST_LEASE_S
 from edge_mqtt.worker.errors import SpoolError
 
 #: In order; the file's ``user_version`` counts those that are done.
@@ -32,17 +31,13 @@ MIGRATIONS: Final = (
         secret       TEXT    NOT NULL,
         log_base     INTEGER NOT NULL,
         result       TEXT,
-        result_acked INTEGER NOT NULL
+        result_acked INTEGER NOT NULL,
+        lease_s      REAL    NOT NULL,
+        ships_log    INTEGER NOT NULL,
+        launch       TEXT    NOT NULL
     ) STRICT;
-    """,
-    f"""
-    ALTER TABLE jobs ADD COLUMN lease_s   REAL    NOT NULL DEFAULT {FIRST_LEASE_S};
-    ALTER TABLE jobs ADD COLUMN ships_log INTEGER NOT NULL DEFAULT 1;
     CREATE TABLE home (id TEXT NOT NULL) STRICT;
     INSERT INTO home VALUES (lower(hex(randomblob(16))));
-    """,  # noqa: S608 -- the number is a constant
-    """
-    ALTER TABLE jobs ADD COLUMN launch TEXT NOT NULL DEFAULT '';
     """,
 )
 
@@ -63,9 +58,10 @@ class Spool:
         self._connection = connection
 
     @classmethod
-    def open(cls, path: Path) -> Self:
+    def open(cls, path: Path, migrations: Sequence[str] = MIGRATIONS) -> Self:
         """Open the spool at ``path``, creating it (mode 0600) or bringing it up to date.
 
+        :param migrations: scripts in SQL, in order, each applied once.
         :raises SpoolError: it cannot be opened, is damaged or was written by a newer version.
         """
         with _translated(path):
@@ -74,7 +70,7 @@ class Spool:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
-                _migrate(connection, path)
+                _migrate(connection, path, migrations)
             except BaseException:
                 connection.close()
                 raise
@@ -107,13 +103,13 @@ class Spool:
         self._connection.close()
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
     done = connection.execute("PRAGMA user_version").fetchone()[0]
-    if done > len(MIGRATIONS):
+    if done > len(migrations):
         raise SpoolError(
             f"{path} was written by a newer edge-worker: upgrade this one, or give it another --state-dir"
         )
-    for number, script in enumerate(MIGRATIONS[done:], start=done + 1):
+    for number, script in enumerate(migrations[done:], start=done + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {number}; COMMIT;")
 
 

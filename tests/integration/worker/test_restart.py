@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ import pytest
 from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import Assign
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
-from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Lease
+from edge_mqtt.worker.core.lease import Contact
 from edge_mqtt.worker.ipc.run_files import contact_file
-from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
+from edge_mqtt.worker.jobs.spool import Spool
 from edge_mqtt.worker.system.boot_clock import boottime
 from tests.support.scenario_worker import fresh_home, supervisor_of, wait_until_ended
 from tests.support.worker_lab import task_job
@@ -31,7 +30,6 @@ ROOT = Path(__file__).parents[3]
 WAIT_S = 60.0
 #: Those of the running test.
 PROGRAMS: list[subprocess.Popen[str]] = []
-FIRST_COLUMNS = "job_id, fence, state, spec, secret, log_base, result, result_acked"
 
 
 class WorkerProgram:
@@ -196,47 +194,6 @@ def test_restarted_worker_that_finds_no_bridge_ends_its_tasks_at_their_own_lease
     assert long.children()
     second.end(signal.SIGKILL)
     launcher.kill()
-
-
-def test_upgraded_worker_takes_over_the_running_task_of_the_first_version(tmp_path: Path) -> None:
-    state = tmp_path / "state"
-    assign = task_job("wait_for", lease_s=FIRST_LEASE_S)
-    job_id = assign.job.job_id
-    first = WorkerProgram(state, "first")
-    first.ready()
-    first.assign(assign)
-    first.until(lambda _: "tick 1" in first.log(job_id))
-    supervisor = supervisor_of(state, job_id)
-    first.end(signal.SIGKILL)
-    downgrade(state / "spool.db")
-    lease = Lease.granted(confirmed_at=boottime(), lease_s=FIRST_LEASE_S, kill_grace_s=10.0)
-    (state / "runs" / "lease").write_text(json.dumps(asdict(lease)))
-
-    second = WorkerProgram(state)
-    presence = second.until(lambda seen: next((m for m in seen if m["kind"] == "presence"), None))
-    assert [(job["job_id"], job["state"]) for job in presence["jobs"]] == [(job_id, "running")]
-    assert supervisor.is_running()
-    # A launcher of the first version goes by what it finds in the file.
-    left = json.loads((state / "runs" / "lease").read_text())
-    assert left["kill_at"] >= lease.kill_at
-    assert left["stop_at"] == left["kill_at"] - 10.0
-    (tmp_path / "until").touch()
-    assert second.result(job_id)["exit_code"] == 0
-    assert (tmp_path / "marks").read_text() == "ran\n"
-    second.end(signal.SIGTERM)
-
-
-def downgrade(spool: Path) -> None:
-    """Make the spool what the first version would have written."""
-    raw = sqlite3.connect(spool)
-    rows = raw.execute(f"SELECT {FIRST_COLUMNS} FROM jobs").fetchall()  # noqa: S608 -- a constant
-    raw.execute("DROP TABLE jobs")
-    raw.execute("DROP TABLE home")
-    raw.executescript(MIGRATIONS[0])
-    raw.executemany(f"INSERT INTO jobs ({FIRST_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)  # noqa: S608 -- as above
-    raw.execute("PRAGMA user_version = 1")
-    raw.commit()
-    raw.close()
 
 
 def test_supervisor_that_hung_while_there_was_no_worker_is_ended_by_the_next_one(tmp_path: Path) -> None:

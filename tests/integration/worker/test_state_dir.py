@@ -105,7 +105,7 @@ def newer_spool(state: Path) -> None:
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "loaded_airflow", lambda: nullcontext(Airflow(settings={}, open_files=frozenset())))
     monkeypatch.setattr(cli, "ForkedLauncher", NoProcess)
-    monkeypatch.setattr(cli, "Launcher", NoProcess)
+    monkeypatch.setattr(cli, "LauncherClient", NoProcess)
 
 
 @pytest.mark.usefixtures("no_launcher")

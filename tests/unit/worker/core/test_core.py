@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
 import pytest
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
@@ -19,7 +16,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 )
 from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Ask, Drain, Phase
 from edge_mqtt.worker.core.job import IllegalTransition, LocalJob, LocalJobState, Verdict, decide_assignment
-from edge_mqtt.worker.core.lease import FIRST_LEASE_S, Contact, Due, Lease, due
+from edge_mqtt.worker.core.lease import Contact, Due, Lease, due
 from edge_mqtt.worker.core.log_cursor import (
     JOB_WINDOW_BYTES,
     SLOW_LINK_BYTES_PER_S,
@@ -230,27 +227,13 @@ def test_every_lease_counts_from_the_same_contact() -> None:
 def test_contact_survives_its_file_and_garbage_is_no_contact() -> None:
     contact = Contact(confirmed_at=1.5, kill_grace_s=10.0)
     assert Contact.from_json(contact.to_json(), now=2.0) == contact
-    for garbage in (b"", b"[]", b"7", b"{}", b'{"stop_at": "x", "kill_at": 1}', b'{"confirmed_at": 1}'):
+    for garbage in (b"", b"[]", b"7", b"{}", b'{"confirmed_at": 1}', b'{"confirmed_at": "x", "kill_grace_s": 1}'):
         assert Contact.from_json(garbage, now=1e9) is None
 
 
 def test_contact_of_an_earlier_boot_is_no_contact() -> None:
     contact = Contact(confirmed_at=5000.0, kill_grace_s=10.0)
     assert Contact.from_json(contact.to_json(), now=20.0) is None
-
-
-def test_lease_of_the_first_version_is_neither_longer_nor_shorter_after_an_upgrade() -> None:
-    left = Lease(stop_at=1085.0, kill_at=1095.0)
-    contact = Contact.from_json(json.dumps(asdict(left)).encode(), now=1000.0)
-    assert contact is not None
-    assert contact.lease(FIRST_LEASE_S) == left
-
-
-def test_launcher_of_the_first_version_finds_its_lease_in_the_file() -> None:
-    contact = Contact(confirmed_at=100.0, kill_grace_s=10.0)
-    read = json.loads(contact.to_json())
-    lease = contact.lease(FIRST_LEASE_S)
-    assert (read["stop_at"], read["kill_at"]) == (lease.stop_at, lease.kill_at)
 
 
 @pytest.mark.parametrize(

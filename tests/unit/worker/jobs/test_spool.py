@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ import pytest
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, WorkloadType
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
-from edge_mqtt.worker.core.lease import FIRST_LEASE_S
 from edge_mqtt.worker.errors import SpoolError
 from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
 
@@ -64,27 +62,34 @@ def test_spool_of_a_newer_version_is_refused(tmp_path: Path) -> None:
         Spool.open(path)
 
 
-def test_spool_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+LATER = (*MIGRATIONS, "ALTER TABLE jobs ADD COLUMN colour TEXT; UPDATE jobs SET colour = 'red';")
+
+
+def test_spool_of_an_older_version_is_brought_up_to_date_once(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
-    old = job("a", state=LocalJobState.LAUNCHED, secret="s", log_base=7)
-    raw = sqlite3.connect(path)
-    raw.executescript(MIGRATIONS[0])
-    raw.execute("PRAGMA user_version = 1")
-    raw.execute(
-        "INSERT INTO jobs (job_id, fence, state, spec, secret, log_base, result, result_acked) "
-        "VALUES ('a', 1, 'launched', ?, 's', 7, NULL, 0)",
-        (old.spec.model_dump_json(),),
-    )
-    raw.commit()
-    raw.close()
-    spool = Spool.open(path)
-    assert spool.load() == [replace(old, lease_s=FIRST_LEASE_S, ships_log=True, launch="")]
-    assert spool.home()
-    spool.store(job("b"))
+    older = Spool.open(path)
+    older.store(job("a"))
+    home = older.home()
+    older.close()
+    for _ in range(2):
+        spool = Spool.open(path, LATER)
+        assert spool.load() == [job("a")]
+        assert spool.home() == home
+        assert spool._connection.execute("SELECT colour FROM jobs").fetchall() == [("red",)]
+        assert spool._connection.execute("PRAGMA user_version").fetchone() == (len(LATER),)
+        spool.close()
+
+
+def test_migration_that_fails_leaves_the_spool_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    older = Spool.open(path)
+    older.store(job("a"))
+    older.close()
+    with pytest.raises(SpoolError):
+        Spool.open(path, (*LATER, "ALTER TABLE jobs ADD COLUMN size TEXT; no such statement;"))
+    spool = Spool.open(path, LATER)
+    assert spool.load() == [job("a")]
     spool.close()
-    again = Spool.open(path)
-    assert [kept.lease_s for kept in again.load()] == [FIRST_LEASE_S, 60.0]
-    again.close()
 
 
 def test_a_state_folder_has_a_name_that_no_other_has_and_keeps_it(tmp_path: Path) -> None:

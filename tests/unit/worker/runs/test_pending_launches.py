@@ -177,7 +177,7 @@ def test_files_of_runs_that_nobody_holds_are_deleted_after_the_start_and_no_othe
     monkeypatch.setattr(supervisors, "LATECOMER_S", 0.0)
     kept = {contact_file(tmp_path), tmp_path / "launcher.out"}
     orphans = set()
-    for job_id, launch in ((JOB_ID, "0a1b2c3d"), (JobId("a.b"), ""), (JobId("a/b"), "99999999")):
+    for job_id, launch in ((JOB_ID, "0a1b2c3d"), (JobId("a.b"), "11111111"), (JobId("a/b"), "99999999")):
         files = RunFiles.of(tmp_path, job_id, Fence(1), launch)
         half_written = files.outcome.with_name(f".{files.outcome.name}.4711")
         orphans |= {files.process, files.outcome, files.output, half_written}
@@ -204,7 +204,7 @@ def test_files_that_cannot_be_deleted_do_not_end_the_worker(
 ) -> None:
     monkeypatch.setattr(supervisors, "LATECOMER_S", 0.0)
     # No file can be deleted in the place of a folder.
-    (tmp_path / "j.0123456789ab.1.pid").mkdir()
+    (tmp_path / "j.0123456789ab.1.0a1b2c3d.pid").mkdir()
 
     async def scenario(scene: Scene) -> None:
         await scene.runs.find_again()
