@@ -13,7 +13,7 @@ from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from airflow.sdk.api.datamodels._generated import API_VERSION
+from airflow.sdk.api.client import API_VERSION  # type: ignore[attr-defined]  # it has no public place
 
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.config import BridgeSettings

@@ -129,7 +129,7 @@ class ExecutionApiServer:
 
         def connection() -> asyncio.Protocol:
             return config.http_protocol_class(  # type: ignore[call-arg]  # what uvicorn's own server does
-                config=config, server_state=self._state, app_state={}, _loop=asyncio.get_running_loop()
+                config=config, server_state=self._state, app_state={}
             )
 
         # uvicorn's own server would open the socket to everybody, and wake up ten times a second to look at flags.
