@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+
 from edge_mqtt.broker_bridge.program.interrupt import end_quietly
 
 
-def main() -> None:
-    """Run the command; its own signal handlers take over once it works."""
+def main() -> int:
+    """Run the command and return its exit code; its own signal handlers take over once it works."""
     end_quietly()
     from edge_mqtt.broker_bridge.program.extras import require_extra
 
     require_extra("edge-bridge", "bridge", ("airflow", "amqtt", "httpx", "sqlalchemy", "websockets"))
     from edge_mqtt.broker_bridge.cli import main as run
 
-    run()
+    return run()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

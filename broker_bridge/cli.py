@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge_mqtt.broker_bridge.errors import BridgeError
+from edge_mqtt.broker_bridge.program.command import new_app, run_command
 from edge_mqtt.broker_bridge.program.version import VersionOption
-from edge_mqtt.certs.errors import CertificateError
 
-# Not rich's markup: it takes what is in brackets for its own.
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+PROGRAM = "edge-bridge"
 
-#: Exit code for a setting, certificate or port that has to be mended first.
-EXIT_USAGE = 2
+app = new_app(PROGRAM)
 
 
 @app.command()
@@ -44,7 +41,7 @@ def run(
     topic_prefix: Annotated[str | None, typer.Option(help="First level of every topic.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
     version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
-) -> None:
+) -> int:
     """Run the bridge next to the scheduler. Settings come from Airflow's configuration, section [edge_mqtt]."""
     given: dict[str, object] = {
         "bridge_host": host,
@@ -71,22 +68,20 @@ def run(
     # Only Airflow's settings are wanted: neither its database nor its logging, which take half of the bridge's start.
     # Read by airflow/__init__.py.
     os.environ["_AIRFLOW__AS_LIBRARY"] = "1"
-    try:
-        from edge_mqtt.broker_bridge.config import load_settings
+    from edge_mqtt.broker_bridge.config import load_settings
 
-        settings = load_settings(given)
-        from edge_mqtt.broker_bridge.app import Bridge
+    settings = load_settings(given)
+    from edge_mqtt.broker_bridge.app import Bridge
 
-        async def start() -> int:
-            return await Bridge(settings).run()
+    async def start() -> int:
+        return await Bridge(settings).run()
 
-        code = asyncio.run(start())
-    except (BridgeError, CertificateError) as error:
-        typer.echo(f"edge-bridge: {error}", err=True)
-        raise typer.Exit(EXIT_USAGE) from None
-    sys.exit(code)
+    return asyncio.run(start())
 
 
-def main() -> None:
-    """Run the command line."""
-    app()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the program's exit code.
+
+    :param arguments: the command line without the program's name; None: the process's own.
+    """
+    return run_command(app, PROGRAM, arguments)

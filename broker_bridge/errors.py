@@ -7,8 +7,10 @@ BridgeError
 
 from __future__ import annotations
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
 
-class BridgeError(Exception):
+
+class BridgeError(ProgramError):
     """Root of what can stop the bridge from starting; its text says what is wrong and what to do."""
 
 

@@ -11,25 +11,19 @@ from typing import Annotated
 
 import typer
 
+from edge_mqtt.broker_bridge.program.command import new_app, run_command, say
+from edge_mqtt.broker_bridge.program.errors import ProgramError
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
+from edge_mqtt.broker_bridge.program.private_files import is_folder, is_there, reading
 from edge_mqtt.broker_bridge.program.version import VersionOption
 from edge_mqtt.certs.authority import PARTY_DAYS
-from edge_mqtt.certs.errors import CertificateError, InvalidRequest
-from edge_mqtt.certs.files import is_folder, is_there, reading
+from edge_mqtt.certs.errors import InvalidRequest
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
 from edge_mqtt.certs.store import Issued, Store
 
 PROGRAM = "edge-certs"
-#: Exit codes: something failed, the command was used wrongly, interrupted (as a shell reports SIGINT).
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
-app = typer.Typer(
-    name=PROGRAM,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
+app = new_app(PROGRAM)
 
 DirOption = Annotated[
     Path, typer.Option("--dir", envvar="EDGE_CERTS_DIR", help="Folder of the authority and of all it has issued.")
@@ -62,9 +56,10 @@ def init(
     created = store.create(hosts=bridge_host or (), days=days, force=force, now=_now())
     record, folder = created.bridge.record, created.bridge.folder
     if created.put_aside is not None:
-        _warn(
+        say(
+            PROGRAM,
             f"the old authority is now {created.put_aside}: every certificate that it issued has stopped working, "
-            "issue them again with --force"
+            "issue them again with --force",
         )
     typer.echo(
         f"Made in {directory}:\n"
@@ -90,12 +85,16 @@ def issue(
     force: Annotated[bool, typer.Option("--force", help="Replace the key and certificate that are there.")] = False,
 ) -> None:
     """Make a party's key and certificate."""
-    identity = Identity(role, check_name(name))
+    try:
+        identity = Identity(role, check_name(name))
+    except InvalidName as error:
+        raise InvalidRequest(str(error)) from None
     issued = Store(directory).issue(identity, hosts=bridge_host or (), days=days, force=force, now=_now())
     for earlier in issued.still_valid:
-        _warn(
+        say(
+            PROGRAM,
             f"the certificate of {identity} from {earlier.issued_at:%Y-%m-%d} stays valid until "
-            f"{earlier.not_after:%Y-%m-%d}: delete its key wherever it was copied"
+            f"{earlier.not_after:%Y-%m-%d}: delete its key wherever it was copied",
         )
     _tell_issued(issued)
 
@@ -126,13 +125,13 @@ def show(
         show_on(sys.stdout, certificate_table(path, now=now))
         try:
             warning = check(path, now=now)
-        except CertificateError as error:
+        except ProgramError as error:
             usable = False
             warning = str(error)
         if warning is not None:
-            _warn(warning)
+            say(PROGRAM, warning)
     if not usable:
-        raise typer.Exit(EXIT_FAILURE)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,26 +139,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: the command line without the program's name; None: the process's own.
     """
-    try:
-        result = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
-    except typer.TyperException as error:
-        # Its own form is several lines, and names the library's validation step.
-        text = " ".join(error.format_message().split()).replace("Value error, ", "")
-        return _fail(f"{text} See {PROGRAM} --help.", EXIT_USAGE)
-    except (InvalidName, InvalidRequest) as error:
-        return _fail(str(error), EXIT_USAGE)
-    except CertificateError as error:
-        return _fail(str(error), EXIT_FAILURE)
-    except typer.Abort:
-        return EXIT_INTERRUPTED
-    return result if isinstance(result, int) else 0
+    return run_command(app, PROGRAM, arguments, code_of=_code_of)
+
+
+def _code_of(error: ProgramError) -> ExitCode:
+    return ExitCode.USAGE if isinstance(error, InvalidRequest) else ExitCode.FAILED
 
 
 def _tell_issued(issued: Issued) -> None:
     record, folder = issued.record, issued.folder
     if issued.shortened:
-        _warn(
-            f"the certificate ends on {record.not_after:%Y-%m-%d}, before its days are over: its authority ends then"
+        say(
+            PROGRAM,
+            f"the certificate ends on {record.not_after:%Y-%m-%d}, before its days are over: its authority ends then",
         )
     where = {
         Role.BRIDGE: "the bridge's machine and name it there as [edge_mqtt] bridge_certs",
@@ -197,15 +189,6 @@ def _issue_line(role: str, directory: Path) -> str:
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _warn(message: str) -> None:
-    typer.echo(f"{PROGRAM}: {message}", err=True)
-
-
-def _fail(message: str, code: int) -> int:
-    _warn(message)
-    return code
 
 
 if __name__ == "__main__":

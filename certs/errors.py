@@ -4,16 +4,19 @@ CertificateError
 ├── InvalidRequest        what was asked for cannot be done: a host, a number of days
 │   ├── AlreadyExists     a key or an authority would be replaced
 │   └── AuthorityMissing  the folder has no authority
-├── FileUnusable          a file cannot be read, parsed or written
-├── CredentialsUnusable         certificate, key and authority do not belong together, or are not of this project
+├── CredentialsUnusable   certificate, key and authority do not belong together, or are not of this project
 ├── NotYetValid           the certificate's time has not come, or the clock is behind
 └── Expired               the certificate's time is over
+
+What cannot be read or written is FileUnusable, see ``edge_mqtt.broker_bridge.program.private_files``.
 """
 
 from __future__ import annotations
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
 
-class CertificateError(Exception):
+
+class CertificateError(ProgramError):
     """Root of everything that can be wrong with keys and certificates."""
 
 
@@ -27,10 +30,6 @@ class AlreadyExists(InvalidRequest):
 
 class AuthorityMissing(InvalidRequest):
     """The folder has no authority to issue with."""
-
-
-class FileUnusable(CertificateError):
-    """A file cannot be read, parsed or written."""
 
 
 class CredentialsUnusable(CertificateError):

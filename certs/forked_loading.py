@@ -9,14 +9,14 @@ import os
 import pickle
 from pathlib import Path
 
+from edge_mqtt.broker_bridge.program.private_files import FileUnusable
 from edge_mqtt.certs.credentials import Credentials
-from edge_mqtt.certs.errors import FileUnusable
 
 
 def load_credentials_forked(directory: Path) -> Credentials:
     """Return what :func:`edge_mqtt.certs.loading.load_credentials` does. Call it while the program has one thread.
 
-    :raises CertificateError: as said there, or the process ended before it was done.
+    :raises ProgramError: as there, or the process ended before it was done.
     """
     ours, theirs = os.pipe()
     pid = os.fork()

@@ -8,8 +8,7 @@ from pathlib import Path
 from cryptography import x509
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from edge_mqtt.certs.errors import FileUnusable
-from edge_mqtt.certs.files import read_bytes
+from edge_mqtt.broker_bridge.program.private_files import FileUnusable, read_bytes
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.x509_fields import fingerprint_of, hosts_of, identity_of
 

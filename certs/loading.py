@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, Credentials, reissue_command
 from edge_mqtt.certs.errors import CredentialsUnusable
-from edge_mqtt.certs.files import read_certificates, read_key
+from edge_mqtt.certs.pem import read_certificates, read_key
 from edge_mqtt.certs.x509_fields import check_validity, fingerprint_of, identity_of, is_issuer
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ def load_credentials(directory: Path, *, now: datetime | None = None) -> Credent
     """Return the party whose ``ca.crt``, ``tls.crt`` and ``tls.key`` lie in ``directory``.
 
     :param now: the time at which the certificate must be valid; None: the clock's.
-    :raises FileUnusable: a file is missing or cannot be read.
+    :raises FileUnusable: a file is missing, cannot be read or is no PEM file.
     :raises CredentialsUnusable: the files do not belong together, or the certificate is not one of ours.
     :raises NotYetValid: the clock is before the certificate's time.
     :raises Expired: the certificate, or the authority, has expired.

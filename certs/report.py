@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edge_mqtt.broker_bridge.program.private_files import is_folder, is_there, reading
 from edge_mqtt.certs.credentials import CERTIFICATE_FILE, TRUST_FILE, WARN_BEFORE, expiry_warning
 from edge_mqtt.certs.errors import CertificateError
-from edge_mqtt.certs.files import is_folder, is_there, read_certificates, reading
 from edge_mqtt.certs.issued import IssuedCertificates
 from edge_mqtt.certs.loading import load_credentials
+from edge_mqtt.certs.pem import IF_MISSING, read_certificates
 from edge_mqtt.certs.x509_fields import (
     check_validity,
     common_name,
@@ -76,7 +77,7 @@ def check(path: Path, *, now: datetime) -> str | None:
     :param path: a certificate's file, or the folder of a party or an authority.
     :raises CertificateError: with this certificate nobody could connect now.
     """
-    with reading(path):
+    with reading(path, if_missing=IF_MISSING):
         is_party = is_folder(path) and is_there(path / CERTIFICATE_FILE)
     if is_party:
         return expiry_warning(load_credentials(path, now=now), now)
@@ -95,7 +96,7 @@ def show_on(stream: TextIO, table: Table) -> None:
 
 
 def _certificate_file(path: Path) -> Path:
-    with reading(path):
+    with reading(path, if_missing=IF_MISSING):
         if not is_folder(path):
             return path
         authority, party = path / TRUST_FILE, path / CERTIFICATE_FILE

@@ -20,23 +20,20 @@ from pathlib import Path
 
 from cryptography import x509
 
-from edge_mqtt.certs.authority import PARTY_DAYS, Authority, create_authority, new_key
-from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE
-from edge_mqtt.certs.errors import AlreadyExists, AuthorityMissing, CredentialsUnusable
-from edge_mqtt.certs.files import (
-    certificate_pem,
+from edge_mqtt.broker_bridge.program.private_files import (
     is_there,
-    key_pem,
     locked,
     make_private_directory,
-    read_certificates,
-    read_key,
     sync_directory,
     write_files,
     writing,
 )
+from edge_mqtt.certs.authority import PARTY_DAYS, Authority, create_authority, new_key
+from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE
+from edge_mqtt.certs.errors import AlreadyExists, AuthorityMissing, CredentialsUnusable
 from edge_mqtt.certs.identity import Identity, Role, check_name
 from edge_mqtt.certs.issued import IssuedCertificate, IssuedCertificates, read_issued, record_of
+from edge_mqtt.certs.pem import certificate_pem, key_pem, read_certificates, read_key
 from edge_mqtt.certs.x509_fields import check_validity
 
 #: Further files of the authority's folder.

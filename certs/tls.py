@@ -7,8 +7,8 @@ import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from edge_mqtt.broker_bridge.program.private_files import FileUnusable
 from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE, Credentials, identity_from_names
-from edge_mqtt.certs.errors import FileUnusable
 from edge_mqtt.certs.identity import Identity
 
 _GET_A_NEW_ONE = "issue it again with edge-certs --force and copy the folder here"

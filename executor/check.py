@@ -15,21 +15,18 @@ from typing import NoReturn
 import httpx
 from airflow.configuration import conf
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl
 from edge_mqtt.broker_bridge.transport.probe import Lost, NameInUse, Refused, connect_once
 from edge_mqtt.certs.credentials import Credentials, expiry_warning
-from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context, explain_tls_error
 from edge_mqtt.executor.connect import check_role, connect_options
-from edge_mqtt.executor.errors import CannotDial, SettingsError
 from edge_mqtt.executor.settings import ExecutorSettings, read_settings
 
 #: Seconds that the bridge may take to answer.
 TIMEOUT_S = 10.0
-#: Exit codes.
-UNREACHABLE = 1
-WRONG_SETTINGS = 2
 
 
 def check_command(_args: object = None) -> None:
@@ -42,8 +39,8 @@ def check_command(_args: object = None) -> None:
         party = load_credentials(settings.certs)
         check_role(party, settings)
         context = client_context(party)
-    except (SettingsError, CertificateError, CannotDial) as error:
-        _fail(str(error), WRONG_SETTINGS)
+    except ProgramError as error:
+        _fail(str(error), ExitCode.USAGE)
     _say(f"certificate  {party.identity}, valid until {party.not_after:%Y-%m-%d}, from {party.directory}")
     warning = expiry_warning(party, datetime.now(UTC))
     if warning is not None:
@@ -58,10 +55,11 @@ def _reach(settings: ExecutorSettings, context: ssl.SSLContext) -> None:
         # Any answer will do: it shows that each side has accepted the other's certificate.
         answer = httpx.get(address, verify=context, timeout=TIMEOUT_S)
     except httpx.TransportError as error:
-        _fail(f"{settings.bridge_url} is not reached: {_explain(error)}", UNREACHABLE)
+        _fail(f"{settings.bridge_url} is not reached: {_explain(error)}", ExitCode.FAILED)
     # A WebSocket server asks for an upgrade (RFC 9110, 15.5.22); the bridge serves one path only.
     if answer.status_code != httpx.codes.UPGRADE_REQUIRED:
-        _fail(f"{settings.bridge_url} is no bridge, it answers {answer.status_code}: the path is /mqtt", UNREACHABLE)
+        line = f"{settings.bridge_url} is no bridge, it answers {answer.status_code}: the path is /mqtt"
+        _fail(line, ExitCode.FAILED)
 
 
 def _subscribe(settings: ExecutorSettings, party: Credentials, context: ssl.SSLContext) -> None:
@@ -71,9 +69,9 @@ def _subscribe(settings: ExecutorSettings, party: Credentials, context: ssl.SSLC
     except NameInUse:
         _say(f"bridge       {url} answers; {me} is connected already: its topics are the scheduler's to tell of")
     except Refused as error:
-        _fail(error.refusal.message, UNREACHABLE)
+        _fail(error.refusal.message, ExitCode.FAILED)
     except (Lost, InvalidUrl, OSError) as error:
-        _fail(f"{url} is not reached: {_explain(error)}", UNREACHABLE)
+        _fail(f"{url} is not reached: {_explain(error)}", ExitCode.FAILED)
     else:
         _say(f"bridge       {url} answers and accepts {me}")
 
@@ -92,6 +90,6 @@ def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def _fail(line: str, code: int) -> NoReturn:
+def _fail(line: str, code: ExitCode) -> NoReturn:
     sys.stderr.write(line + "\n")
     raise SystemExit(code)

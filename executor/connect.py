@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from datetime import UTC, datetime
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.credentials import Credentials, expiry_warning
-from edge_mqtt.certs.errors import CertificateError
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
@@ -29,7 +29,7 @@ def open_line(settings: ExecutorSettings, *, incarnation: str) -> BridgeConnecto
     try:
         party = load_credentials(settings.certs)
         context = client_context(party)
-    except CertificateError as error:
+    except ProgramError as error:
         raise CannotDial(str(error)) from error
     check_role(party, settings)
     me = party.identity

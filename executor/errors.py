@@ -7,8 +7,10 @@ ExecutorError
 
 from __future__ import annotations
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
 
-class ExecutorError(Exception):
+
+class ExecutorError(ProgramError):
     """Root of what can go wrong on the executor's side; its text is one line that says what to do."""
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
 
 
-def main() -> None:
-    """Run the command."""
+def main() -> int:
+    """Run the command and return its exit code."""
     end_quietly()
     from edge_mqtt.broker_bridge.program.extras import require_extra
 
@@ -16,8 +18,8 @@ def main() -> None:
     from edge_mqtt.worker.cli import main as run
 
     raise_again()
-    run()
+    return run()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

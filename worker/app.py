@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Coroutine
-from enum import IntEnum
 from typing import Any, Final, assert_never
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiResponse,
     Assign,
@@ -49,20 +49,6 @@ from edge_mqtt.worker.runs.supervisors import Supervisors
 from edge_mqtt.worker.runs.watchdog import SupervisorWatch
 
 log = logging.getLogger(__name__)
-
-
-class ExitCode(IntEnum):
-    """How the program ends."""
-
-    DRAINED = 0
-    #: Tasks were stopped because somebody would not wait for them.
-    TERMINATED = 1
-    #: The command line, a setting or the state folder is wrong.
-    USAGE = 2
-    #: Certificate, client id or the server's certificate are not accepted.
-    REFUSED = 3
-    NAME_IN_USE = 4
-    PROTOCOL_VERSION = 5
 
 
 _EXIT_CODE_OF: Final = {
@@ -180,7 +166,7 @@ class Worker:
         terminated = await self._finish_running()
         await self._settle()
         self._presence.farewell()
-        return ExitCode.TERMINATED if terminated else ExitCode.DRAINED
+        return ExitCode.FAILED if terminated else ExitCode.DONE
 
     def _refused_for_good(self, refusal: Refusal) -> ExitCode:
         log.error("%s", refusal.message, extra={"action": "refused", "reason": refusal.reason.value})

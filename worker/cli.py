@@ -6,15 +6,19 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_mqtt.broker_bridge.program.command import new_app, run_command
+from edge_mqtt.broker_bridge.program.errors import ProgramError
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.program.version import VersionOption, own_version
 from edge_mqtt.certs.credentials import expiry_warning
-from edge_mqtt.certs.errors import CertificateError, NotYetValid
+from edge_mqtt.certs.errors import NotYetValid
 from edge_mqtt.certs.forked_loading import load_credentials_forked
 from edge_mqtt.certs.identity import Role
 from edge_mqtt.worker.config import (
@@ -25,7 +29,7 @@ from edge_mqtt.worker.config import (
     settle,
 )
 from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.errors import ConfigurationError, LauncherError, WorkerError
+from edge_mqtt.worker.errors import ConfigurationError, LauncherError
 from edge_mqtt.worker.launcher.forked import ForkedLauncher, loaded_airflow
 from edge_mqtt.worker.runs.launcher_client import LauncherClient, StartedLauncher
 
@@ -33,13 +37,10 @@ if TYPE_CHECKING:
     from edge_mqtt.certs.credentials import Credentials
 
 PROGRAM = "edge-worker"
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 log = logging.getLogger(__name__)
 
-cli = typer.Typer(name=PROGRAM, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+cli = new_app(PROGRAM)
 
 
 @cli.command()
@@ -66,7 +67,7 @@ def start(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
     version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
-) -> None:
+) -> int:
     """Run Airflow's tasks on this machine, over one outbound connection to the bridge.
 
     What is not given here is read from the section [edge_mqtt] of this machine's Airflow configuration.
@@ -81,36 +82,40 @@ def start(
         state_dir=state_dir,
         drain_timeout=drain_timeout,
     )
-    raise typer.Exit(run(options))
+    return run(options)
 
 
-def main() -> None:
-    """Be the program."""
-    cli()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the program's exit code.
+
+    :param arguments: the command line without the program's name; None: the process's own.
+    """
+    return run_command(cli, PROGRAM, arguments, code_of=_code_of)
 
 
 def run(options: Options) -> int:
-    """Run a worker; return the program's exit code. What the user did wrong is said in one line."""
-    try:
-        check_options(options)
-        party = None if options.certs is None else _load(options.certs)
-        # What is there before the fork is shared with the launcher; there must be no thread or loop yet.
-        from edge_mqtt.worker import bootstrap
+    """Run a worker; return the program's exit code.
 
-        bootstrap.prepare()
-        own_version()
-        with loaded_airflow() as airflow:
-            settings = settle(options, AirflowSettings(values=airflow.settings))
-            party = party or _load(settings.certs)
-            lock = settings.state.prepare()
-            process = ForkedLauncher(airflow)
-        return asyncio.run(_run(settings, party, lock, process))
-    except (WorkerError, CertificateError) as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        # A clock that is behind after a power cut is set some time: whoever watches us shall start us again.
-        return EXIT_FAILURE if isinstance(error, (LauncherError, NotYetValid)) else EXIT_USAGE
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    :raises ProgramError: it cannot start.
+    """
+    check_options(options)
+    party = None if options.certs is None else _load(options.certs)
+    # What is there before the fork is shared with the launcher; there must be no thread or loop yet.
+    from edge_mqtt.worker import bootstrap
+
+    bootstrap.prepare()
+    own_version()
+    with loaded_airflow() as airflow:
+        settings = settle(options, AirflowSettings(values=airflow.settings))
+        party = party or _load(settings.certs)
+        lock = settings.state.prepare()
+        process = ForkedLauncher(airflow)
+    return asyncio.run(_run(settings, party, lock, process))
+
+
+def _code_of(error: ProgramError) -> ExitCode:
+    # A clock that is behind after a power cut is set some time: the service manager shall start the worker again.
+    return ExitCode.FAILED if isinstance(error, (LauncherError, NotYetValid)) else ExitCode.USAGE
 
 
 async def _run(settings: WorkerSettings, party: Credentials, lock: int, process: StartedLauncher) -> int:

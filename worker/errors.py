@@ -9,8 +9,10 @@ WorkerError
 
 from __future__ import annotations
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
 
-class WorkerError(Exception):
+
+class WorkerError(ProgramError):
     """Root of what the worker raises itself; the message is one line for people."""
 
 

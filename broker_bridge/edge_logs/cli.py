@@ -18,8 +18,9 @@ import typer
 from edge_mqtt.broker_bridge.edge_logs.options import BridgeAccess, UsageError, find_bridge
 from edge_mqtt.broker_bridge.edge_logs.options import select as select_logs
 from edge_mqtt.broker_bridge.edge_logs.renderers import OutputFormat
+from edge_mqtt.broker_bridge.program.command import new_app, run_command, say
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.program.version import VersionOption
-from edge_mqtt.certs.errors import CertificateError
 
 if TYPE_CHECKING:
     from edge_mqtt.broker_bridge.edge_logs.line_assembler import StreamPart
@@ -31,19 +32,11 @@ if TYPE_CHECKING:
     from edge_mqtt.certs.credentials import Credentials
 
 PROGRAM: Final = "edge-logs"
-EXIT_RUN_FAILED: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_REFUSED: Final = 3
-EXIT_AWAY: Final = 4
-EXIT_VERSION: Final = 5
-#: As a shell reports SIGINT and SIGPIPE.
-EXIT_INTERRUPTED: Final = 130
-EXIT_BROKEN_PIPE: Final = 141
 #: Seconds between keep alive pings. Shorter than a worker's: somebody is waiting for the next line, and a second
 #: program with the same certificate is told of it after twice this time.
 KEEP_ALIVE_S: Final = 15
 
-app = typer.Typer(name=PROGRAM, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = new_app(PROGRAM)
 
 
 @app.command()
@@ -89,8 +82,8 @@ def read(
     """Show the logs of tasks on edge workers; with -f, live until the run ends.
 
     Exit codes: 0 all is shown (and the followed run succeeded), 1 the followed run failed, 2 there is no such Dag,
-    run or task, or an option is wrong, 3 the bridge does not let us in, 4 the bridge does not answer, 5 the bridge
-    is of another version.
+    run or task, or an option is wrong, 3 the bridge refuses the certificate, 4 another edge-logs uses
+    it, 5 the bridge is of another version, 6 the bridge does not answer.
     """
     selector = select_logs(
         dag_id=dag_id,
@@ -113,21 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :param arguments: the command line without the program's name; None: the process's own.
     """
-    try:
-        result = app(args=arguments, prog_name=PROGRAM, standalone_mode=False)
-    except typer.TyperException as error:
-        # Its own form is several lines, and names the library's validation step.
-        text = " ".join(error.format_message().split()).replace("Value error, ", "").rstrip(".")
-        return _fail(f"{text}. See {PROGRAM} --help.", EXIT_USAGE)
-    except (UsageError, CertificateError) as error:
-        return _fail(str(error), EXIT_USAGE)
-    except (KeyboardInterrupt, typer.Abort):
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout at its end and would complain that it can't.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
-    return result if isinstance(result, int) else 0
+    return run_command(app, PROGRAM, arguments)
 
 
 class Screen:
@@ -152,7 +131,7 @@ class Screen:
 
     def news(self, text: str) -> None:
         """Tell something about the connection."""
-        _say(text)
+        say(PROGRAM, text)
 
     def watch(self, unread: Callable[[], None]) -> None:
         """Call ``unread`` when nobody reads: ``edge-logs -f | head`` ends with head, not with the next line."""
@@ -181,7 +160,7 @@ class _Warnings(logging.Handler):
             reason = getattr(record, "reason", None) or record.getMessage()
             self._trouble(str(reason), name_in_use=action == "name_in_use")
         else:
-            _say(record.getMessage())
+            say(PROGRAM, record.getMessage())
 
 
 def _renderer(output: OutputFormat, selector: LogSelector) -> Renderer:
@@ -239,7 +218,7 @@ def _channel(access: BridgeAccess, party: Credentials, topics: Topics) -> Messag
         )
     warning = expiry_warning(party, datetime.now(UTC))
     if warning is not None:
-        _say(warning)
+        say(PROGRAM, warning)
     options = ConnectOptions(
         identity=party.identity,
         incarnation=uuid.uuid4().hex,
@@ -256,26 +235,18 @@ def _report(ending: Ending, *, quiet: bool) -> int:
     from edge_mqtt.broker_bridge.edge_logs.tail_client import End
 
     if ending.message:
-        _say(ending.message)
+        say(PROGRAM, ending.message)
     elif ending.run_state and not quiet:
-        _say(f"the run has ended: {ending.run_state}")
+        say(PROGRAM, f"the run has ended: {ending.run_state}")
     return {
-        End.DONE: 0,
-        End.RUN_FAILED: EXIT_RUN_FAILED,
-        End.NOT_FOUND: EXIT_USAGE,
-        End.REFUSED: EXIT_REFUSED,
-        End.AWAY: EXIT_AWAY,
-        End.VERSION: EXIT_VERSION,
+        End.DONE: ExitCode.DONE,
+        End.RUN_FAILED: ExitCode.FAILED,
+        End.NOT_FOUND: ExitCode.USAGE,
+        End.REFUSED: ExitCode.REFUSED,
+        End.NAME_IN_USE: ExitCode.NAME_IN_USE,
+        End.AWAY: ExitCode.UNREACHABLE,
+        End.VERSION: ExitCode.PROTOCOL_VERSION,
     }[ending.end]
-
-
-def _say(text: str) -> None:
-    typer.echo(f"{PROGRAM}: {text}", err=True)
-
-
-def _fail(message: str, code: int) -> int:
-    _say(message)
-    return code
 
 
 if __name__ == "__main__":

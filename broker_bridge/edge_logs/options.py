@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
 from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
@@ -16,7 +17,7 @@ from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
 SECTION: Final = "edge_mqtt"
 
 
-class UsageError(Exception):
+class UsageError(ProgramError):
     """The command line or a setting cannot be used; one line that says what to do."""
 
 

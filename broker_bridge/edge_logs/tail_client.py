@@ -49,10 +49,19 @@ class End(Enum):
     NOT_FOUND = "not_found"
     #: The bridge does not let us in, or does not understand us.
     REFUSED = "refused"
+    #: Another program is connected with this certificate.
+    NAME_IN_USE = "name_in_use"
     #: The bridge's version is not ours.
     VERSION = "version"
     #: No connection, or no answer, in time.
     AWAY = "away"
+
+
+#: Refusals that have an end of their own.
+_END_OF: Final = {
+    RefusalReason.NAME_IN_USE: End.NAME_IN_USE,
+    RefusalReason.PROTOCOL_VERSION: End.VERSION,
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -240,7 +249,7 @@ class TailClient:
 
     def _given_up(self) -> Ending:
         if self._link.name_in_use:
-            return Ending(end=End.REFUSED, message=NAME_IN_USE)
+            return Ending(end=End.NAME_IN_USE, message=NAME_IN_USE)
         missing = "answer from" if self._link.up else "connection to"
         message = f"no {missing} the bridge at {self._url} within {GIVE_UP_AFTER_S:g} s: check that it runs"
         return Ending(end=End.AWAY, message=message)
@@ -257,9 +266,8 @@ class TailClient:
             case _Unread():
                 raise BrokenPipeError
             case Refusal():
-                in_use = event.reason is RefusalReason.NAME_IN_USE
-                end = End.VERSION if event.reason is RefusalReason.PROTOCOL_VERSION else End.REFUSED
-                return Ending(end=end, message=NAME_IN_USE if in_use else event.message)
+                end = _END_OF.get(event.reason, End.REFUSED)
+                return Ending(end=end, message=NAME_IN_USE if end is End.NAME_IN_USE else event.message)
             case _Got(TailReply() as reply):
                 return self._answered(reply)
             case _Got(ErrorReply() as reply):

@@ -9,21 +9,20 @@ from __future__ import annotations
 import os
 import signal
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
+
 # Not typing's own: importing that would take as long as all else here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-#: As a shell reports a program that SIGINT has ended.
-EXIT_INTERRUPTED = 130
-
 
 def end_quietly() -> None:
-    """Let SIGINT end the process on the spot, until somebody else installs a handler.
+    """Let SIGINT end the process on the spot, until another handler is installed.
 
-    Nothing has been begun that would have to be finished. Somebody who has SIGINT ignored, as for a program in the
-    background, keeps it ignored.
+    Nothing has been begun that would have to be finished. A process that was started with SIGINT ignored, as programs
+    in the background are, keeps it ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
@@ -36,5 +35,5 @@ def raise_again() -> None:
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    # An exception could surface in the middle of an import, where somebody swallows it or prints it.
-    os._exit(EXIT_INTERRUPTED)
+    # An exception could surface in the middle of an import, where other code swallows it or prints it.
+    os._exit(ExitCode.INTERRUPTED)

@@ -13,9 +13,10 @@ from typing import Any
 import psutil
 import pytest
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.messages import Presence
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
-from edge_mqtt.worker.app import ExitCode, Worker
+from edge_mqtt.worker.app import Worker
 from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.runs.launcher_client import LauncherClient, LauncherProcess
 from tests.support.worker_lab import FakeBridge, kill_supervisors, make_airflow_home, make_worker, settings_for

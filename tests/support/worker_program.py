@@ -93,7 +93,7 @@ def start(tmp_path: Path, *arguments: str, inherit: tuple[int, ...] = (), **envi
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
     process = subprocess.Popen(
-        [sys.executable, "-c", "from edge_mqtt.worker.cli import main; main()", *arguments],
+        [sys.executable, "-m", "edge_mqtt.worker", *arguments],
         env={**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

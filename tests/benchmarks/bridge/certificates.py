@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_mqtt.certs.authority import new_key
-from edge_mqtt.certs.files import certificate_pem, key_pem
 from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.pem import certificate_pem, key_pem
 from edge_mqtt.certs.store import Store
 
 

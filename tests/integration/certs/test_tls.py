@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_mqtt.broker_bridge.program.private_files import FileUnusable
 from edge_mqtt.certs.credentials import Credentials
-from edge_mqtt.certs.errors import CredentialsUnusable, FileUnusable
+from edge_mqtt.certs.errors import CredentialsUnusable
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from tests.support.scenario_edge_logs import OPERATOR, PATIENCE_S, WORKER, LogCentre
 
 COMMAND = [sys.executable, "-m", "edge_mqtt.broker_bridge.edge_logs.cli"]
@@ -171,7 +172,7 @@ def test_a_second_reader_with_the_same_certificate_is_told_what_to_do(centre: Lo
     first = run("etl", "-f", "-o", "raw")
     assert read_lines(first, 1) == ["1"]
     out, err = (second := run("etl")).communicate(timeout=PATIENCE_S)
-    assert second.returncode == 3
+    assert second.returncode == ExitCode.NAME_IN_USE
     assert out == ""
     assert "edge-certs issue operator NAME" in err.splitlines()[-1]
     centre.write("pull", b"2\n")
@@ -223,7 +224,7 @@ def test_a_bridge_that_is_away_is_given_up_when_not_following(centre: LogCentre,
     first, last = err.splitlines()
     assert first.startswith(f"edge-logs: waiting for the bridge at {centre.url}")
     assert last.startswith(f"edge-logs: no connection to the bridge at {centre.url} within 10 s")
-    assert process.returncode == 4
+    assert process.returncode == ExitCode.UNREACHABLE
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse
-from edge_mqtt.worker.app import ExitCode
 from tests.support.scenario_worker import Lab, fresh_home, play
 from tests.support.worker_lab import answer_json, execution_api, task_job
 
@@ -79,7 +79,7 @@ def test_logs_that_are_uploaded_are_shipped_whole_and_stay_on_the_worker_until_t
         assert log.startswith(remote.read_bytes())
         assert b"hello from the edge" in remote.read_bytes()
 
-    assert play(tmp_path, scenario) is ExitCode.DRAINED
+    assert play(tmp_path, scenario) is ExitCode.DONE
 
 
 def test_a_store_that_is_out_of_reach_fails_no_task_and_is_told_of_in_the_log(

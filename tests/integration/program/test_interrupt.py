@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mqtt.broker_bridge.program.interrupt import EXIT_INTERRUPTED
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
 
@@ -94,7 +94,7 @@ def test_interrupt_during_the_start_ends_a_command_without_a_word(
 ) -> None:
     command = Command(module, arguments_of(module, store, tmp_path), tmp_path)
     code, said = command.interrupt_after(count)
-    assert (code, said) == (EXIT_INTERRUPTED, [])
+    assert (code, said) == (ExitCode.INTERRUPTED, [])
 
 
 def test_interrupt_stays_ignored_for_a_program_in_the_background() -> None:

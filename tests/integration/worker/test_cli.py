@@ -16,10 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
-from edge_mqtt.worker.app import ExitCode
-from edge_mqtt.worker.cli import EXIT_FAILURE
 from edge_mqtt.worker.config import StateDir
 from tests.support.worker_program import WAIT_S, Site, broker, new_site, options, start
 
@@ -120,7 +119,7 @@ def test_folder_of_dags_that_is_not_there_is_warned_about(tmp_path: Path, live_s
     assert program.process.stderr is not None
     said = list(takewhile(lambda line: "connected to" not in line, program.process.stderr))
     assert sum(f"WARNING there is no folder {dags}" in line for line in said) == (not there)
-    assert program.end(signal.SIGINT)[0] == ExitCode.DRAINED
+    assert program.end(signal.SIGINT)[0] == ExitCode.DONE
 
 
 def test_interrupts_up_to_the_very_end_do_not_change_how_it_ends(tmp_path: Path, live_site: Site) -> None:
@@ -130,7 +129,7 @@ def test_interrupts_up_to_the_very_end_do_not_change_how_it_ends(tmp_path: Path,
         program.process.send_signal(signal.SIGINT)
         time.sleep(0.001)
     code, stderr = program.end()
-    assert code == ExitCode.DRAINED
+    assert code == ExitCode.DONE
     assert "Aborted" not in stderr
     assert "stopping" not in stderr
 
@@ -140,7 +139,7 @@ def test_airflow_that_cannot_be_loaded_is_said_to_be_that_after_the_reason(tmp_p
     settings.parent.mkdir(parents=True)
     settings.write_text("raise RuntimeError('spoilt by hand')\n")
     code, stderr = start(tmp_path, *options(site, "lab-1", tmp_path)).end()
-    assert code == EXIT_FAILURE
+    assert code == ExitCode.FAILED
     assert "RuntimeError: spoilt by hand" in stderr
     assert stderr.splitlines()[-1].startswith("edge-worker: Airflow could not be loaded")
 
@@ -153,7 +152,7 @@ def test_worker_connects_says_so_and_ends_at_once_when_idle(tmp_path: Path, live
     assert live_site.url in banner
     program.line("connected to")
     code, stderr = program.end(signal.SIGINT)
-    assert code == ExitCode.DRAINED
+    assert code == ExitCode.DONE
     assert "draining" in stderr
     assert "Traceback" not in stderr
 
@@ -170,7 +169,7 @@ def test_settings_come_from_airflows_configuration(tmp_path: Path, live_site: Si
     assert "queues press, oven, concurrency 2" in banner
     assert str(tmp_path / "home" / "edge-mqtt" / "worker") in banner
     program.line("connected to")
-    assert program.end(signal.SIGTERM)[0] == ExitCode.DRAINED
+    assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
 
 
 def test_second_worker_of_a_name_ends_with_exit_code_4_and_the_first_goes_on(tmp_path: Path, live_site: Site) -> None:
@@ -182,7 +181,7 @@ def test_second_worker_of_a_name_ends_with_exit_code_4_and_the_first_goes_on(tmp
     assert code == ExitCode.NAME_IN_USE
     assert "Traceback" not in stderr
     assert first.process.poll() is None
-    assert first.end(signal.SIGTERM)[0] == ExitCode.DRAINED
+    assert first.end(signal.SIGTERM)[0] == ExitCode.DONE
 
 
 def test_certificate_of_another_authority_ends_with_exit_code_3(tmp_path: Path, live_site: Site) -> None:
@@ -200,7 +199,7 @@ def test_clock_that_is_behind_is_named_and_is_worth_another_start(tmp_path: Path
     store.create(hosts=["localhost"], force=False, now=tomorrow)
     store.issue(Identity(Role.WORKER, "early"), force=False, now=tomorrow)
     code, stderr = start(tmp_path, *options(site, "early", tmp_path)).end()
-    assert code == EXIT_FAILURE
+    assert code == ExitCode.FAILED
     assert "set the clock" in stderr
     assert len(stderr.strip().splitlines()) == 1
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.messages import Outcome
-from edge_mqtt.worker.app import ExitCode
 from tests.support.scenario_bad_links import KEEP_ALIVE_S, BadLinkSite, log_path
 
 #: Seconds that a task survives out of reach: much longer than it takes to notice that its worker is silent.
@@ -89,7 +89,7 @@ def test_a_machine_that_gets_its_name_back_goes_on_with_its_task(patient_site: B
     new = site.start_worker("new", direct=True)
     new.wait_line("connected to")
     site.expect_exactly_once(site.submit(3), new)
-    assert new.end() == ExitCode.DRAINED
+    assert new.end() == ExitCode.DONE
     assert job not in site.outcomes
     site.links["worker"].restore()
     old.wait_line("connected to", 2)

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
@@ -28,7 +29,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
-from edge_mqtt.worker.app import ExitCode
 from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.runs.launcher_client import HEARTBEAT_VARIABLE
 from edge_mqtt.worker.system.boot_clock import boottime
@@ -58,7 +58,7 @@ def test_task_runs_and_its_log_arrives_byte_for_byte(tmp_path: Path) -> None:
         assert all("airflow-api-version" in call.headers for call in lab.bridge.of(ApiRequest))
         assert lab.times_run == 1
 
-    assert play(tmp_path, scenario) is ExitCode.DRAINED
+    assert play(tmp_path, scenario) is ExitCode.DONE
     left = {path.name for path in (tmp_path / "state" / "runs").iterdir()}
     assert left == {"lease", "launcher.out"}
 
@@ -250,7 +250,7 @@ def test_full_disk_turns_new_jobs_away_and_loses_none_that_was_taken(tmp_path: P
         lab.until_file.touch()
         assert (await lab.bridge.result(job_id)).exit_code == 0
 
-    assert play(tmp_path, scenario) is ExitCode.DRAINED
+    assert play(tmp_path, scenario) is ExitCode.DONE
 
 
 def test_failure_of_a_part_ends_the_worker_instead_of_going_unnoticed(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_interrupt_finishes_the_running_task_and_takes_no_other(tmp_path: Path) 
         assert (await lab.bridge.result(job_id)).exit_code == 0
         await lab.bridge.until(lambda: lab.bridge.of(Presence, lambda m: m.state is WorkerState.OFFLINE))
 
-    assert play(tmp_path, scenario, ask=None) is ExitCode.DRAINED
+    assert play(tmp_path, scenario, ask=None) is ExitCode.DONE
 
 
 def test_second_interrupt_stops_the_running_task_and_reports_it(tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_second_interrupt_stops_the_running_task_and_reports_it(tmp_path: Path) 
         result = await lab.bridge.result(job_id)
         assert result.error == "the worker was told to stop"
 
-    assert play(tmp_path, scenario, ask=None, kill_grace_s=1.0) is ExitCode.TERMINATED
+    assert play(tmp_path, scenario, ask=None, kill_grace_s=1.0) is ExitCode.FAILED
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
 from edge_mqtt.worker import cli
-from edge_mqtt.worker.app import ExitCode
-from edge_mqtt.worker.config import Options
 from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
 from edge_mqtt.worker.launcher.forked import Airflow
@@ -106,6 +105,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "loaded_airflow", lambda: nullcontext(Airflow(settings={}, open_files=frozenset())))
     monkeypatch.setattr(cli, "ForkedLauncher", NoProcess)
     monkeypatch.setattr(cli, "LauncherClient", NoProcess)
+    monkeypatch.setattr(cli, "configure_console", lambda **_: None)
 
 
 @pytest.mark.usefixtures("no_launcher")
@@ -125,7 +125,7 @@ def test_unusable_state_folder_is_one_line_and_exit_code_2(
 ) -> None:
     spoil(state)
     before = (state / "aside").exists() or (state / "spool.db").read_bytes()
-    code = cli.run(Options(bridge="wss://localhost:1/mqtt", certs=certs, state_dir=state))
+    code = cli.main(["--bridge", "wss://localhost:1/mqtt", "--certs", str(certs), "--state-dir", str(state)])
     assert code == ExitCode.USAGE
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"edge-worker: {says.format(state=state)}")
@@ -139,7 +139,7 @@ def test_spool_that_another_program_holds_is_one_line_and_nothing_is_lost(
     other = sqlite3.connect(state / "spool.db", isolation_level=None)
     other.execute("PRAGMA locking_mode = EXCLUSIVE")
     other.execute("BEGIN EXCLUSIVE")
-    code = cli.run(Options(bridge="wss://localhost:1/mqtt", certs=certs, state_dir=state))
+    code = cli.main(["--bridge", "wss://localhost:1/mqtt", "--certs", str(certs), "--state-dir", str(state)])
     other.close()
     assert code == ExitCode.USAGE
     (line,) = capsys.readouterr().err.splitlines()
@@ -158,7 +158,7 @@ def test_full_disk_at_the_start_is_one_line_and_exit_code_2(tmp_path: Path, cert
 
     arguments = ["--bridge", "wss://localhost:1/mqtt", "--certs", str(certs), "--state-dir", str(tmp_path / "state")]
     done = subprocess.run(
-        [sys.executable, "-B", "-c", "from edge_mqtt.worker.cli import main; main()", *arguments],
+        [sys.executable, "-B", "-m", "edge_mqtt.worker", *arguments],
         env={**os.environ, "AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "false"},
         preexec_fn=fill_the_disk,
         capture_output=True,

@@ -8,9 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
 from edge_mqtt.broker_bridge.transport import channel
-from edge_mqtt.worker.app import ExitCode
 from tests.support.scenario_worker import Lab, fresh_home, play, supervisor_of
 from tests.support.worker_lab import NAME, TOPICS, task_job
 

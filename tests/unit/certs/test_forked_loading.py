@@ -11,8 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
+from edge_mqtt.broker_bridge.program.private_files import FileUnusable
 from edge_mqtt.certs import loading
-from edge_mqtt.certs.errors import CertificateError, FileUnusable
 from edge_mqtt.certs.forked_loading import load_credentials_forked
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
@@ -35,7 +36,7 @@ def test_party_is_the_same_as_when_it_is_read_here(folder: Path) -> None:
 @pytest.mark.parametrize("broken", ["tls.crt", "tls.key", "ca.crt"])
 def test_what_is_wrong_is_said_as_when_it_is_read_here(folder: Path, broken: str) -> None:
     (folder / broken).write_text("nothing of use")
-    with pytest.raises(CertificateError) as here:
+    with pytest.raises(ProgramError) as here:
         load_credentials(folder)
     with pytest.raises(type(here.value)) as apart:
         load_credentials_forked(folder)

@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from edge_mqtt.broker_bridge.program.private_files import FileUnusable
 from edge_mqtt.certs.authority import AUTHORITY_DAYS
 from edge_mqtt.certs.credentials import expiry_warning
 from edge_mqtt.certs.errors import (
@@ -19,13 +20,12 @@ from edge_mqtt.certs.errors import (
     AuthorityMissing,
     CredentialsUnusable,
     Expired,
-    FileUnusable,
     InvalidRequest,
     NotYetValid,
 )
-from edge_mqtt.certs.files import read_certificates, read_key, write_files
 from edge_mqtt.certs.identity import Identity, InvalidName, Role
 from edge_mqtt.certs.loading import load_credentials
+from edge_mqtt.certs.pem import read_certificates, read_key
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.x509_fields import identity_of
 
@@ -240,33 +240,6 @@ def test_a_folder_that_is_a_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "pki").write_text("")
     with pytest.raises(FileUnusable, match="is a file, not a folder"):
         Store(tmp_path / "pki").create(hosts=["localhost"], force=False, now=NOW)
-
-
-def test_a_failed_write_changes_no_file(tmp_path: Path) -> None:
-    good, bad = tmp_path / "good", tmp_path / "missing" / "bad"
-    good.write_bytes(b"before")
-    with pytest.raises(FileUnusable, match="bad cannot be written: No such file"):
-        write_files({good: b"after", bad: b"after"})
-    assert good.read_bytes() == b"before"
-    assert list(tmp_path.iterdir()) == [good]
-
-
-def test_everything_is_on_the_disk_before_anything_is_renamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = os.fsync
-    unsynced = {"one": b"1", "two": b"2"}
-
-    def fsync(descriptor: int) -> None:
-        if unsynced:
-            assert not any((tmp_path / name).exists() for name in ("one", "two"))
-            unsynced.popitem()
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    write_files({tmp_path / "one": b"1", tmp_path / "two": b"2"})
-    assert not unsynced
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"one": b"1", "two": b"2"}
 
 
 def test_a_party_loads_with_a_bundle_of_authorities(store: Store, tmp_path: Path) -> None:

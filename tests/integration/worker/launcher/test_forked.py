@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge_mqtt.worker.app import ExitCode
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from tests.support.scenario_worker import wait_until_ended
 from tests.support.worker_program import WAIT_S, Program, Site, broker, new_site, options, start
 
@@ -61,7 +61,7 @@ def test_most_memory_is_the_workers_and_the_launchers_together(tmp_path: Path, l
     program.line("connected to")
     launcher = launcher_of(program)
     assert memory_kb(launcher, "Private_Dirty") < memory_kb(launcher, "Shared_Dirty")
-    assert program.end(signal.SIGTERM)[0] == ExitCode.DRAINED
+    assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
 
 
 def test_worker_and_launcher_are_called_what_they_are(tmp_path: Path, live_site: Site) -> None:
@@ -69,7 +69,7 @@ def test_worker_and_launcher_are_called_what_they_are(tmp_path: Path, live_site:
     program.line("connected to")
     worker, launcher = psutil.Process(program.process.pid), launcher_of(program)
     assert (worker.cmdline()[0], launcher.cmdline()[0]) == ("edge-worker[lab-1]", "edge-worker: launcher")
-    assert program.end(signal.SIGTERM)[0] == ExitCode.DRAINED
+    assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
 
 
 def test_launcher_has_none_of_the_files_that_the_worker_has_open(tmp_path: Path, live_site: Site) -> None:
@@ -82,7 +82,7 @@ def test_launcher_has_none_of_the_files_that_the_worker_has_open(tmp_path: Path,
         name = str(Path(f"/proc/self/fd/{inherited.fileno()}").readlink())
     assert name in open_files(worker)
     assert of_both == set()
-    assert program.end(signal.SIGTERM)[0] == ExitCode.DRAINED
+    assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
 
 
 def test_launcher_ends_with_an_idle_worker_that_is_killed(tmp_path: Path, live_site: Site) -> None:
@@ -103,7 +103,7 @@ def test_killed_launcher_is_replaced_by_a_program_of_its_own(tmp_path: Path, liv
     replacement = launcher_of(program)
     assert replacement.pid != launcher.pid
     assert open_files(psutil.Process(program.process.pid)) & open_files(replacement) == set()
-    assert program.end(signal.SIGTERM)[0] == ExitCode.DRAINED
+    assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
 
 
 def test_worker_speaks_on_stderr_alone_and_in_its_own_way(tmp_path: Path, live_site: Site) -> None:

@@ -252,8 +252,9 @@ def test_every_ending_that_a_script_must_tell_apart_has_an_exit_code_of_its_own(
         End.RUN_FAILED: 1,
         End.NOT_FOUND: 2,
         End.REFUSED: 3,
-        End.AWAY: 4,
+        End.NAME_IN_USE: 4,
         End.VERSION: 5,
+        End.AWAY: 6,
     }
 
 
@@ -265,7 +266,7 @@ def test_a_refusal_ends_with_its_own_words(broker: MemoryBroker, start: Start) -
 def test_a_second_reader_is_told_to_get_a_certificate_of_its_own(broker: MemoryBroker, start: Start) -> None:
     broker.refuse(ME.client_id, Refusal(reason=RefusalReason.NAME_IN_USE, message="another program is connected"))
     ending = start(follow=True).result(PATIENCE_S)
-    assert ending.end is End.REFUSED
+    assert ending.end is End.NAME_IN_USE
     assert "edge-certs issue operator" in ending.message
 
 
@@ -324,7 +325,7 @@ def test_without_following_a_name_in_use_is_not_waited_for(
     reader = make_reader(broker, paper, follow=False)
     reader.trouble("operator:ann is still connected", name_in_use=True)
     ending = reader.run()
-    assert ending.end is End.REFUSED
+    assert ending.end is End.NAME_IN_USE
     assert "edge-certs issue operator" in ending.message
     assert len(paper.told) == 1
 

@@ -1,4 +1,4 @@
-"""Reading and writing keys and certificates: whole files or nothing, readable by their owner only."""
+"""Files and folders for their owner's eyes only: written whole or not at all, locked, and failing with one line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-
-from edge_mqtt.certs.errors import CertificateError, FileUnusable
+from edge_mqtt.broker_bridge.program.errors import ProgramError
 
 #: Mode of every file we write: a key is its owner's alone, and certificates travel with it.
 FILE_MODE = 0o600
@@ -22,25 +18,32 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 
 
-def read_bytes(path: Path) -> bytes:
+class FileUnusable(ProgramError):
+    """A file or folder cannot be read, understood or written."""
+
+
+def read_bytes(path: Path, *, if_missing: str = "") -> bytes:
     """Return what ``path`` holds.
 
+    :param if_missing: what to do when it is not there, for the error.
     :raises FileUnusable: it is not there or cannot be read.
     """
-    with reading(path):
+    with reading(path, if_missing=if_missing):
         return path.read_bytes()
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Say in one line why something at ``path``, or even whether it is a folder, cannot be read.
+def reading(path: Path, *, if_missing: str = "") -> Iterator[None]:
+    """Turn the system's errors while ``path`` is read, or only looked at, into one line.
 
-    :raises FileUnusable: it is not there or cannot be read.
+    :param if_missing: what to do when it is not there.
+    :raises FileUnusable: there was one.
     """
     try:
         yield
     except FileNotFoundError:
-        raise FileUnusable(f"{path} does not exist: name the folder that edge-certs made for this party") from None
+        advice = f": {if_missing}" if if_missing else ""
+        raise FileUnusable(f"{path} does not exist{advice}") from None
     except PermissionError:
         raise FileUnusable(
             f"{path} cannot be read by this user: give it to the user that runs this program"
@@ -75,43 +78,16 @@ def _mode(path: Path) -> int | None:
         return None
 
 
-def read_certificates(path: Path) -> list[x509.Certificate]:
-    """Return the PEM certificates in ``path``, at least one.
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the system's errors while ``path`` is written into one line.
 
-    :raises FileUnusable: there is none.
+    :raises FileUnusable: there was one.
     """
     try:
-        return x509.load_pem_x509_certificates(read_bytes(path))
-    except ValueError:
-        raise FileUnusable(f"{path} is not a PEM certificate: copy or issue it again") from None
-
-
-def read_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """Return the EC key in ``path``.
-
-    :raises FileUnusable: it is not an unencrypted PEM key on an elliptic curve.
-    """
-    try:
-        key = serialization.load_pem_private_key(read_bytes(path), password=None)
-    except TypeError:
-        raise FileUnusable(f"{path} is encrypted: a service cannot ask for a passphrase, issue it again") from None
-    except ValueError:
-        raise FileUnusable(f"{path} is not a PEM private key: copy or issue it again") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise FileUnusable(f"{path} is not an elliptic-curve key: use one made by edge-certs")
-    return key
-
-
-def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return ``key`` as unencrypted PKCS #8 PEM."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def certificate_pem(certificate: x509.Certificate) -> bytes:
-    """Return ``certificate`` as PEM."""
-    return certificate.public_bytes(serialization.Encoding.PEM)
+        yield
+    except OSError as error:
+        raise FileUnusable(f"{path} cannot be written: {error.strerror}") from error
 
 
 def make_private_directory(path: Path) -> None:
@@ -124,7 +100,7 @@ def make_private_directory(path: Path) -> None:
         for folder in reversed(missing):
             folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         if not is_folder(path):
-            raise FileUnusable(f"{path} is a file, not a folder: choose another --dir")
+            raise FileUnusable(f"{path} is a file, not a folder: choose another one")
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
@@ -151,7 +127,10 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Put the names in folder ``path`` on the disk, so that a rename survives a power cut."""
+    """Put the names in folder ``path`` on the disk, so that a rename survives a power cut.
+
+    :raises FileUnusable: that cannot be done.
+    """
     with writing(path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -162,12 +141,11 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file ``path``, so that two commands on one folder go one after the other.
+    """Wait for the lock on file ``path`` and hold it, so that two commands on one folder go one after the other.
 
-    :raises FileUnusable: it cannot be made.
+    :raises FileUnusable: the file cannot be made.
     """
-    with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    descriptor = _open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -175,18 +153,23 @@ def locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the system's errors while ``path`` is written into one line.
+def try_lock(path: Path) -> int | None:
+    """Take the lock on file ``path`` until the descriptor that is returned is closed; None: another process has it.
 
-    :raises FileUnusable: there was one.
+    :raises FileUnusable: the file cannot be made.
     """
+    descriptor = _open_lock(path)
     try:
-        yield
-    except CertificateError:
-        raise
-    except OSError as error:
-        raise FileUnusable(f"{path} cannot be written: {error.strerror}") from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _open_lock(path: Path) -> int:
+    with writing(path):
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
 
 
 def _write_new(path: Path, content: bytes) -> None:
