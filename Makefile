@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit bench bench-executors bench-bridge bench-parts chaos outages postgres simulate lock
+.PHONY: venv demo test lint unit bench bench-executors bench-bridge bench-parts chaos outages postgres simulate matrix lock
 
 venv: $(VENV)/.ready
 
@@ -72,6 +72,12 @@ postgres: venv
 # With an odd seed the bridge's ledger is in PostgreSQL too.
 chaos: venv
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED))
+
+# All of `make test` on the Pythons of other releases of Debian, as root (Debian: debootstrap). The systems are kept in
+# MATRIX_DIR, build/matrix when it is not set; packages come from where apt has them, or from MATRIX_MIRROR.
+# make matrix SUITES="bookworm trixie sid"
+matrix: venv
+	$(BIN)/python -m tests.matrix $(SUITES)
 
 lint: venv
 	$(BIN)/ruff check .
