@@ -71,7 +71,7 @@ class MessageRouter:
         #: What each operator reads at the moment: one thing, so that a repeated request replaces the one before.
         self._tailing: dict[str, asyncio.Task[None]] = {}
 
-    # ------------------------------------------------------------ MessageListener
+    # ------------------------------------------------------------ MessageReceiver
 
     def connected(self) -> None:
         """Do nothing: the broker is in this process."""

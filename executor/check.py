@@ -18,7 +18,7 @@ from airflow.configuration import conf
 from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl
-from edge_mqtt.broker_bridge.transport.probe import Lost, NameInUse, Refused, connect_once
+from edge_mqtt.broker_bridge.transport.probe import Lost, NameInUse, Refused, probe_connection
 from edge_mqtt.certs.credentials import Credentials, expiry_warning
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context, explain_tls_error
@@ -65,7 +65,7 @@ def _reach(settings: ExecutorSettings, context: ssl.SSLContext) -> None:
 def _subscribe(settings: ExecutorSettings, party: Credentials, context: ssl.SSLContext) -> None:
     url, me = settings.bridge_url, party.identity
     try:
-        connect_once(url, context, connect_options(me, settings, incarnation=uuid.uuid4().hex))
+        probe_connection(url, context, connect_options(me, settings, incarnation=uuid.uuid4().hex))
     except NameInUse:
         _say(f"bridge       {url} answers; {me} is connected already: its topics are the scheduler's to tell of")
     except Refused as error:

@@ -98,7 +98,7 @@ class Link:
         self.ready = False
         self._channel.stop()
 
-    # ------------------------------------------------------------ MessageListener, from the transport's thread
+    # ------------------------------------------------------------ MessageReceiver, from the transport's thread
 
     def connected(self) -> None:
         """Pass on."""

@@ -100,25 +100,25 @@ class ClientReader:
         elif not self._ended:
             self._end(f"silent for {self._silence_s:g} s, longer than 1.5 x its keep alive")
 
-    # ------------------------------------------------------------ Receiver
+    # ------------------------------------------------------------ FrameReceiver
 
-    def take(self, data: bytes) -> None:
+    def accept_data(self, data: bytes) -> None:
         """Work off what has arrived."""
         self._heard_at = self._connection.loop.time()
         self._splitter.add(data)
         if not self._resting:
             self._take_turn()
 
-    def take_text(self) -> None:
+    def accept_text(self) -> None:
         """End the connection: MQTT is binary [MQTT-6.0.0-1]."""
         if not self._ended:
             self._end("a text message; MQTT is binary")
 
-    def writable(self) -> None:
+    def resume_sending(self) -> None:
         """Send what waits."""
         self._writer.flush()
 
-    def lost(self) -> None:
+    def connection_lost(self) -> None:
         """Tell the session that the connection has ended, once what came before is worked off."""
         if self._resting and not self._ended:
             self._lost_while_resting = True
@@ -152,7 +152,7 @@ class ClientReader:
         self._connection.resume_reading()
         self._take_turn()
         if self._lost_while_resting and not self._resting:
-            self.lost()
+            self.connection_lost()
 
     def _work_off(self, packet: bytes) -> None:
         kind = packet_type(packet)

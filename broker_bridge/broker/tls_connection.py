@@ -23,19 +23,19 @@ log = logging.getLogger(__name__)
 MAX_EARLY_BYTES: Final = 64 * 1024
 
 
-class Receiver(Protocol):
-    """Whom a connection tells, at once and from its own callbacks."""
+class FrameReceiver(Protocol):
+    """What a connection calls, at once and from its own callbacks."""
 
-    def take(self, data: bytes) -> None:
+    def accept_data(self, data: bytes) -> None:
         """Take bytes; where one WebSocket message ends and the next begins means nothing [MQTT-6.0.0-2]."""
 
-    def take_text(self) -> None:
+    def accept_text(self) -> None:
         """Take note that a text message has begun."""
 
-    def writable(self) -> None:
+    def resume_sending(self) -> None:
         """Go on sending: the connection takes more again."""
 
-    def lost(self) -> None:
+    def connection_lost(self) -> None:
         """Take note of the end."""
 
 
@@ -66,7 +66,7 @@ class TlsConnection(ServerConnection):
         self._untaken: list[bytes | None] = []
         self._untaken_bytes = 0
         self._arrived = asyncio.Event()
-        self._receiver: Receiver | None = None
+        self._receiver: FrameReceiver | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the TLS handshake; go on, when it is done and this is called again, with the TLS transport."""
@@ -84,13 +84,13 @@ class TlsConnection(ServerConnection):
         super().connection_lost(exc)
         self._arrived.set()
         if self._receiver is not None:
-            self._receiver.lost()
+            self._receiver.connection_lost()
 
     def resume_writing(self) -> None:
         """Pass on, and tell the receiver."""
         super().resume_writing()
         if self._receiver is not None:
-            self._receiver.writable()
+            self._receiver.resume_sending()
 
     # ------------------------------------------------------------ messages
 
@@ -142,7 +142,7 @@ class TlsConnection(ServerConnection):
             await self._arrived.wait()
         return self._untaken.pop(0)
 
-    def receive_with(self, receiver: Receiver) -> None:
+    def receive_with(self, receiver: FrameReceiver) -> None:
         """Tell ``receiver`` of everything from now on, and of what nobody has taken."""
         self._receiver = receiver
         # Nobody asks for these again.
@@ -150,15 +150,15 @@ class TlsConnection(ServerConnection):
             if http is not None:
                 http.headers.clear()
         untaken, self._untaken = self._untaken, []
-        receiver.take(b"")
+        receiver.accept_data(b"")
         for data in untaken:
             _hand_over(data, receiver)
         if self._lost:
-            receiver.lost()
+            receiver.connection_lost()
         else:
             self.resume_reading()
             if not self.paused:
-                receiver.writable()
+                receiver.resume_sending()
 
     def send_now(self, data: bytes) -> bool:
         """Send one message; False when the connection has ended. Never waits: ``paused`` tells when to stop."""
@@ -169,8 +169,8 @@ class TlsConnection(ServerConnection):
         return True
 
 
-def _hand_over(data: bytes | None, receiver: Receiver) -> None:
+def _hand_over(data: bytes | None, receiver: FrameReceiver) -> None:
     if data is None:
-        receiver.take_text()
+        receiver.accept_text()
     else:
-        receiver.take(data)
+        receiver.accept_data(data)

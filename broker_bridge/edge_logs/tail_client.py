@@ -170,7 +170,7 @@ class TailClient:
         self._noted = ""
         self._began = self._give_up_at = clock()
 
-    # ------------------------------------------------------------ MessageListener, in the transport's thread
+    # ------------------------------------------------------------ MessageReceiver, in the transport's thread
 
     def connected(self) -> None:
         """Note that the connection is up."""

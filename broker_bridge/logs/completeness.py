@@ -1,4 +1,4 @@
-"""How long the rest of an ended job's log is waited for."""
+"""How long the rest of an ended job's log is waited for. No I/O, no clock."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How packets reach a broker: one port, three adapters (paho over WSS, the embedded broker in process, memory)."""
+"""How packets reach a broker: one interface, three transports (paho over WSS, in process, memory)."""

@@ -6,17 +6,9 @@ just as well, and a short outage is never followed by a long wait because a few 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
-#: Seconds that the first wait takes at most. Spreads the return of two thousand workers after a blip, and lets each
-#: of them be back after one second on average.
-FIRST_WAIT_S = 2.0
-#: Seconds that any wait takes at most: a site that comes back is not kept out for longer than this.
-LONGEST_WAIT_S = 60.0
-#: Seconds of service after which a connection counts as sound, and the next wait is a first one again. Shorter ones
-#: do not: two programs that keep throwing each other out would do so in a tight loop.
-SOUND_AFTER_S = 5.0
+from edge_mqtt.broker_bridge.transport.timing import Timing
 
 
 class Backoff:
@@ -25,7 +17,8 @@ class Backoff:
     :param uniform: returns a random number between its two arguments.
     """
 
-    def __init__(self, *, uniform: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(self, timing: Timing, *, uniform: Callable[[float, float], float]) -> None:
+        self._timing = timing
         self._uniform = uniform
         self._away_since: float | None = None
 
@@ -35,7 +28,7 @@ class Backoff:
         :param now: monotonic seconds.
         :param served_s: seconds for which its connection could be used; what connecting took is not among them.
         """
-        if self._away_since is None or served_s >= SOUND_AFTER_S:
+        if self._away_since is None or served_s >= self._timing.sound_after_s:
             self._away_since = now
         away_s = now - self._away_since
-        return self._uniform(0.0, min(LONGEST_WAIT_S, max(FIRST_WAIT_S, away_s)))
+        return self._uniform(0.0, min(self._timing.longest_wait_s, max(self._timing.first_wait_s, away_s)))

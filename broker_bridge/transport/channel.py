@@ -14,29 +14,40 @@ from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason, 
 log = logging.getLogger(__name__)
 
 
-class MessageListener(Protocol):
-    """Whom a channel tells. Calls come from the transport's thread."""
+class MessageReceiver(Protocol):
+    """What a channel calls, as described at :class:`MessageChannel`. Every call must return at once."""
 
     def connected(self) -> None:
-        """Tell that the connection is up."""
+        """The connection is up."""
 
     def disconnected(self, reason: str) -> None:
-        """Tell that it is down."""
+        """The connection is lost."""
 
     def refused(self, refusal: Refusal) -> None:
-        """Tell that it will never be up, or be of use; the listener is told nothing more, and stops the channel."""
+        """There will be no connection, or none of any use: the receiver is to stop the channel."""
 
     def received(self, topic: str, message: Message) -> None:
-        """Hand over one message."""
+        """One message has arrived."""
 
 
 class MessageChannel:
-    """Speaks messages over a transport: encodes, chooses the QoS, puts fragments together, drops garbage loudly."""
+    """Messages over a transport: encodes, chooses the QoS, joins fragments, drops what is not ours.
+
+    ``start`` is called once, then ``send`` from any thread, then ``stop`` once. The receiver is called as a transport
+    calls its own, in the transport's thread: ``connected``, ``received`` for each whole message, ``disconnected``,
+    and so on; ``refused`` is the last call. A packet that is not a message of ours is logged, counted in ``rejected``
+    and dropped. One that another version of the protocol has written is told to ``tell_other``; a channel without it
+    has one partner alone, and treats that as a refusal.
+
+    Nothing is durable: ``send`` gives a message to the present connection, and True means no more than that. Senders
+    keep what they send until a message acknowledges it, and send it again after ``connected``. The fragments of one
+    message do not outlive their connection. ``send`` raises ``MessageTooLarge`` and nothing else.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._decoder = Decoder()
-        self._listener: MessageListener | None = None
+        self._receiver: MessageReceiver | None = None
         self._tell_other: TellOther | None = None
         #: Packets that were not ours or not understood since the start.
         self.rejected = 0
@@ -46,13 +57,13 @@ class MessageChannel:
         """How many connections there have been, the present one included."""
         return self._transport.connection
 
-    def start(self, listener: MessageListener, *, tell_other: TellOther | None = None) -> None:
-        """Begin connecting and tell ``listener``.
+    def start(self, receiver: MessageReceiver, *, tell_other: TellOther | None = None) -> None:
+        """Begin connecting and tell ``receiver``.
 
         :param tell_other: is told of packets of another protocol version; None for those who speak with the bridge
             only: for them that is a refusal.
         """
-        self._listener = listener
+        self._receiver = receiver
         self._tell_other = tell_other
         self._transport.start(self)
 
@@ -80,18 +91,18 @@ class MessageChannel:
     def connected(self) -> None:
         """Pass on, with no fragments left from the connection before."""
         self._decoder = Decoder()
-        if self._listener is not None:
-            self._listener.connected()
+        if self._receiver is not None:
+            self._receiver.connected()
 
     def disconnected(self, reason: str) -> None:
         """Pass on."""
-        if self._listener is not None:
-            self._listener.disconnected(reason)
+        if self._receiver is not None:
+            self._receiver.disconnected(reason)
 
     def refused(self, refusal: Refusal) -> None:
         """Pass on."""
-        if self._listener is not None:
-            self._listener.refused(refusal)
+        if self._receiver is not None:
+            self._receiver.refused(refusal)
 
     def received(self, topic: str, payload: bytes) -> None:
         """Decode and pass on."""
@@ -103,16 +114,16 @@ class MessageChannel:
             self.rejected += 1
             self._not_understood(topic, error)
             return
-        if message is not None and self._listener is not None:
-            self._listener.received(topic, message)
+        if message is not None and self._receiver is not None:
+            self._receiver.received(topic, message)
 
     def _not_understood(self, topic: str, error: ProtocolError) -> None:
         if isinstance(error, OtherVersion) and self._tell_other is None:
             # The bridge's other messages would be no better.
-            listener, self._listener = self._listener, None
-            if listener is not None:
+            receiver, self._receiver = self._receiver, None
+            if receiver is not None:
                 refusal = Refusal(reason=RefusalReason.PROTOCOL_VERSION, message=error.said_of("the bridge"))
-                listener.refused(refusal)
+                receiver.refused(refusal)
             return
         log.warning("packet dropped: %s", error, extra={"action": "packet_dropped", "topic": topic})
         if isinstance(error, OtherVersion) and self._tell_other is not None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from edge_mqtt.broker_bridge.transport.interface import Listener
+from edge_mqtt.broker_bridge.transport.interface import PacketReceiver
 
 #: Receives topic and payload.
 Receive = Callable[[str, bytes], None]
@@ -32,11 +32,11 @@ class InProcessTransport:
     def __init__(self, router: Router, subscriptions: Sequence[str]) -> None:
         self._router = router
         self._subscriptions = tuple(subscriptions)
-        self._listener: Listener | None = None
+        self._receiver: PacketReceiver | None = None
         self._unsubscribe: Callable[[], None] | None = None
         self._connection = 0
         self._up = False
-        #: What came before the listener was told that it is connected; None at any other time.
+        #: What came before the receiver was told that it is connected; None at any other time.
         self._early: list[tuple[str, bytes]] | None = None
         self._lock = threading.RLock()
 
@@ -45,19 +45,19 @@ class InProcessTransport:
         """How many connections there have been, the present one included."""
         return self._connection
 
-    def start(self, listener: Listener) -> None:
-        """Subscribe and tell ``listener`` at once."""
+    def start(self, receiver: PacketReceiver) -> None:
+        """Subscribe and tell ``receiver`` at once."""
         with self._lock:
-            self._listener = listener
+            self._receiver = receiver
             early: list[tuple[str, bytes]] = []
             self._early = early
             self._unsubscribe = self._router.subscribe(self._subscriptions, self._receive)
             self._connection += 1
             self._up = True
-            listener.connected()
+            receiver.connected()
             self._early = None
             for topic, payload in early:
-                listener.received(topic, payload)
+                receiver.received(topic, payload)
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
         """Hand one packet to the broker; False before start and after stop."""
@@ -75,5 +75,5 @@ class InProcessTransport:
             if self._early is not None:
                 self._early.append((topic, payload))
                 return
-        if self._up and self._listener is not None:
-            self._listener.received(topic, payload)
+        if self._up and self._receiver is not None:
+            self._receiver.received(topic, payload)

@@ -1,4 +1,4 @@
-"""When a quiet connection is looked after: what it is asked, and when it is given up. Pure."""
+"""When a quiet connection is asked for a sign of life, and when it is given up. Pure."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ class KeepAlive:
 
     def __init__(self, keep_alive_s: float, now: float) -> None:
         self._keep_alive_s = keep_alive_s
-        self._heard = self._sent = self._asked = now
+        self._heard_at = self._sent_at = self._asked_at = now
 
-    def heard(self, now: float) -> None:
+    def record_received(self, now: float) -> None:
         """Take note that something came."""
-        self._heard = now
+        self._heard_at = now
 
-    def sent(self, now: float) -> None:
+    def record_sent(self, now: float) -> None:
         """Take note that something was sent."""
-        self._sent = now
+        self._sent_at = now
 
-    def looked(self, now: float) -> None:
+    def record_ping_if_due(self, now: float) -> None:
         """Take note that a ping was sent, if one was due."""
-        if now >= self._ask_at():
-            self._asked = now
+        if now >= self._ping_at():
+            self._asked_at = now
 
-    def is_over(self, now: float) -> bool:
+    def is_lost(self, now: float) -> bool:
         """Tell whether the connection is to be given up."""
-        return now >= self._over_at()
+        return now >= self._give_up_at()
 
-    def next_look_at(self) -> float:
-        """Return when the next ping is due or patience ends."""
-        return min(self._ask_at(), self._over_at())
+    def next_check_at(self) -> float:
+        """Return when the next ping is due, or the connection is to be given up."""
+        return min(self._ping_at(), self._give_up_at())
 
-    def _ask_at(self) -> float:
-        return max(self._asked, min(self._heard, self._sent)) + self._keep_alive_s
+    def _ping_at(self) -> float:
+        return max(self._asked_at, min(self._heard_at, self._sent_at)) + self._keep_alive_s
 
-    def _over_at(self) -> float:
-        return self._heard + self._keep_alive_s * (1 + ANSWER_WITHIN)
+    def _give_up_at(self) -> float:
+        return self._heard_at + self._keep_alive_s * (1 + ANSWER_WITHIN)

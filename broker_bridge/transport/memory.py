@@ -1,7 +1,7 @@
 """A broker and a transport in memory: for unit tests of whatever speaks MQTT, ours and other people's.
 
-Delivery is synchronous: when ``publish`` returns, everything that it set off has happened, in order. Links go down
-and come up only when the test says so.
+Delivery is synchronous: when ``publish`` returns, everything that it set off has happened, in order. Connections are
+lost and come back only when the test says so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import partial
 
 from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.protocol.topics import matches
-from edge_mqtt.broker_bridge.transport.interface import Listener, Refusal, Will
+from edge_mqtt.broker_bridge.transport.interface import PacketReceiver, Refusal, Will
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,23 +33,23 @@ class Packet:
 Loses = Callable[[Packet], bool]
 
 
-class _Link:
+class _Client:
     """What the broker knows of one client."""
 
     def __init__(self, transport: MemoryTransport) -> None:
         self.transport = transport
         self.will: Will | None = None
         self.up = False
-        #: Packets vanish both ways and nobody notices.
+        #: Packets vanish both ways, and neither side notices.
         self.partitioned = False
 
 
 class MemoryBroker:
-    """Retained messages, wills, topic filters, and the troubles of a real link on demand."""
+    """Retained messages, wills, topic filters, and the faults of a real link on demand."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._links: dict[str, _Link] = {}
+        self._clients: dict[str, _Client] = {}
         self._inside: list[tuple[tuple[str, ...], Callable[[str, bytes], None]]] = []
         self._retained: dict[str, bytes] = {}
         self._queue: deque[Callable[[], None]] = deque()
@@ -69,23 +69,23 @@ class MemoryBroker:
     def partition(self, client_id: str) -> None:
         """Let packets from and to this client vanish without either side noticing, as on a half-open link."""
         with self._lock:
-            self._links[client_id].partitioned = True
+            self._clients[client_id].partitioned = True
 
     def heal(self, client_id: str) -> None:
         """End the partition; what vanished stays lost."""
         with self._lock:
-            self._links[client_id].partitioned = False
+            self._clients[client_id].partitioned = False
 
     def cut(self, client_id: str, reason: str = "the link was cut") -> None:
         """Break this client's connection: its will is published, it is told and stays down."""
         with self._lock:
-            self._drop(self._links[client_id], goodbye=False, reason=reason)
+            self._drop(self._clients[client_id], goodbye=False, reason=reason)
             self._drain()
 
     def restore(self, client_id: str) -> None:
         """Let this client connect again."""
         with self._lock:
-            self._connect(self._links[client_id])
+            self._connect(self._clients[client_id])
             self._drain()
 
     def stop(self) -> None:
@@ -93,17 +93,17 @@ class MemoryBroker:
         with self._lock:
             self._running = False
             self._retained.clear()
-            for link in self._links.values():
-                link.will = None
-                self._drop(link, goodbye=False, reason="the broker is gone")
+            for client in self._clients.values():
+                client.will = None
+                self._drop(client, goodbye=False, reason="the broker is gone")
             self._drain()
 
     def start(self) -> None:
         """Run again: every client connects again."""
         with self._lock:
             self._running = True
-            for link in list(self._links.values()):
-                self._connect(link)
+            for client in list(self._clients.values()):
+                self._connect(client)
             self._drain()
 
     def refuse(self, client_id: str, refusal: Refusal) -> None:
@@ -140,10 +140,10 @@ class MemoryBroker:
     def accept(self, packet: Packet) -> bool:
         """Take a packet from its sender; False when the sender has no connection."""
         with self._lock:
-            link = self._links.get(packet.sender)
-            if not self._running or (packet.sender and (link is None or not link.up)):
+            client = self._clients.get(packet.sender)
+            if not self._running or (packet.sender and (client is None or not client.up)):
                 return False
-            if (link is not None and link.partitioned) or (self._loses is not None and self._loses(packet)):
+            if (client is not None and client.partitioned) or (self._loses is not None and self._loses(packet)):
                 return True
             self._queue.append(lambda: self._deliver(packet))
             self._drain()
@@ -152,38 +152,38 @@ class MemoryBroker:
     def attach(self, transport: MemoryTransport) -> None:
         """Connect a transport for the first time."""
         with self._lock:
-            link = self._links[transport.client_id] = _Link(transport)
-            self._connect(link)
+            client = self._clients[transport.client_id] = _Client(transport)
+            self._connect(client)
             self._drain()
 
     def detach(self, transport: MemoryTransport) -> None:
         """Say goodbye: no will."""
         with self._lock:
-            link = self._links.pop(transport.client_id, None)
-            if link is not None:
-                self._drop(link, goodbye=True, reason="")
+            client = self._clients.pop(transport.client_id, None)
+            if client is not None:
+                self._drop(client, goodbye=True, reason="")
                 self._drain()
 
-    def _connect(self, link: _Link) -> None:
-        transport = link.transport
+    def _connect(self, client: _Client) -> None:
+        transport = client.transport
         refusal = self._refusals.get(transport.client_id)
         if refusal is not None:
-            self._links.pop(transport.client_id, None)
+            self._clients.pop(transport.client_id, None)
             self._queue.append(lambda: transport.told_refused(refusal))
             return
-        if link.up or not self._running:
+        if client.up or not self._running:
             return
-        link.up, link.partitioned = True, False
-        link.will = transport.next_connection()
+        client.up, client.partitioned = True, False
+        client.will = transport.next_connection()
         self._queue.append(transport.told_connected)
         self._send_retained(transport.subscriptions, transport.told)
 
-    def _drop(self, link: _Link, *, goodbye: bool, reason: str) -> None:
-        if not link.up:
+    def _drop(self, client: _Client, *, goodbye: bool, reason: str) -> None:
+        if not client.up:
             return
-        link.up = False
-        will, link.will = link.will, None
-        transport = link.transport
+        client.up = False
+        will, client.will = client.will, None
+        transport = client.transport
         if not goodbye:
             self._queue.append(lambda: transport.told_disconnected(reason))
         if will is not None and not goodbye:
@@ -205,13 +205,13 @@ class MemoryBroker:
         for filters, callback in list(self._inside):
             if any(matches(topic_filter, packet.topic) for topic_filter in filters):
                 callback(packet.topic, packet.payload)
-        for link in list(self._links.values()):
-            wanted = any(matches(topic_filter, packet.topic) for topic_filter in link.transport.subscriptions)
-            if wanted and link.up and not link.partitioned:
-                link.transport.told(packet.topic, packet.payload)
+        for client in list(self._clients.values()):
+            wanted = any(matches(topic_filter, packet.topic) for topic_filter in client.transport.subscriptions)
+            if wanted and client.up and not client.partitioned:
+                client.transport.told(packet.topic, packet.payload)
 
     def _drain(self) -> None:
-        # A listener that publishes while it is told something only adds to the queue: order is kept and the
+        # A receiver that publishes while it is told something only adds to the queue: order is kept and the
         # stack stays flat.
         if self._draining:
             return
@@ -242,7 +242,7 @@ class MemoryTransport:
         self.subscriptions = tuple(subscriptions)
         self._broker = broker
         self._will = will
-        self._listener: Listener | None = None
+        self._receiver: PacketReceiver | None = None
         self._connection = 0
 
     @property
@@ -250,9 +250,9 @@ class MemoryTransport:
         """How many connections there have been, the present one included."""
         return self._connection
 
-    def start(self, listener: Listener) -> None:
-        """Connect and tell ``listener`` before this returns."""
-        self._listener = listener
+    def start(self, receiver: PacketReceiver) -> None:
+        """Connect and tell ``receiver`` before this returns."""
+        self._receiver = receiver
         self._broker.attach(self)
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
@@ -274,20 +274,20 @@ class MemoryTransport:
 
     def told_connected(self) -> None:
         """Pass on."""
-        if self._listener is not None:
-            self._listener.connected()
+        if self._receiver is not None:
+            self._receiver.connected()
 
     def told_disconnected(self, reason: str) -> None:
         """Pass on."""
-        if self._listener is not None:
-            self._listener.disconnected(reason)
+        if self._receiver is not None:
+            self._receiver.disconnected(reason)
 
     def told_refused(self, refusal: Refusal) -> None:
         """Pass on."""
-        if self._listener is not None:
-            self._listener.refused(refusal)
+        if self._receiver is not None:
+            self._receiver.refused(refusal)
 
     def told(self, topic: str, payload: bytes) -> None:
         """Pass on."""
-        if self._listener is not None:
-            self._listener.received(topic, payload)
+        if self._receiver is not None:
+            self._receiver.received(topic, payload)

@@ -9,18 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import random
 import socket
 import ssl
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Final
 
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.backoff import Backoff
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl, parse_url
-from edge_mqtt.broker_bridge.transport.interface import Listener
+from edge_mqtt.broker_bridge.transport.interface import PacketReceiver
 from edge_mqtt.broker_bridge.transport.paho_connection import (
     Connection,
     ConnectOptions,
@@ -33,11 +33,6 @@ from edge_mqtt.certs.tls import explain_tls_error
 __all__ = ["ConnectOptions", "PahoTransport"]
 
 log = logging.getLogger(__name__)
-
-#: Seconds that :meth:`PahoTransport.stop` waits for the thread, which may be looking up a host name.
-STOP_TIMEOUT_S: Final = 5.0
-#: Seconds between attempts at most while our name is in use: the old connection may be noticed as dead any moment.
-NAME_IN_USE_WAIT_S: Final = 5.0
 
 
 class PahoTransport:
@@ -53,8 +48,8 @@ class PahoTransport:
         self._endpoint = parse_url(url)
         self._ssl_context = ssl_context
         self._options = options
-        self._backoff = Backoff()
-        self._listener: Listener | None = None
+        self._timing = options.timing
+        self._backoff = Backoff(options.timing, uniform=random.uniform)
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -73,12 +68,11 @@ class PahoTransport:
         """How many connections there have been, the present one included."""
         return self._connection
 
-    def start(self, listener: Listener) -> None:
+    def start(self, receiver: PacketReceiver) -> None:
         """Begin connecting in a thread of our own."""
-        self._listener = listener
         identity = self._options.identity
         name = f"{identity.role}[{identity.name}].transport"
-        self._thread = threading.Thread(target=self._run, args=(listener,), name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(receiver,), name=name, daemon=True)
         self._thread.start()
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
@@ -99,7 +93,7 @@ class PahoTransport:
         if thread is None:
             self._close_wake()
         elif thread is not threading.current_thread():
-            thread.join(STOP_TIMEOUT_S)
+            thread.join(self._timing.stop_s)
 
     def close_in_child(self) -> None:
         """Let go of the connection in a process that was forked from ours: it would keep the socket open."""
@@ -117,27 +111,27 @@ class PahoTransport:
         self._wake_read.close()
         self._wake_write.close()
 
-    def _run(self, listener: Listener) -> None:
+    def _run(self, receiver: PacketReceiver) -> None:
         try:
             while not self._stopping.is_set():
-                wait_s = self._attempt(listener)
+                wait_s = self._attempt(receiver)
                 if wait_s is None:
                     return
                 self._stopping.wait(wait_s)
         finally:
             self._close_wake()
 
-    def _attempt(self, listener: Listener) -> float | None:
+    def _attempt(self, receiver: PacketReceiver) -> float | None:
         """Connect and serve until the end; return the seconds to wait before the next attempt, None for no next."""
         self._live_since = None
         try:
-            reason = self._connect_and_serve(listener)
+            reason = self._connect_and_serve(receiver)
         except Refused as error:
             refusal = error.refusal
-            _tell(lambda: listener.refused(refusal))
+            _tell(lambda: receiver.refused(refusal))
             return None
         except NameInUse:
-            return self._wait_for_name(listener)
+            return self._wait_for_name(receiver)
         except Exception:
             # An error of ours must not end the thread in silence: the program would look alive and hear nothing.
             log.exception("connection attempt failed unexpectedly", extra={"action": "connect_failed"})
@@ -155,7 +149,7 @@ class PahoTransport:
         )
         return wait_s
 
-    def _wait_for_name(self, listener: Listener) -> float | None:
+    def _wait_for_name(self, receiver: PacketReceiver) -> float | None:
         now = time.monotonic()
         if self._name_in_use_since is None:
             self._name_in_use_since = now
@@ -168,25 +162,25 @@ class PahoTransport:
         # A connection that died without a word is found out by the broker within 1.5 x keep alive.
         if now - self._name_in_use_since > 2 * self._options.keep_alive_s:
             refusal = refusals.name_in_use(self._options.identity.client_id, url=self._url)
-            _tell(lambda: listener.refused(refusal))
+            _tell(lambda: receiver.refused(refusal))
             return None
-        return min(NAME_IN_USE_WAIT_S, self._backoff.next_wait(now))
+        return min(self._timing.name_in_use_wait_s, self._backoff.next_wait(now))
 
-    def _connect_and_serve(self, listener: Listener) -> str:
+    def _connect_and_serve(self, receiver: PacketReceiver) -> str:
         number = self._connection + 1
         self._current = connection = Connection(self._url, self._ssl_context, self._options, number)
         early: list[tuple[str, bytes]] = []
         connection.on_message = lambda topic, payload: early.append((topic, payload))
 
         def received(topic: str, payload: bytes) -> None:
-            _tell(lambda: listener.received(topic, payload))
+            _tell(lambda: receiver.received(topic, payload))
 
         def subscribed() -> None:
             self._name_in_use_since = None
             self._live = connection
             self._live_since = time.monotonic()
             log.debug("connected to %s", self._url, extra={"action": "connected", "connection": number})
-            _tell(listener.connected)
+            _tell(receiver.connected)
             for topic, payload in early:
                 received(topic, payload)
             connection.on_message = received
@@ -208,7 +202,7 @@ class PahoTransport:
             connection.close()
             self._current = None
             if was_live:
-                _tell(lambda: listener.disconnected(reason))
+                _tell(lambda: receiver.disconnected(reason))
         return reason
 
 
@@ -216,8 +210,8 @@ def _tell(call: Callable[[], None]) -> None:
     try:
         call()
     except Exception:
-        # The listener's mistake must not take the connection down.
-        log.exception("a listener failed", extra={"action": "listener_failed"})
+        # The receiver's mistake must not take the connection down.
+        log.exception("a receiver failed", extra={"action": "receiver_failed"})
 
 
 #: Every transport of this process, to be let go of in its forks.

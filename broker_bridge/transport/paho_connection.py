@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import paho.mqtt.client as mqtt
@@ -26,18 +26,12 @@ from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, proxy_for
 from edge_mqtt.broker_bridge.transport.interface import Refusal, Will
 from edge_mqtt.broker_bridge.transport.keepalive import ANSWER_WITHIN, KeepAlive
+from edge_mqtt.broker_bridge.transport.timing import Timing
 from edge_mqtt.broker_bridge.transport.websocket import WebSocket, open_websocket
 from edge_mqtt.certs.identity import Identity
 
-#: Seconds for each of: reaching the host, the TLS handshake, each answer of the WebSocket handshake.
-CONNECT_TIMEOUT_S: Final = 10.0
-#: Seconds for the broker to acknowledge the connection and the subscriptions. It may first have to take an old
-#: connection of ours down.
-HANDSHAKE_TIMEOUT_S: Final = 15.0
-#: Why there is no connection any more when nobody has said more.
+#: Why there is no connection any more when nothing more is known.
 ENDED: Final = "ended by the other side or the network"
-#: Seconds that saying goodbye may take.
-GOODBYE_TIMEOUT_S: Final = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +47,7 @@ class ConnectOptions:
     subscriptions: tuple[str, ...]
     #: Returns the last will for the given connection number.
     will: Callable[[int], Will | None] = lambda _: None
+    timing: Timing = field(default_factory=Timing)
 
 
 class _Client(mqtt.Client):
@@ -86,6 +81,7 @@ class Connection:
     def __init__(self, url: str, context: ssl.SSLContext, options: ConnectOptions, number: int) -> None:
         self._url = url
         self._options = options
+        self._timing = options.timing
         self._attempted = False
         self._connack: ReasonCode | None = None
         self._suback: list[ReasonCode] | None = None
@@ -149,7 +145,7 @@ class Connection:
     def _on_socket_close(self, _client: mqtt.Client, _userdata: object, _sock: mqtt.SocketLike) -> None:
         websocket, self._websocket = self._websocket, None
         if websocket is not None:
-            websocket.end(linger_s=GOODBYE_TIMEOUT_S if self._saying_goodbye else 0.0)
+            websocket.end(linger_s=self._timing.goodbye_s if self._saying_goodbye else 0.0)
 
     # ------------------------------------------------------------ the thread's side
 
@@ -163,7 +159,7 @@ class Connection:
             endpoint,
             self._context,
             proxy=proxy_for(endpoint.host),
-            timeout_s=CONNECT_TIMEOUT_S,
+            timeout_s=self._timing.connect_s,
             opened=self._opened,
         )
         self._client.websocket = self._websocket
@@ -186,24 +182,24 @@ class Connection:
         poller = select.poll()
         poller.register(wake, select.POLLIN)
         now = time.monotonic()
-        vigil = KeepAlive(self._options.keep_alive_s, now)
-        answer_by: float | None = now + HANDSHAKE_TIMEOUT_S
+        keep_alive = KeepAlive(self._options.keep_alive_s, now)
+        answer_by: float | None = now + self._timing.acknowledge_s
         while not stopping.is_set():
-            until = vigil.next_look_at() if answer_by is None else min(answer_by, vigil.next_look_at())
-            self._step(poller, wake, max(0.0, until - now), vigil)
+            until = keep_alive.next_check_at() if answer_by is None else min(answer_by, keep_alive.next_check_at())
+            self._step(poller, wake, max(0.0, until - now), keep_alive)
             now = time.monotonic()
             if answer_by is not None and self._is_subscribed():
                 answer_by = None
                 subscribed()
             if answer_by is not None and now >= answer_by:
-                raise Lost(f"the broker did not answer within {HANDSHAKE_TIMEOUT_S:g} s")
+                raise Lost(f"the broker did not answer within {self._timing.acknowledge_s:g} s")
             if self._full:
                 # Every packet id is taken. What was not sent is sent again after the next connect.
                 raise Lost("the broker does not acknowledge what we publish")
-            if vigil.is_over(now):
+            if keep_alive.is_lost(now):
                 raise Lost("the broker does not answer to pings")
 
-    def _step(self, poller: select.poll, wake: socket.socket, wait_s: float, vigil: KeepAlive) -> None:
+    def _step(self, poller: select.poll, wake: socket.socket, wait_s: float, keep_alive: KeepAlive) -> None:
         websocket = self._websocket
         if websocket is None:
             raise Lost(ENDED)
@@ -217,16 +213,16 @@ class Connection:
                 wake.recv(4096)
         if pending or events.get(descriptor, 0) & ~select.POLLOUT:
             self._check(self._client.loop_read())
-            vigil.heard(time.monotonic())
+            keep_alive.record_received(time.monotonic())
         websocket.flush()
         if self._client.want_write():
             self._check(self._client.loop_write())
-            vigil.sent(time.monotonic())
+            keep_alive.record_sent(time.monotonic())
         # paho sends a ping here when one is due by its clock, which is never behind ours: its times of what came and
-        # what went are taken before those of the vigil, and the present one after it.
+        # what went are taken before those of the keep alive, and the present one after it.
         now = time.monotonic()
         self._check(self._client.loop_misc())
-        vigil.looked(now)
+        keep_alive.record_ping_if_due(now)
 
     def _check(self, result: MQTTErrorCode) -> None:
         code = self._connack
@@ -254,7 +250,7 @@ class Connection:
     def say_goodbye(self) -> None:
         """Send what is queued and DISCONNECT, which keeps the broker from publishing the will [MQTT-3.14.4-3]."""
         self._saying_goodbye = True
-        deadline = time.monotonic() + GOODBYE_TIMEOUT_S
+        deadline = time.monotonic() + self._timing.goodbye_s
         self._client.disconnect()
         poller = select.poll()
         while (websocket := self._websocket) is not None and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""One connection for the sake of finding out whether there can be one."""
+"""Tries whether there can be a connection, by one."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import threading
 from edge_mqtt.broker_bridge.transport.endpoint import parse_url
 from edge_mqtt.broker_bridge.transport.paho_connection import Connection, ConnectOptions, Lost, NameInUse, Refused
 
-__all__ = ["Lost", "NameInUse", "Refused", "connect_once"]
+__all__ = ["Lost", "NameInUse", "Refused", "probe_connection"]
 
 
-def connect_once(url: str, ssl_context: ssl.SSLContext, options: ConnectOptions) -> None:
+def probe_connection(url: str, ssl_context: ssl.SSLContext, options: ConnectOptions) -> None:
     """Connect, subscribe and say goodbye.
 
     :raises InvalidUrl: the URL, or the proxy's, is not of the form that it must have.
-    :raises NameInUse: somebody is connected under our name.
-    :raises Refused: the broker does not want us, or not on these topics.
+    :raises NameInUse: another program is connected under our name.
+    :raises Refused: the broker does not accept us, or not on these topics.
     :raises Lost: the connection ended before that was clear.
     :raises OSError: of the socket, TLS, the proxy or the WebSocket handshake.
     """

@@ -18,7 +18,7 @@ from edge_mqtt.broker_bridge.protocol.access import Action, allowed
 from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES, encode
 from edge_mqtt.broker_bridge.protocol.compression import MAGIC, unpack
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches
-from edge_mqtt.broker_bridge.transport.interface import Listener, Will
+from edge_mqtt.broker_bridge.transport.interface import PacketReceiver, Will
 from edge_mqtt.certs.identity import Identity
 from tests.simulation.clock import Clock, Killed, Life
 from tests.simulation.plan import BROKER_TRUST, KEEP_ALIVE_S, Manners
@@ -71,16 +71,16 @@ class SimulatedTransport:
         self._incarnation = incarnation
         self._step = step
         self._will = will
-        self._listener: Listener | None = None
+        self._receiver: PacketReceiver | None = None
 
     @property
     def connection(self) -> int:
         """How many connections there have been, the present one included."""
         return self._wire.connection
 
-    def start(self, listener: Listener) -> None:
+    def start(self, receiver: PacketReceiver) -> None:
         """Begin connecting."""
-        self._listener = listener
+        self._receiver = receiver
         self._wire.start(self, self._incarnation)
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
@@ -98,18 +98,18 @@ class SimulatedTransport:
 
     def connected(self) -> None:
         """Pass on."""
-        assert self._listener is not None
-        self._listener.connected()
+        assert self._receiver is not None
+        self._receiver.connected()
 
     def disconnected(self) -> None:
         """Pass on."""
-        assert self._listener is not None
-        self._listener.disconnected("the connection is gone")
+        assert self._receiver is not None
+        self._receiver.disconnected("the connection is gone")
 
     def received(self, topic: str, payload: bytes) -> None:
         """Pass on."""
-        assert self._listener is not None
-        self._listener.received(topic, payload)
+        assert self._receiver is not None
+        self._receiver.received(topic, payload)
 
     def will(self, connection: int) -> Testament | None:
         """Return the packet of the last will."""

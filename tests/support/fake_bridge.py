@@ -57,7 +57,7 @@ class TwinBridge:
         self._channel = MessageChannel(MemoryTransport(broker, "bridge:b", TOPICS.for_bridge()))
         self._channel.start(self)
 
-    # ------------------------------------------------------------ MessageListener
+    # ------------------------------------------------------------ MessageReceiver
 
     def connected(self) -> None:
         pass

@@ -83,7 +83,7 @@ class TwinBridge:
                 lambda: self._parked is not None and self._parked.positions == positions, PATIENCE_S
             )
 
-    # ------------------------------------------------------------ MessageListener
+    # ------------------------------------------------------------ MessageReceiver
 
     def connected(self) -> None:
         """Do nothing."""

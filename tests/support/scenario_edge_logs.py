@@ -141,7 +141,7 @@ class LogCentre:
         """Begin with what there is."""
         return 1
 
-    # ------------------------------------------------------------ MessageListener
+    # ------------------------------------------------------------ MessageReceiver
 
     def connected(self) -> None:
         """Do nothing."""

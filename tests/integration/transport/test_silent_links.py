@@ -16,10 +16,11 @@ import pytest
 from paho.mqtt.enums import MQTTErrorCode
 
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName
-from edge_mqtt.broker_bridge.transport import backoff, paho_connection
+from edge_mqtt.broker_bridge.transport import paho_connection
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.interface import RefusalReason
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
+from edge_mqtt.broker_bridge.transport.timing import Timing
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context, server_context
@@ -72,9 +73,19 @@ class Fleet:
         self._ended = threading.Event()
         self._talking = threading.Thread(target=self._talk, name="traffic")
 
-    def connect(self, me: Identity, recorder: Recorder, keep_alive_s: int = KEEP_ALIVE_S) -> PahoTransport:
+    def connect(
+        self,
+        me: Identity,
+        recorder: Recorder,
+        keep_alive_s: int = KEEP_ALIVE_S,
+        timing: Timing = Timing(),  # noqa: B008 - frozen
+    ) -> PahoTransport:
         options = ConnectOptions(
-            identity=me, incarnation="one", keep_alive_s=keep_alive_s, subscriptions=(inbox(me),)
+            identity=me,
+            incarnation="one",
+            keep_alive_s=keep_alive_s,
+            subscriptions=(inbox(me),),
+            timing=timing,
         )
         context = client_context(load_credentials(self.thread.store.folder(me)))
         transport = PahoTransport(f"wss://localhost:{self.link.port}/mqtt", context, options)
@@ -249,16 +260,19 @@ def test_a_connection_that_can_take_no_more_ends_at_once_not_at_its_next_ping(
 
 
 @pytest.fixture
-def newcomer(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Recorder]]:
+def timing() -> Timing:
+    return Timing(first_wait_s=0.1, longest_wait_s=0.1)
+
+
+@pytest.fixture
+def newcomer(fleet: Fleet, timing: Timing) -> Iterator[Callable[[], Recorder]]:
     """Return what connects one more program, under the name of one that has left."""
-    monkeypatch.setattr(backoff, "FIRST_WAIT_S", 0.1)
-    monkeypatch.setattr(backoff, "LONGEST_WAIT_S", 0.1)
     made: list[PahoTransport] = []
 
     def connect() -> Recorder:
         fleet.transports[PARTIES[0]].stop()
         recorder = Recorder()
-        made.append(fleet.connect(PARTIES[0], recorder, 60))
+        made.append(fleet.connect(PARTIES[0], recorder, 60, timing))
         return recorder
 
     yield connect
@@ -266,10 +280,10 @@ def newcomer(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         transport.stop()
 
 
+@pytest.mark.parametrize("timing", [Timing(connect_s=0.3, first_wait_s=0.1, longest_wait_s=0.1)])
 def test_a_handshake_that_hangs_is_given_up_and_tried_again(
-    fleet: Fleet, newcomer: Callable[[], Recorder], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fleet: Fleet, newcomer: Callable[[], Recorder], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(paho_connection, "CONNECT_TIMEOUT_S", 0.3)
     fleet.run()
     fleet.link.blackhole()
     recorder = newcomer()
@@ -300,14 +314,12 @@ def test_a_reset_at_any_point_of_the_handshake_leads_to_another_attempt(
     assert "Traceback" not in caplog.text
 
 
-def test_an_upgrade_answer_in_drips_is_given_up_and_tried_again(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(paho_connection, "CONNECT_TIMEOUT_S", 0.5)
+def test_an_upgrade_answer_in_drips_is_given_up_and_tried_again(fleet: Fleet) -> None:
     context = server_context(load_credentials(fleet.thread.store.directory / "bridge"))
     me = PARTIES[0]
     fleet.transports[me].stop()
-    options = ConnectOptions(identity=me, incarnation="one", keep_alive_s=60, subscriptions=())
+    timing = Timing(connect_s=0.5)
+    options = ConnectOptions(identity=me, incarnation="one", keep_alive_s=60, subscriptions=(), timing=timing)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"wss://localhost:{server.getsockname()[1]}/mqtt"
         transport = PahoTransport(url, client_context(load_credentials(fleet.thread.store.folder(me))), options)

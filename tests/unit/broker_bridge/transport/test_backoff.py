@@ -7,7 +7,10 @@ from collections import Counter
 
 import pytest
 
-from edge_mqtt.broker_bridge.transport.backoff import FIRST_WAIT_S, LONGEST_WAIT_S, SOUND_AFTER_S, Backoff
+from edge_mqtt.broker_bridge.transport.backoff import Backoff
+from edge_mqtt.broker_bridge.transport.timing import Timing
+
+TIMING = Timing()
 
 
 def highest(_low: float, high: float) -> float:
@@ -25,7 +28,7 @@ def waits(backoff: Backoff, count: int, *, attempt_s: float = 0.0) -> list[float
 
 
 def test_the_ceiling_doubles_from_two_seconds_to_sixty() -> None:
-    assert waits(Backoff(uniform=highest), 8) == [2, 2, 4, 8, 16, 32, 60, 60]
+    assert waits(Backoff(TIMING, uniform=highest), 8) == [2, 2, 4, 8, 16, 32, 60, 60]
 
 
 def test_the_jitter_is_full() -> None:
@@ -35,25 +38,25 @@ def test_the_jitter_is_full() -> None:
         asked.append((low, high))
         return low
 
-    assert waits(Backoff(uniform=lowest), 3, attempt_s=10.0) == [0, 0, 0]
-    assert asked == [(0, FIRST_WAIT_S), (0, 10), (0, 20)]
+    assert waits(Backoff(TIMING, uniform=lowest), 3, attempt_s=10.0) == [0, 0, 0]
+    assert asked == [(0, TIMING.first_wait_s), (0, 10), (0, 20)]
 
 
 def test_attempts_that_fail_at_once_do_not_make_the_next_wait_long() -> None:
-    backoff = Backoff(uniform=lambda _low, high: high / 100)
-    assert max(waits(backoff, 50)) <= FIRST_WAIT_S / 100
+    backoff = Backoff(TIMING, uniform=lambda _low, high: high / 100)
+    assert max(waits(backoff, 50)) <= TIMING.first_wait_s / 100
 
 
 def test_only_a_connection_that_served_starts_anew() -> None:
-    backoff = Backoff(uniform=highest)
+    backoff = Backoff(TIMING, uniform=highest)
     backoff.next_wait(0.0)
-    assert backoff.next_wait(20.0, served_s=SOUND_AFTER_S - 0.1) == 20
-    assert backoff.next_wait(100.0, served_s=SOUND_AFTER_S) == FIRST_WAIT_S
+    assert backoff.next_wait(20.0, served_s=TIMING.sound_after_s - 0.1) == 20
+    assert backoff.next_wait(100.0, served_s=TIMING.sound_after_s) == TIMING.first_wait_s
     assert backoff.next_wait(103.0) == 3
 
 
 def test_the_first_outage_of_a_sound_connection_begins_with_a_short_wait() -> None:
-    assert Backoff(uniform=highest).next_wait(1e6, served_s=1e5) == FIRST_WAIT_S
+    assert Backoff(TIMING, uniform=highest).next_wait(1e6, served_s=1e5) == TIMING.first_wait_s
 
 
 def returns(outage_s: float, *, workers: int = 2000) -> list[float]:
@@ -63,7 +66,7 @@ def returns(outage_s: float, *, workers: int = 2000) -> list[float]:
     """
     found = []
     for seed in range(workers):
-        backoff = Backoff(uniform=random.Random(seed).uniform)
+        backoff = Backoff(TIMING, uniform=random.Random(seed).uniform)
         now = backoff.next_wait(0.0, served_s=3600.0)
         while now < outage_s:
             now += backoff.next_wait(now)
@@ -74,7 +77,7 @@ def returns(outage_s: float, *, workers: int = 2000) -> list[float]:
 @pytest.mark.parametrize("outage_s", [0.0, 1.0, 3.0, 10.0, 30.0, 60.0, 600.0])
 def test_no_worker_stays_away_longer_than_the_outage_took(outage_s: float) -> None:
     back = returns(outage_s)
-    longest = min(LONGEST_WAIT_S, max(FIRST_WAIT_S, outage_s))
+    longest = min(TIMING.longest_wait_s, max(TIMING.first_wait_s, outage_s))
     assert max(back) <= longest
     assert sum(back) / len(back) <= 0.52 * longest
 
