@@ -27,7 +27,7 @@ def quickstart(
     ] = Path(".demo"),
 ) -> None:
     """Start Airflow, a bridge and an edge worker here, run the demo Dag on the worker and tail it."""
-    # Whoever ends us, the parts must end too: they run in sessions of their own.
+    # Whoever ends us, the services must end too: they run in sessions of their own.
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:

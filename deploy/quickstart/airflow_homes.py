@@ -57,8 +57,8 @@ def central_config(home: Path, *, ports: Ports, executor: str, bridge_url: str, 
                 "simple_auth_manager_users": "admin:admin",
                 "simple_auth_manager_passwords_file": str(home / "passwords.json"),
             },
-            # SQLite has one writer at a time, and five parts of Airflow want to be it. On a slow disk its default of
-            # five seconds is too short a wait, and Airflow's services end when it is over.
+            # SQLite has one writer at a time, and five services of Airflow want to be it. On a slow disk its default
+            # of five seconds is too short a wait, and Airflow's services end when it is over.
             "database": {"sql_alchemy_conn": f"sqlite:///{home / 'airflow.db'}?timeout=60"},
             "logging": {"base_log_folder": str(home / "logs")},
             "api": {"host": HOST, "port": str(ports.ui), "base_url": f"http://{HOST}:{ports.ui}"},

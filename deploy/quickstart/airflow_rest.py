@@ -29,7 +29,7 @@ class AirflowRest:
         self._http.close()
 
     def health(self) -> dict[str, Any]:
-        """Return what the api-server says of the parts; empty while it cannot be reached."""
+        """Return what the api-server says of the services; empty while it cannot be reached."""
         try:
             response = self._http.get("/api/v2/monitor/health", timeout=2.0)
         except httpx.HTTPError:

@@ -15,7 +15,7 @@ EXECUTOR_NAME = "scheduler"
 OPERATOR_NAME = "demo"
 
 
-class Parties:
+class Certificates:
     """Issues certificates and brings each to where its party runs, as one would bring it to another machine."""
 
     def __init__(self, directory: Path) -> None:

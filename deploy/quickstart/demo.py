@@ -168,7 +168,7 @@ class Demo:
             self._stack.stop(at_once=True)
         if self._tail is not None:
             self._tail.wait()
-        if not self._stack.parts:
+        if not self._stack.services:
             return
         left = self._stack.left_over()
         self._say(f"could not be stopped: {[process.pid for process in left]}" if left else "everything is stopped")

@@ -16,7 +16,7 @@ _OWNER_FILE = ".edge-stack"
 _SWEEP_GRACE_S = 5.0
 
 
-def claim(directory: Path, marker: str) -> IO[str]:
+def lock_directory(directory: Path, marker: str) -> IO[str]:
     """Make ``directory`` an empty one of ours; it stays ours until the file that is returned is closed.
 
     Processes that an earlier stack there was killed too early to stop are stopped now.

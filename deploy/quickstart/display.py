@@ -1,4 +1,4 @@
-"""What the quickstart shows: parts coming up, the outcome, and where to look."""
+"""What the quickstart shows: services coming up, the outcome, and where to look."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rich.panel import Panel
 from rich.spinner import Spinner
 from rich.table import Table
 
-from deploy.quickstart.errors import PartFailed, StackError
-from deploy.quickstart.process import Part
+from deploy.quickstart.errors import ServiceFailed, StackError
+from deploy.quickstart.process import Service
 
 _STATE_STYLES = {"success": "green", "failed": "red", "upstream_failed": "yellow", "running": "cyan"}
 
 
 class Progress:
-    """Shows which parts are up: a live table on a terminal, a line a part elsewhere."""
+    """Shows which services are up: a live table on a terminal, a line a service elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -37,34 +37,34 @@ class Progress:
         with Live(console=self._console, refresh_per_second=10) as self._live:
             yield
 
-    def update(self, parts: Sequence[Part]) -> None:
-        """Show the parts as they are now."""
+    def update(self, services: Sequence[Service]) -> None:
+        """Show the services as they are now."""
         if self._live is not None:
-            self._live.update(self._table(parts))
+            self._live.update(self._table(services))
             return
-        for part in parts:
-            if part.took_s is not None and part.name not in self._told:
-                self._told.add(part.name)
-                self._console.print(f"  {part.name} up after {part.took_s:.1f} s", highlight=False)
+        for service in services:
+            if service.took_s is not None and service.name not in self._told:
+                self._told.add(service.name)
+                self._console.print(f"  {service.name} up after {service.took_s:.1f} s", highlight=False)
 
-    def _table(self, parts: Sequence[Part]) -> Table:
+    def _table(self, services: Sequence[Service]) -> Table:
         table = Table.grid(padding=(0, 2))
-        for part in parts:
-            if part.took_s is not None:
-                table.add_row("[green]✔[/]", part.name, f"[dim]{part.took_s:.1f} s[/]")
-            elif part.started_at:
-                spinner = self._spinners.setdefault(part.name, Spinner("dots"))
-                table.add_row(spinner, part.name, "[dim]coming up[/]")
+        for service in services:
+            if service.took_s is not None:
+                table.add_row("[green]✔[/]", service.name, f"[dim]{service.took_s:.1f} s[/]")
+            elif service.started_at:
+                spinner = self._spinners.setdefault(service.name, Spinner("dots"))
+                table.add_row(spinner, service.name, "[dim]coming up[/]")
             else:
-                table.add_row(" ", f"[dim]{part.name}[/]", "[dim]waits for the database[/]")
+                table.add_row(" ", f"[dim]{service.name}[/]", "[dim]waits for the database[/]")
         return table
 
 
 def show_problem(problem: StackError) -> None:
-    """Show on standard error what went wrong and, when a part failed, the end of what it wrote."""
+    """Show on standard error what went wrong and, when a service failed, the end of what it wrote."""
     console = Console(stderr=True)
     console.print(f"[bold red]✘ {escape(str(problem))}[/]", highlight=False, soft_wrap=True)
-    if isinstance(problem, PartFailed) and problem.last_lines:
+    if isinstance(problem, ServiceFailed) and problem.last_lines:
         console.print(f"[red]last lines of {problem.name}:[/]")
         for line in problem.last_lines:
             console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)

@@ -4,7 +4,7 @@
 
     StackError
     ├── DirectoryInUse      another quickstart runs there, or the folder is not ours to clear
-    ├── PartFailed          a part died or did not come up in time
+    ├── ServiceFailed          a service died or did not come up in time
     ├── RestFailed          Airflow's REST API answered with an error
     └── WaitedTooLong       what was waited for did not happen in time
 """
@@ -20,13 +20,13 @@ class DirectoryInUse(StackError):
     """The folder is in use, or it is not the quickstart's to clear."""
 
 
-class PartFailed(StackError):
-    """A part of the stack died or did not come up in time."""
+class ServiceFailed(StackError):
+    """A service of the stack died or did not come up in time."""
 
     def __init__(self, name: str, problem: str, last_lines: list[str]) -> None:
         super().__init__(f"{name} {problem}")
         self.name = name
-        #: The end of the part's output.
+        #: The end of the service's output.
         self.last_lines = last_lines
 
 

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import psutil
 
-from deploy.quickstart.errors import PartFailed
+from deploy.quickstart.errors import ServiceFailed
 
 #: The environment variable by which every process of a stack, however far removed, is known as its own.
 MARKER = "EDGE_STACK"
-#: Lines of a part's output that are shown when it fails.
+#: Lines of a service's output that are shown when it fails.
 LAST_LINES = 20
 #: Seconds between two looks at something that is waited for.
 POLL_S = 0.05
 
 
-class Part:
+class Service:
     """A process with a name, an output file and a way to tell that it is ready."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Part:
         environment: Mapping[str, str],
         directory: Path,
         output: Path,
-        ready: Callable[[Part], bool],
+        ready: Callable[[Service], bool],
         startup_s: float,
         stop_s: float,
     ) -> None:
@@ -64,7 +64,7 @@ class Part:
     def pid(self) -> int:
         """The process id of the last start."""
         if self._process is None:
-            raise PartFailed(self.name, "was never started", [])
+            raise ServiceFailed(self.name, "was never started", [])
         return self._process.pid
 
     @property
@@ -97,18 +97,18 @@ class Part:
     def check(self) -> bool:
         """Tell whether it is up, noting when it first was.
 
-        :raises PartFailed: it is dead, or had its time.
+        :raises ServiceFailed: it is dead, or had its time.
         """
         if self.took_s is not None:
             return True
         if not self.alive:
-            raise PartFailed(self.name, _obituary(self.exit_code), self.last_lines())
+            raise ServiceFailed(self.name, _obituary(self.exit_code), self.last_lines())
         waited = time.time() - self.started_at
         if self._ready(self):
             self.took_s = waited
             return True
         if waited > self.startup_s:
-            raise PartFailed(self.name, f"was not ready within {self.startup_s:g} s", self.last_lines())
+            raise ServiceFailed(self.name, f"was not ready within {self.startup_s:g} s", self.last_lines())
         return False
 
     def output(self) -> str:
@@ -151,19 +151,19 @@ class Part:
         return True
 
 
-def stop_parts(parts: Iterable[Part]) -> None:
-    """End parts that may end side by side: SIGTERM, and SIGKILL to those that had their time.
+def stop_services(services: Iterable[Service]) -> None:
+    """End services that may end side by side: SIGTERM, and SIGKILL to those that had their time.
 
     What they leave behind is the sweep's (:func:`sweep`).
     """
-    running = [part for part in parts if part.alive]
-    for part in running:
-        part.send(signal.SIGTERM)
+    running = [service for service in services if service.alive]
+    for service in running:
+        service.send(signal.SIGTERM)
     began = time.monotonic()
-    for part in running:
-        if not part.wait(max(0.0, began + part.stop_s - time.monotonic())):
-            part.send(signal.SIGKILL)
-            part.wait(5.0)
+    for service in running:
+        if not service.wait(max(0.0, began + service.stop_s - time.monotonic())):
+            service.send(signal.SIGKILL)
+            service.wait(5.0)
 
 
 def marked(marker: str) -> list[psutil.Process]:

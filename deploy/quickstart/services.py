@@ -1,4 +1,4 @@
-"""How each part of the stack is started, and how it shows that it is up."""
+"""How each service of the stack is started, and how it shows that it is up."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import httpx
 
 from deploy.quickstart.airflow_rest import AirflowRest
 from deploy.quickstart.ports import HOST, Ports
-from deploy.quickstart.process import MARKER, Part
+from deploy.quickstart.process import MARKER, Service
 
 API_SERVER = "api-server"
 SCHEDULER = "scheduler"
 DAG_PROCESSOR = "dag-processor"
 TRIGGERER = "triggerer"
 BRIDGE = "bridge"
-#: What a part that is a worker is called: this and the worker's name.
+#: What a service that is a worker is called: this and the worker's name.
 WORKER_PREFIX = "worker-"
 
-#: Seconds that a part may take to come up while two cores start everything at once.
+#: Seconds that a service may take to come up while two cores start everything at once.
 STARTUP_S = 120.0
-#: Seconds that a part has for a clean end.
+#: Seconds that a service has for a clean end.
 STOP_S = 10.0
 #: Airflow 3.3's triggerer waits 10 s for a child that has no more to do; what it holds is in the database.
 TRIGGERER_STOP_S = 1.0
@@ -48,7 +48,7 @@ class WorkerSpec:
 
 
 def bare_environment(home: Path, marker: str) -> dict[str, str]:
-    """Return the whole environment of a part: nothing comes from ours."""
+    """Return the whole environment of a service: nothing comes from ours."""
     return {
         "PATH": os.pathsep.join((str(SCRIPTS), "/usr/local/bin", "/usr/bin", "/bin")),
         "HOME": str(home),
@@ -62,31 +62,31 @@ def bare_environment(home: Path, marker: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PartMaker:
-    """Makes the parts of one stack."""
+class ServiceFactory:
+    """Makes the services of one stack."""
 
     directory: Path
     marker: str
     ports: Ports
     rest: AirflowRest
-    #: Further environment variables of every part.
+    #: Further environment variables of every service.
     environment: dict[str, str]
 
-    def airflow(self, name: str) -> Part:
+    def airflow(self, name: str) -> Service:
         """Return one of Airflow's own services."""
         options = {SCHEDULER: ["--skip-serve-logs"], TRIGGERER: ["--skip-serve-logs"]}
         ready = self._api_ready if name == API_SERVER else self._beats(name.replace("-", "_"))
-        return self._part(name, [str(SCRIPTS / "airflow"), name, *options.get(name, [])], "central", ready)
+        return self._service(name, [str(SCRIPTS / "airflow"), name, *options.get(name, [])], "central", ready)
 
-    def migration(self) -> Part:
+    def migration(self) -> Service:
         """Return the process that makes the database; it is ready when it has ended well."""
-        return self._part("migration", [str(SCRIPTS / "airflow"), "db", "migrate"], "central", lambda _: False)
+        return self._service("migration", [str(SCRIPTS / "airflow"), "db", "migrate"], "central", lambda _: False)
 
-    def bridge(self) -> Part:
+    def bridge(self) -> Service:
         """Return the bridge."""
-        return self._part(BRIDGE, [str(SCRIPTS / "edge-bridge")], "central", self._bridge_ready)
+        return self._service(BRIDGE, [str(SCRIPTS / "edge-bridge")], "central", self._bridge_ready)
 
-    def worker(self, spec: WorkerSpec) -> Part:
+    def worker(self, spec: WorkerSpec) -> Service:
         """Return a worker."""
         home = self.directory / spec.name
         port = spec.via or self.ports.bridge
@@ -98,10 +98,10 @@ class PartMaker:
             *("--concurrency", str(spec.concurrency)),
             *("--state-dir", str(home / "state")),
         ]
-        return self._part(WORKER_PREFIX + spec.name, argv, spec.name, _says(_WORKER_UP))
+        return self._service(WORKER_PREFIX + spec.name, argv, spec.name, _says(_WORKER_UP))
 
-    def _part(self, name: str, argv: list[str], home: str, ready: Callable[[Part], bool]) -> Part:
-        return Part(
+    def _service(self, name: str, argv: list[str], home: str, ready: Callable[[Service], bool]) -> Service:
+        return Service(
             name=name,
             argv=argv,
             environment=bare_environment(self.directory / home, self.marker) | self.environment,
@@ -112,27 +112,27 @@ class PartMaker:
             stop_s=TRIGGERER_STOP_S if name == TRIGGERER else STOP_S,
         )
 
-    def _api_ready(self, _: Part) -> bool:
+    def _api_ready(self, _: Service) -> bool:
         return bool(self.rest.health()) and self.rest.serves_tasks()
 
-    def _bridge_ready(self, _: Part) -> bool:
+    def _bridge_ready(self, _: Service) -> bool:
         try:
             return httpx.get(f"http://{HOST}:{self.ports.health}/healthz", timeout=2.0, trust_env=False).is_success
         except httpx.HTTPError:
             return False
 
-    def _beats(self, service: str) -> Callable[[Part], bool]:
-        """Return a check for a heartbeat in Airflow's database that is younger than the part."""
+    def _beats(self, name: str) -> Callable[[Service], bool]:
+        """Return a check for a heartbeat in Airflow's database that is younger than the service."""
 
-        def ready(part: Part) -> bool:
-            beat = self.rest.health().get(service, {}).get(f"latest_{service}_heartbeat")
-            return beat is not None and datetime.fromisoformat(beat).timestamp() >= part.started_at
+        def ready(service: Service) -> bool:
+            beat = self.rest.health().get(name, {}).get(f"latest_{name}_heartbeat")
+            return beat is not None and datetime.fromisoformat(beat).timestamp() >= service.started_at
 
         return ready
 
 
-def _says(word: str) -> Callable[[Part], bool]:
-    def ready(part: Part) -> bool:
-        return word in part.output_since_start()
+def _says(word: str) -> Callable[[Service], bool]:
+    def ready(service: Service) -> bool:
+        return word in service.output_since_start()
 
     return ready

@@ -6,7 +6,7 @@
     DIR/central/    AIRFLOW_HOME of the data centre: database, Dags, logs, certificates of the bridge and the executor
     DIR/<worker>/   AIRFLOW_HOME of an edge machine: its copy of the Dags, its logs, its certificate, nothing else
     DIR/operator/   an operator's certificate
-    DIR/output/     what each part writes to standard output and error
+    DIR/output/     what each service writes to standard output and error
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from cryptography.fernet import Fernet
 
 from deploy.quickstart.airflow_homes import Config, central_config, merged, worker_config, write_home, write_private
 from deploy.quickstart.airflow_rest import AirflowRest, run_path
-from deploy.quickstart.certificates import Parties
-from deploy.quickstart.directory_lock import claim
-from deploy.quickstart.errors import PartFailed, RestFailed, WaitedTooLong
+from deploy.quickstart.certificates import Certificates
+from deploy.quickstart.directory_lock import lock_directory
+from deploy.quickstart.errors import RestFailed, ServiceFailed, WaitedTooLong
 from deploy.quickstart.ports import HOST, Ports
-from deploy.quickstart.process import POLL_S, Part, marked, stop_parts, sweep
+from deploy.quickstart.process import POLL_S, Service, marked, stop_services, sweep
 from deploy.quickstart.services import (
     API_SERVER,
     BRIDGE,
@@ -35,7 +35,7 @@ from deploy.quickstart.services import (
     SCHEDULER,
     TRIGGERER,
     WORKER_PREFIX,
-    PartMaker,
+    ServiceFactory,
     WorkerSpec,
     bare_environment,
 )
@@ -70,7 +70,7 @@ class Stack:
         :param config: further settings of the centre.
         :param ports: free ones when not given.
         :param executor_via: the port under which the executor reaches the bridge; None: the bridge's own.
-        :param environment: further environment variables of every part.
+        :param environment: further environment variables of every service.
         """
         self.directory = directory.resolve()
         self.ports = ports or Ports.free()
@@ -78,16 +78,16 @@ class Stack:
         self.workers = list(workers) if self.has_edge else []
         self.username = "admin"
         self.password = secrets.token_urlsafe(9)
-        self.parts: dict[str, Part] = {}
+        self.services: dict[str, Service] = {}
         self._marker = secrets.token_hex(8)
         self._dags = dags
         self._executor = executor
         self._config = config or {}
         self._executor_via = executor_via
-        self._parties = Parties(self.directory / "certs")
+        self._certificates = Certificates(self.directory / "certs")
         self._claim: IO[str] | None = None
         self._rest = AirflowRest(self.url, username=self.username, password=self.password)
-        self._make = PartMaker(
+        self._make = ServiceFactory(
             directory=self.directory,
             marker=self._marker,
             ports=self.ports,
@@ -146,41 +146,41 @@ class Stack:
         """Stop it."""
         self.stop()
 
-    def start(self, progress: Callable[[Sequence[Part]], None] = lambda _: None) -> None:
+    def start(self, progress: Callable[[Sequence[Service]], None] = lambda _: None) -> None:
         """Start everything and return when it is up.
 
-        :param progress: called with the parts again and again while they come up.
+        :param progress: called with the services again and again while they come up.
         :raises DirectoryInUse: another stack runs there, or the folder is not a stack's.
-        :raises PartFailed: a part died or did not come up in time.
+        :raises ServiceFailed: a service died or did not come up in time.
         """
-        self._claim = claim(self.directory, self._marker)
+        self._claim = lock_directory(self.directory, self._marker)
         self._write_homes()
         migration = self._make.migration()
-        self.parts = {part.name: part for part in self._describe_parts()}
-        shown = [migration, *self.parts.values()]
+        self.services = {service.name: service for service in self._describe_services()}
+        shown = [migration, *self.services.values()]
         # These need no database to come up; Airflow's own refuse to start without.
-        early = [part for part in self.parts.values() if _is_edge(part)]
-        for part in (migration, *early):
-            part.start()
+        early = [service for service in self.services.values() if _is_edge(service)]
+        for service in (migration, *early):
+            service.start()
         self._await_end(migration, lambda: progress(shown))
-        for part in self.parts.values():
-            if part not in early:
-                part.start()
-        self._await_ready(list(self.parts.values()), lambda: progress(shown))
+        for service in self.services.values():
+            if service not in early:
+                service.start()
+        self._await_ready(list(self.services.values()), lambda: progress(shown))
 
     def stop(self, *, at_once: bool = False) -> None:
         """Stop everything that was started, and what that has started; safe to repeat.
 
         :param at_once: kill instead of asking.
         """
-        parts = self.parts
+        services = self.services
         if not at_once:
-            stop_parts(parts[name] for name in (SCHEDULER, DAG_PROCESSOR, TRIGGERER) if name in parts)
-            stop_parts(part for name, part in parts.items() if name.startswith(WORKER_PREFIX))
-            stop_parts(parts[name] for name in (BRIDGE, API_SERVER) if name in parts)
+            stop_services(services[name] for name in (SCHEDULER, DAG_PROCESSOR, TRIGGERER) if name in services)
+            stop_services(service for name, service in services.items() if name.startswith(WORKER_PREFIX))
+            stop_services(services[name] for name in (BRIDGE, API_SERVER) if name in services)
         sweep(self._marker, grace_s=0.0 if at_once else _SWEEP_GRACE_S)
-        for part in parts.values():
-            part.wait(1.0)  # so that no zombie stays
+        for service in services.values():
+            service.wait(1.0)  # so that no zombie stays
         self._rest.close()
         if self._claim is not None:
             self._claim.close()
@@ -190,53 +190,53 @@ class Stack:
         """Return the stack's processes that run now."""
         return marked(self._marker)
 
-    def add_worker(self, spec: WorkerSpec, *, wait: bool = True) -> Part:
+    def add_worker(self, spec: WorkerSpec, *, wait: bool = True) -> Service:
         """Start one more worker.
 
         :param wait: return when it is up, not at once.
         """
         self.workers.append(spec)
         self._write_worker_home(spec)
-        part = self.parts[WORKER_PREFIX + spec.name] = self._make.worker(spec)
-        part.start()
+        service = self.services[WORKER_PREFIX + spec.name] = self._make.worker(spec)
+        service.start()
         if wait:
-            self._await_ready([part])
-        return part
+            self._await_ready([service])
+        return service
 
     def kill(self, name: str, signal_number: int) -> None:
-        """Send a part's main process a signal; its children are not touched."""
-        self.parts[name].send(signal_number)
+        """Send a service's main process a signal; its children are not touched."""
+        self.services[name].send(signal_number)
 
     def restart(self, name: str, *, wait: bool = True) -> None:
-        """Start a part again, after it has ended.
+        """Start a service again, after it has ended.
 
         :param wait: return when it is up, not at once.
         """
-        part = self.parts[name]
-        stop_parts([part])
-        part.start()
+        service = self.services[name]
+        stop_services([service])
+        service.start()
         if wait:
-            self._await_ready([part])
+            self._await_ready([service])
 
-    # ---------------------------------------------------------------- questions about parts
+    # ---------------------------------------------------------------- questions about services
 
     def log_of(self, name: str) -> str:
-        """Return everything a part has written."""
-        return self.parts[name].output()
+        """Return everything a service has written."""
+        return self.services[name].output()
 
     def env_of(self, name: str) -> dict[str, str]:
-        """Return the environment that a part's main process was started with."""
-        return dict(psutil.Process(self.parts[name].pid).environ())
+        """Return the environment that a service's main process was started with."""
+        return dict(psutil.Process(self.services[name].pid).environ())
 
     def check_alive(self) -> None:
-        """Raise when a part has died.
+        """Raise when a service has died.
 
-        :raises PartFailed: it has.
+        :raises ServiceFailed: it has.
         """
-        for part in self.parts.values():
-            part.check()
-            if not part.alive:
-                raise PartFailed(part.name, f"ended with exit code {part.exit_code}", part.last_lines())
+        for service in self.services.values():
+            service.check()
+            if not service.alive:
+                raise ServiceFailed(service.name, f"ended with exit code {service.exit_code}", service.last_lines())
 
     # ---------------------------------------------------------------- Airflow
 
@@ -307,7 +307,7 @@ class Stack:
             raise
         return True
 
-    def _describe_parts(self) -> list[Part]:
+    def _describe_services(self) -> list[Service]:
         names = (API_SERVER, SCHEDULER, DAG_PROCESSOR, TRIGGERER)
         edge = [self._make.bridge(), *map(self._make.worker, self.workers)] if self.has_edge else []
         return [*edge, *map(self._make.airflow, names)]
@@ -322,33 +322,33 @@ class Stack:
         if not self.has_edge:
             return
         certs = self.central_home / "certs"
-        self._parties.found(bridge=certs / "bridge", executor=certs / "executor", operator=self.operator_certs)
+        self._certificates.found(bridge=certs / "bridge", executor=certs / "executor", operator=self.operator_certs)
         for spec in self.workers:
             self._write_worker_home(spec)
 
     def _write_worker_home(self, spec: WorkerSpec) -> None:
         home = self.worker_home(spec.name)
         write_home(home, worker_config(home, executor=self._executor), dags=self._dags)
-        self._parties.add_worker(spec.name, home / "certs")
+        self._certificates.add_worker(spec.name, home / "certs")
 
-    def _await_end(self, part: Part, progress: Callable[[], None]) -> None:
-        while part.alive:
+    def _await_end(self, service: Service, progress: Callable[[], None]) -> None:
+        while service.alive:
             progress()
-            part.wait(POLL_S)
-        if part.exit_code != 0:
-            raise PartFailed(part.name, f"ended with exit code {part.exit_code}", part.last_lines())
-        part.took_s = time.time() - part.started_at
+            service.wait(POLL_S)
+        if service.exit_code != 0:
+            raise ServiceFailed(service.name, f"ended with exit code {service.exit_code}", service.last_lines())
+        service.took_s = time.time() - service.started_at
 
-    def _await_ready(self, parts: Sequence[Part], progress: Callable[[], None] = lambda: None) -> None:
-        # Every part is asked each time, so that a dead one is noticed while another is slow.
-        while False in {part.check() for part in parts}:
+    def _await_ready(self, services: Sequence[Service], progress: Callable[[], None] = lambda: None) -> None:
+        # Every service is asked each time, so that a dead one is noticed while another is slow.
+        while False in {service.check() for service in services}:
             progress()
             time.sleep(POLL_S)
         progress()
 
 
-def _is_edge(part: Part) -> bool:
-    return part.name == BRIDGE or part.name.startswith(WORKER_PREFIX)
+def _is_edge(service: Service) -> bool:
+    return service.name == BRIDGE or service.name.startswith(WORKER_PREFIX)
 
 
 def _new_secrets() -> Config:

@@ -98,7 +98,7 @@ class Harm:
         if POSTGRES in self._away:
             return
         away = {_part_name(target) for target in self._away}
-        for name, part in self._site.stack.parts.items():
+        for name, part in self._site.stack.services.items():
             if name in away or part.alive:
                 continue
             may_end = name in _AIRFLOW or (name, part.exit_code) == _NO_LEDGER
@@ -124,7 +124,7 @@ class Harm:
     # ---------------------------------------------------------------- processes
 
     def _kill(self, target: str) -> None:
-        part = self._site.stack.parts[_part_name(target)]
+        part = self._site.stack.services[_part_name(target)]
         self._away.add(target)
         self._note_scheduler(target)
         # Of a service of Airflow all goes, as systemd would have it. A worker's tasks must live on.
@@ -148,7 +148,7 @@ class Harm:
                     process.send_signal(signal_number)
             if signal_number == signal.SIGSTOP:
                 self._record.reboots.append((worker, time.time()))
-        self._site.stack.parts[_part_name(worker)].wait(10.0)
+        self._site.stack.services[_part_name(worker)].wait(10.0)
         psutil.wait_procs(processes, timeout=10.0)
 
     def _machine(self, worker: str) -> list[psutil.Process]:

@@ -21,7 +21,7 @@ import psutil
 import sqlalchemy as sa
 
 from deploy.quickstart.ports import Ports
-from deploy.quickstart.process import Part
+from deploy.quickstart.process import Service
 from deploy.quickstart.services import SCRIPTS, STARTUP_S, STOP_S, WorkerSpec
 from deploy.quickstart.stack import Stack
 from edge_mqtt.certs.identity import Identity, Role
@@ -163,7 +163,7 @@ class Site:
         identity = Identity(Role.EXECUTOR, name)
         store.issue(identity, force=False, now=datetime.now(UTC))
         shutil.copytree(store.folder(identity), certs)
-        part = self.stack.parts[name] = Part(
+        part = self.stack.services[name] = Service(
             name=name,
             argv=[str(SCRIPTS / "airflow"), "scheduler", "--skip-serve-logs"],
             environment=self.stack.environment(home)

@@ -199,7 +199,7 @@ def _remarks(site: Site, rows: Iterable[Row], empty: Iterable[Try], record: Reco
             reason = why(what, jobs[what], record) or "it had not begun"
             found.append(f"job of {what}: {row['outcome']} ({row['detail']}); {reason}")
     tracebacks = {
-        name: site.stack.log_of(name).count("Traceback (most recent call last)") for name in site.stack.parts
+        name: site.stack.log_of(name).count("Traceback (most recent call last)") for name in site.stack.services
     }
     return found + [f"{count} tracebacks in what {name} wrote" for name, count in tracebacks.items() if count]
 

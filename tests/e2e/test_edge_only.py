@@ -94,12 +94,12 @@ def assert_knows_no_secret(stack: Stack, environments: list[bytes]) -> None:
 
 def test_the_demo_dag_runs_green_over_one_connection_and_without_a_secret(stack: Stack) -> None:
     prepare_airflow(stack)
-    watch = SocketWatch(stack.parts[WORKER].pid)
+    watch = SocketWatch(stack.services[WORKER].pid)
     port = stack.worker_port("edge-1")
     with watch.watching(port):
         run_id = stack.trigger(DAG)
-        stack.wait_until(lambda: len(process_tree(stack.parts[WORKER].pid)) > 4, "tasks to run", timeout_s=60)
-        tree = process_tree(stack.parts[WORKER].pid)
+        stack.wait_until(lambda: len(process_tree(stack.services[WORKER].pid)) > 4, "tasks to run", timeout_s=60)
+        tree = process_tree(stack.services[WORKER].pid)
         environments = [Path(f"/proc/{process.pid}/environ").read_bytes() for process in tree if process.is_running()]
         assert_knows_no_secret(stack, environments)
         assert stack.wait_run(DAG, run_id, timeout_s=200) == "success"

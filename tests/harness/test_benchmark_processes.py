@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.quickstart.errors import PartFailed
-from deploy.quickstart.process import Part
+from deploy.quickstart.errors import ServiceFailed
+from deploy.quickstart.process import Service
 from deploy.quickstart.stack import Stack
 from tests.benchmarks.executors.processes import cpu_seconds, freeze, pss_bytes, thaw
 from tests.benchmarks.executors.systems import add_part
@@ -66,7 +66,7 @@ def test_a_family_stands_still_until_it_may_go_on() -> None:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A stack without parts."""
+    """A stack without services."""
     stack = Stack(tmp_path / "stack", dags=tmp_path, executor="LocalExecutor")
     stack.central_home.mkdir(parents=True)
     yield stack
@@ -75,17 +75,17 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 def test_a_part_that_was_added_is_found_with_its_stack(stack: Stack) -> None:
     add_part(stack, "sleeper", ["sleep", "100"], ready=lambda _: True)
-    assert [process.pid for process in stack.left_over()] == [stack.parts["sleeper"].pid]
+    assert [process.pid for process in stack.left_over()] == [stack.services["sleeper"].pid]
 
 
 def test_a_part_that_hides_that_it_is_the_stacks_is_refused(stack: Stack) -> None:
     # Redis does so when it gives itself a title; it would neither be frozen nor stopped.
-    def replaced(part: Part) -> bool:
+    def replaced(part: Service) -> bool:
         return psutil.Process(part.pid).name() == "sleep"
 
-    with pytest.raises(PartFailed, match=r"^sleeper hides the environment"):
+    with pytest.raises(ServiceFailed, match=r"^sleeper hides the environment"):
         add_part(stack, "sleeper", ["env", "-i", "sleep", "100"], ready=replaced)
-    assert stack.parts["sleeper"].wait(10.0)
+    assert stack.services["sleeper"].wait(10.0)
 
 
 def test_what_ended_children_have_used_counts() -> None:

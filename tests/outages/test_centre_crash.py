@@ -25,7 +25,7 @@ def test_tasks_go_on_while_the_centre_is_dead_and_their_calls_and_results_arrive
     for name in dead:
         stack.kill(name, signal.SIGKILL)
     for name in dead:
-        assert stack.parts[name].wait(10)
+        assert stack.services[name].wait(10)
     calling.push()
     ended.release()
     busy.await_beats(5)
@@ -40,7 +40,7 @@ def test_tasks_go_on_while_the_centre_is_dead_and_their_calls_and_results_arrive
             )
         stack.restart(name, wait=False)
     for name in dead:
-        stack.wait_until(stack.parts[name].check, f"the {name} to be back", timeout_s=150)
+        stack.wait_until(stack.services[name].check, f"the {name} to be back", timeout_s=150)
     calling.await_trace("pushed", timeout_s=90)
     for task in (calling, ended, busy):
         task.assert_undisturbed()

@@ -34,7 +34,7 @@ def test_tasks_go_on_while_their_worker_is_dead_and_the_next_one_takes_them_over
 ) -> None:
     tasks = [HeldTask(stack, tmp_path / str(number)) for number in range(3)]
     stack.kill(WORKER, signal.SIGKILL)
-    assert stack.parts[WORKER].wait(10)
+    assert stack.services[WORKER].wait(10)
     for held in tasks:
         held.await_beats(3)
     tasks[0].push()
@@ -51,7 +51,7 @@ def test_tasks_go_on_while_their_worker_is_dead_and_the_next_one_takes_them_over
 def test_task_that_ended_while_its_worker_was_dead_is_reported_by_the_next_one(stack: Stack, tmp_path: Path) -> None:
     held = HeldTask(stack, tmp_path)
     stack.kill(WORKER, signal.SIGKILL)
-    assert stack.parts[WORKER].wait(10)
+    assert stack.services[WORKER].wait(10)
     held.release()
     stack.restart(WORKER)
     held.assert_undisturbed()
@@ -60,7 +60,7 @@ def test_task_that_ended_while_its_worker_was_dead_is_reported_by_the_next_one(s
 
 def lose_machine(stack: Stack, tasks: list[HeldTask]) -> None:
     """Kill everything on the far machine at once."""
-    processes = stack.parts[WORKER].processes()
+    processes = stack.services[WORKER].processes()
     assert {held.pid for held in tasks} < {process.pid for process in processes}
     # The worker is the first in the list: it sees none of the others die.
     for process in processes:

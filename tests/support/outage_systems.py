@@ -64,7 +64,7 @@ class System:
 
     def revive(self) -> None:
         """Start what is dead again: a test that failed half-way must not fail those after it."""
-        for name, part in self.stack.parts.items():
+        for name, part in self.stack.services.items():
             if not part.alive:
                 self.stack.restart(name)
 

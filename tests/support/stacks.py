@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from deploy.quickstart.errors import PartFailed
+from deploy.quickstart.errors import ServiceFailed
 from deploy.quickstart.stack import Stack
 
 DAGS = Path(__file__).parents[1] / "e2e" / "dags"
@@ -41,7 +41,7 @@ def running_stack(**options: Any) -> Iterator[Stack]:
     try:
         try:
             stack.start()
-        except PartFailed as failure:
+        except ServiceFailed as failure:
             # The report of a failed set-up is made when the stack is gone.
             pytest.fail("\n".join([str(failure), *(text for section in tails() for text in section)]))
         yield stack
@@ -56,13 +56,13 @@ def tails() -> list[tuple[str, str]]:
     return [
         (f"last lines of {part.name}", "\n".join(part.output().splitlines()[-TAIL_LINES:]))
         for stack in _running
-        for part in stack.parts.values()
+        for part in stack.services.values()
     ]
 
 
 @pytest.hookimpl(wrapper=True)
 def report_with_tails() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add what the parts have written last to the report of a failing test (a conftest's hook)."""
+    """Add what the services have written last to the report of a failing test (a conftest's hook)."""
     report = yield
     if report.failed:
         report.sections.extend(tails())

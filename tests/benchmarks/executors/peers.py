@@ -11,7 +11,7 @@ import psutil
 
 from deploy.quickstart.airflow_homes import Config, worker_config, write_home
 from deploy.quickstart.ports import HOST
-from deploy.quickstart.process import Part
+from deploy.quickstart.process import Service
 from deploy.quickstart.services import SCHEDULER, SCRIPTS, WORKER_PREFIX, WorkerSpec
 from deploy.quickstart.stack import EDGE_EXECUTOR
 from tests.benchmarks.executors.processes import cpu_seconds
@@ -38,7 +38,7 @@ class Ours(System):
         """Nothing is left to start: the stack has the worker."""
 
     def worker_processes(self) -> list[psutil.Process]:
-        return self.stack.parts[WORKER_PREFIX + "edge-1"].processes()
+        return self.stack.services[WORKER_PREFIX + "edge-1"].processes()
 
 
 class Local(System):
@@ -63,10 +63,10 @@ class Local(System):
         return cpu_seconds(self._tree(), but=self._scheduler())
 
     def _tree(self) -> list[psutil.Process]:
-        return self.stack.parts[SCHEDULER].processes()
+        return self.stack.services[SCHEDULER].processes()
 
     def _scheduler(self) -> psutil.Process:
-        return psutil.Process(self.stack.parts[SCHEDULER].pid)
+        return psutil.Process(self.stack.services[SCHEDULER].pid)
 
 
 class Celery(System):
@@ -141,5 +141,5 @@ def _redis(port: int) -> str:
     return f"redis://{HOST}:{port}/0"
 
 
-def _says(word: str) -> Callable[[Part], bool]:
+def _says(word: str) -> Callable[[Service], bool]:
     return lambda part: word in part.output_since_start()

@@ -21,9 +21,9 @@ import psutil
 import sqlalchemy as sa
 
 from deploy.quickstart.airflow_homes import Config, merged
-from deploy.quickstart.errors import PartFailed, RestFailed
+from deploy.quickstart.errors import RestFailed, ServiceFailed
 from deploy.quickstart.ports import HOST, Ports
-from deploy.quickstart.process import Part
+from deploy.quickstart.process import Service
 from deploy.quickstart.services import STARTUP_S, STOP_S, WorkerSpec
 from deploy.quickstart.stack import Stack
 from tests.benchmarks.executors.link import CountingLink
@@ -128,7 +128,7 @@ class System(ABC):
 
     def worker_processes(self) -> list[psutil.Process]:
         """Return the worker's processes that there are now."""
-        return self.stack.parts["worker"].processes()
+        return self.stack.services["worker"].processes()
 
     def worker_cpu_s(self) -> float:
         """Return the seconds of CPU that the worker has used since its start."""
@@ -180,17 +180,17 @@ def add_part(
     name: str,
     argv: Sequence[str],
     *,
-    ready: Callable[[Part], bool],
+    ready: Callable[[Service], bool],
     home: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
     """Start one more process of a stack and return when it is up.
 
     :param home: its AIRFLOW_HOME; the centre's when not given.
-    :raises PartFailed: it died, did not come up, or does not show that it is the stack's: it could not be frozen.
+    :raises ServiceFailed: it died, did not come up, or does not show that it is the stack's: it could not be frozen.
     """
     home = home or stack.central_home
-    part = stack.parts[name] = Part(
+    part = stack.services[name] = Service(
         name=name,
         argv=argv,
         environment=stack.environment(home) | dict(environment or {}),
@@ -204,4 +204,4 @@ def add_part(
     stack.wait_until(part.check, f"{name} to be up", timeout_s=STARTUP_S)
     if part.pid not in {process.pid for process in stack.left_over()}:
         part.send(signal.SIGKILL)
-        raise PartFailed(name, "hides the environment by which the stack knows its processes", part.last_lines())
+        raise ServiceFailed(name, "hides the environment by which the stack knows its processes", part.last_lines())

@@ -13,7 +13,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from deploy.quickstart.process import stop_parts
+from deploy.quickstart.process import stop_services
 from deploy.quickstart.stack import Stack, WorkerSpec
 from tests.benchmarks.weight.board import Board, forget_files
 from tests.benchmarks.weight.installs import Install
@@ -49,7 +49,7 @@ def run_on_board(console: Console, folder: Path, worker: Install, sizes: Sequenc
     """Print how a worker does on boards with so many megabytes; 0 is no limit."""
     with Stack(folder / "s", dags=DAGS, workers=[WorkerSpec(name=WORKER, concurrency=2)]) as stack:
         stack.wait_for_dag(DAG_ID)
-        stack.parts[PART].argv[0] = str(worker.python.with_name("edge-worker"))
+        stack.services[PART].argv[0] = str(worker.python.with_name("edge-worker"))
         rounds = [_round(stack, worker, size) for size in sizes]
     table = Table(title=f"edge-worker --concurrency 2, {RUNS} runs of a Dag whose tasks run two at a time")
     columns = ("limit, MB", "runs", "start, s", "runs, s", "idle PSS, MB", "busy PSS, MB", "tasks at once")
@@ -68,12 +68,12 @@ def run_on_board(console: Console, folder: Path, worker: Install, sizes: Sequenc
 
 
 def _round(stack: Stack, worker: Install, memory_mb: float) -> Round:
-    part = stack.parts[PART]
-    stop_parts([part])
+    part = stack.services[PART]
+    stop_services([part])
     forget_files(worker.folder)
     with ExitStack() as leaving:
         board = leaving.enter_context(Board(WORKER, memory_mb=memory_mb or 1024 * 1024))
-        leaving.callback(stop_parts, [part])
+        leaving.callback(stop_services, [part])
         with board.inside():
             part.start()
         stack.wait_until(part.check, "the worker", timeout_s=120.0)

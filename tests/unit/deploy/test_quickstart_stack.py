@@ -13,7 +13,7 @@ from rich.console import Console
 
 from deploy.quickstart.airflow_homes import merged, worker_config, write_home
 from deploy.quickstart.demo import DAGS, Demo
-from deploy.quickstart.directory_lock import claim
+from deploy.quickstart.directory_lock import lock_directory
 from deploy.quickstart.errors import DirectoryInUse
 from deploy.quickstart.ports import HOST, Ports
 from deploy.quickstart.services import WorkerSpec, bare_environment
@@ -24,7 +24,7 @@ from edge_mqtt.certs.loading import load_credentials
 def written(directory: Path) -> Stack:
     """Return a stack whose folder is written and which is not started."""
     stack = Stack(directory, dags=DAGS, workers=[WorkerSpec(name="lab-1", queues=("press",))])
-    stack._claim = claim(stack.directory, stack._marker)
+    stack._claim = lock_directory(stack.directory, stack._marker)
     stack._write_homes()
     return stack
 
