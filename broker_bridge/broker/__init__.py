@@ -1,1 +1,1 @@
-"""The embedded MQTT broker: a WSS listener that knows who connects, an access table, and amqtt behind them."""
+"""The embedded MQTT broker: a WSS listener that knows its clients, a router of messages, and amqtt's sessions."""

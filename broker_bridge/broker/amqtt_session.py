@@ -1,7 +1,7 @@
 """The life of a session by amqtt: CONNECT, one session a client id, the will, the end. The only importer of amqtt.
 
 What of amqtt 0.12.1 is replaced here, and why: it matches each message against each subscription in turn; it sends a
-client that connects the retained messages of everybody's subscriptions; it starts a task for every packet, and one
+client that connects the retained messages of all subscriptions; it starts a task for every packet, and one
 for every message and receiver without limit, and gives up on one that is not acknowledged within 5 s; its session
 monitor may clean up a client that has just come back. So messages and subscriptions go to the
 :class:`~edge_mqtt.broker_bridge.broker.router.TopicRouter`, and amqtt sees CONNECT and DISCONNECT alone.
@@ -29,7 +29,7 @@ from edge_mqtt.certs.identity import Identity, InvalidName
 
 #: amqtt's loggers: debug lines hold payloads, and info lines come with every packet.
 _LOUD_LOGGERS: Final = ("amqtt", "transitions")
-#: amqtt's name for connections that somebody else accepts.
+#: amqtt's name for connections that are accepted elsewhere.
 _LISTENER: Final = "default"
 
 
@@ -134,7 +134,7 @@ class _Writer(WriterAdapter):  # type: ignore[misc]  # amqtt has no types
 
 
 class AccessPlugin(BaseAuthPlugin):  # type: ignore[misc]  # amqtt has no types
-    """Lets in all who have a role of clients. Without such a plugin amqtt turns everybody away."""
+    """Lets in all that have a role of clients. Without such a plugin amqtt turns all away."""
 
     async def authenticate(self, *, session: Session) -> bool:
         """Tell whether the client id is one of ours; the listener has compared it with the certificate."""

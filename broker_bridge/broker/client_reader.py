@@ -35,7 +35,7 @@ SILENCE_FACTOR: Final = 1.5
 #: Packets of one client that are worked off in one round of the event loop: then it is the turn of the others. One
 #: WebSocket message may have hundreds of thousands of them.
 PACKETS_A_TURN: Final = 200
-#: Ends of a WebSocket connection that are nobody's mistake.
+#: Ends of a WebSocket connection that are no fault.
 _ORDERLY: Final = frozenset({CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY})
 
 

@@ -25,7 +25,7 @@ class ClientWriter:
     """Sends packets to one client, in order; what is written in one round of the event loop goes out together.
 
     A client for which too much waits gets no more than that. Once it has it all, its connection is ended, and on the
-    next one everybody sends again what is missing. Ending it at once would lose what it was about to get: two answers
+    next one all senders repeat what is missing. Ending it at once would lose what it was about to get: two answers
     that are too large together would never arrive over a slow link.
 
     :param connection: the open connection.
@@ -98,7 +98,7 @@ class ClientWriter:
                 self.stop()
             self._progress += 1
         if self._queue:
-            # Until then the connection calls nobody: it does when it takes more.
+            # The connection calls again when it takes more.
             self._flushing = True
             return
         self._end_when_caught_up()

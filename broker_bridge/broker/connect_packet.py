@@ -1,8 +1,9 @@
-"""The CONNECT packet [MQTT-3.1]: read before the broker sees it. Pure."""
+"""The CONNECT packet [MQTT-3.1], read before a session begins, and why it is refused. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
 from edge_mqtt.broker_bridge.broker.packets import Cursor, PacketError, PacketType, packet_type
@@ -21,6 +22,19 @@ _WILL_QOS: Final = 0x18
 _WILL: Final = 0x04
 _CLEAN_SESSION: Final = 0x02
 _RESERVED: Final = 0x01
+
+
+class ConnackCode(IntEnum):
+    """Why a connection is refused: CONNACK's return code [MQTT-3.2.2-4]."""
+
+    #: It is not MQTT 3.1.1.
+    WRONG_VERSION = 1
+    #: Another program is connected under this client id.
+    NAME_IN_USE = 2
+    #: The old connection of the same program does not end.
+    UNAVAILABLE = 3
+    #: The certificate and what CONNECT asks for do not fit together.
+    NOT_AUTHORIZED = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,7 +35,7 @@ class Handshakes:
     """
 
     def __init__(self, context: ssl.SSLContext, refused: Refused, *, timing: Timing, limits: Limits) -> None:
-        # Nobody resumes TLS sessions, and a ticket for each client that connects costs as much as a signature.
+        # No client resumes TLS sessions, and a ticket for each costs as much as a signature.
         context.num_tickets = 0
         self._timeout_s = timing.tls_handshake_s
         self._limit = limits.handshakes

@@ -1,7 +1,7 @@
-"""The WSS listener: who may connect is settled here, before a session begins.
+"""The WSS listener: whether a client may connect is settled here, before its session begins.
 
-amqtt would delete the session of a client id before it asks who the newcomer is. So the CONNECT packet is read and
-checked against the certificate first, and only then passed on.
+amqtt would delete the session of a client id before it asks for the newcomer's identity. So the CONNECT packet is
+read and checked against the certificate first, and only then passed on.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from edge_mqtt.broker_bridge.broker.client_writer import ClientWriter
 from edge_mqtt.broker_bridge.broker.connect_packet import (
     MAX_CONNECT_BYTES,
     PROTOCOL_LEVEL,
+    ConnackCode,
     ConnectPacket,
     parse_connect,
     without_keep_alive,
@@ -46,23 +47,17 @@ log = logging.getLogger(__name__)
 
 #: The one path that is served.
 PATH: Final = "/mqtt"
-#: Connections that wait to be accepted: after an outage of the centre everybody comes at once, and whom the system
-#: turns away tries again a second later at the earliest. It has a limit of its own (net.core.somaxconn).
+#: Connections that wait to be accepted: after an outage of the bridge all clients come at once, and those that the
+#: system turns away try again a second later at the earliest. It has a limit of its own (net.core.somaxconn).
 BACKLOG: Final = 4096
 #: Bytes of one WebSocket message at most; it may hold several packets.
 MAX_WEBSOCKET_MESSAGE_BYTES: Final = 2 * MAX_PACKET_BYTES
-
-#: CONNACK return codes [MQTT-3.2.2-4].
-WRONG_VERSION: Final = 1
-NAME_IN_USE: Final = 2
-UNAVAILABLE: Final = 3
-NOT_AUTHORIZED: Final = 5
 
 
 class _Refusal(Exception):
     """A connection is turned down; ``code`` is the CONNACK to send, None when the peer speaks no MQTT."""
 
-    def __init__(self, reason: str, code: int | None) -> None:
+    def __init__(self, reason: str, code: ConnackCode | None) -> None:
         super().__init__(reason)
         self.code = code
 
@@ -75,7 +70,7 @@ class _Live:
 
 
 class WssListener:
-    """Accepts clients over WebSockets and TLS, and lets those who are who they say have their session.
+    """Accepts clients over WebSockets and TLS, checks their identity, and lets them have their session.
 
     :param context: requires a client certificate.
     """
@@ -155,9 +150,9 @@ class WssListener:
             await self._handshakes.close()
             await self._server.wait_closed()
 
-    def _log_refusal(self, who: str, reason: str) -> None:
+    def _log_refusal(self, peer: str, reason: str) -> None:
         self.refused += 1
-        log.warning("%s refused: %s", who, reason, extra={"action": "connection_refused", "peer": who})
+        log.warning("%s refused: %s", peer, reason, extra={"action": "connection_refused", "peer": peer})
 
     async def _serve(self, websocket: ServerConnection) -> None:
         if not isinstance(websocket, TlsConnection):
@@ -204,16 +199,22 @@ class WssListener:
         try:
             identity = peer_identity(tls.getpeercert() or {})
         except CertificateError as error:
-            raise _Refusal(f"its certificate is not one of ours: {error}", NOT_AUTHORIZED) from error
+            raise _Refusal(f"its certificate is not one of ours: {error}", ConnackCode.NOT_AUTHORIZED) from error
         if connect.client_id != identity.client_id:
-            raise _Refusal(f"{identity}'s certificate came with client id {connect.client_id!r}", NOT_AUTHORIZED)
+            raise _Refusal(
+                f"{identity}'s certificate came with client id {connect.client_id!r}", ConnackCode.NOT_AUTHORIZED
+            )
         if identity.role not in CLIENT_ROLES:
-            raise _Refusal(f"{identity} may not connect: a {identity.role} is not a client", NOT_AUTHORIZED)
+            raise _Refusal(
+                f"{identity} may not connect: a {identity.role} is not a client", ConnackCode.NOT_AUTHORIZED
+            )
         if not connect.clean_session:
-            raise _Refusal(f"{identity} asks for a persistent session, which is not offered", NOT_AUTHORIZED)
+            raise _Refusal(
+                f"{identity} asks for a persistent session, which is not offered", ConnackCode.NOT_AUTHORIZED
+            )
         will = connect.will_topic
         if will is not None and not allowed(identity, Action.PUBLISH, will, self._topics):
-            raise _Refusal(f"{identity} may not have a will on {will}", NOT_AUTHORIZED)
+            raise _Refusal(f"{identity} may not have a will on {will}", ConnackCode.NOT_AUTHORIZED)
         return identity
 
     async def _claim_name(self, websocket: ServerConnection, connect: ConnectPacket) -> _Live:
@@ -222,7 +223,9 @@ class WssListener:
         while (old := self._live.get(name)) is not None:
             if not connect.username or old.incarnation != connect.username:
                 where = peer_name(old.websocket.transport)
-                raise _Refusal(f"{name} is in use by another program, connected from {where}", NAME_IN_USE)
+                raise _Refusal(
+                    f"{name} is in use by another program, connected from {where}", ConnackCode.NAME_IN_USE
+                )
             log.info("%s reconnects; its old connection is closed", name, extra={"action": "client_take_over"})
             old.websocket.transport.abort()
             try:
@@ -230,7 +233,7 @@ class WssListener:
                 async with asyncio.timeout(self._timing.session_end_s):
                     await old.ended.wait()
             except TimeoutError:
-                raise _Refusal(f"the old connection of {name} does not end", UNAVAILABLE) from None
+                raise _Refusal(f"the old connection of {name} does not end", ConnackCode.UNAVAILABLE) from None
         live = self._live[name] = _Live(connect.username, websocket)
         return live
 
@@ -302,11 +305,13 @@ def _parse(packet: bytes) -> ConnectPacket:
     except PacketError as error:
         raise _Refusal(str(error), None) from error
     if connect.protocol_level != PROTOCOL_LEVEL:
-        raise _Refusal(f"it speaks MQTT level {connect.protocol_level}; 3.1.1, level 4, is served", WRONG_VERSION)
+        raise _Refusal(
+            f"it speaks MQTT level {connect.protocol_level}; 3.1.1, level 4, is served", ConnackCode.WRONG_VERSION
+        )
     return connect
 
 
-async def _send_connack(websocket: ServerConnection, code: int) -> None:
+async def _send_connack(websocket: ServerConnection, code: ConnackCode) -> None:
     try:
         await websocket.send(build_connack(code))
     except ConnectionClosed:

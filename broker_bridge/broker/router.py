@@ -61,13 +61,13 @@ class TopicRouter:
         return self._silent
 
     def silence(self) -> None:
-        """Deliver nothing more: the broker ends, and wills of clients that are thrown out then would be untrue."""
+        """Deliver nothing more: the broker ends, and wills of clients that it disconnects then would be untrue."""
         self._silent = True
 
     # ------------------------------------------------------------ delivery
 
     def deliver(self, topic: str, payload: bytes, qos: int) -> None:
-        """Hand a message to everybody who subscribes to it, before this returns unless it is itself a delivery."""
+        """Hand a message to all its subscribers, before this returns unless it is itself a delivery."""
         self._outbox.append((topic, payload, qos))
         if self._delivering or self._silent:
             return

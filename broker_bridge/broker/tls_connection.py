@@ -143,9 +143,9 @@ class TlsConnection(ServerConnection):
         return self._untaken.pop(0)
 
     def receive_with(self, receiver: FrameReceiver) -> None:
-        """Tell ``receiver`` of everything from now on, and of what nobody has taken."""
+        """Tell ``receiver`` of everything from now on, and of what has come before."""
         self._receiver = receiver
-        # Nobody asks for these again.
+        # They are not needed again.
         for http in (self.request, self.response):
             if http is not None:
                 http.headers.clear()

@@ -69,7 +69,7 @@ class TopicIndex(Generic[S]):
             self.remove(topic_filter, subscriber)
 
     def match(self, topic: str) -> dict[S, int]:
-        """Return who subscribes to ``topic``, each once and with the highest QoS of what matches [MQTT-3.3.5-1]."""
+        """Return the subscribers of ``topic``, each once and with the highest QoS of what matches [MQTT-3.3.5-1]."""
         found = dict(self._exact.get(topic, ()))
         levels = topic.split("/")
         nodes = [self._wild]

@@ -60,8 +60,8 @@ class MessageChannel:
     def start(self, receiver: MessageReceiver, *, tell_other: TellOther | None = None) -> None:
         """Begin connecting and tell ``receiver``.
 
-        :param tell_other: is told of packets of another protocol version; None for those who speak with the bridge
-            only: for them that is a refusal.
+        :param tell_other: is told of packets of another protocol version; None for programs that speak with the
+            bridge only: for these it is a refusal.
         """
         self._receiver = receiver
         self._tell_other = tell_other

@@ -1,7 +1,7 @@
 """What every transport does: connect, publish, subscribe, and say what happened.
 
-A transport loses everything when its connection drops, on purpose: it never queues for later. Whoever hands
-something over keeps it until it is acknowledged by a message of ours and sends it again after ``connected``.
+A transport loses everything when its connection is lost, on purpose: it never queues for later. The sender keeps what
+it sends until a message of ours acknowledges it, and sends it again after ``connected``.
 """
 
 from __future__ import annotations

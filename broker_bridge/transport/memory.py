@@ -226,7 +226,7 @@ class MemoryBroker:
 class MemoryTransport:
     """A connection to a :class:`MemoryBroker`.
 
-    :param client_id: who this is to the broker.
+    :param client_id: this client's name.
     :param subscriptions: topic filters to receive.
     :param will: returns the will for the given connection number.
     """

@@ -36,7 +36,7 @@ ENDED: Final = "ended by the other side or the network"
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectOptions:
-    """Who connects, and what for."""
+    """What connects, and what for."""
 
     identity: Identity
     #: A new one at every start of the program: tells a reconnect from a second program with the same name.
@@ -68,7 +68,7 @@ class NameInUse(Exception):
 
 
 class Refused(Exception):
-    """The broker does not want us."""
+    """The broker does not accept us."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.message)
@@ -177,7 +177,7 @@ class Connection:
 
         :raises Lost: the connection ended.
         :raises NameInUse: another program has our client id.
-        :raises Refused: the broker does not want us.
+        :raises Refused: the broker does not accept us.
         """
         poller = select.poll()
         poller.register(wake, select.POLLIN)
@@ -259,7 +259,7 @@ class Connection:
                 self._client.loop_write()
 
     def close(self) -> None:
-        """Drop the connection; nothing is said."""
+        """Drop the connection, without a goodbye."""
         websocket, self._websocket = self._websocket, None
         if websocket is not None:
             websocket.end(linger_s=0.0)

@@ -1,4 +1,4 @@
-"""Tells a refusal, which no retry will change, from a trouble that will pass; and says what to do about it."""
+"""Tells a refusal, which no retry will change, from a fault that will pass; and says what to do about it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _CERTIFICATE_ALERTS: Final = frozenset(
 def from_connect_error(error: BaseException, *, url: str, was_there: bool) -> Refusal | None:
     """Return what ``error`` means when it is certain that a retry would fail the same way; else None.
 
-    :param was_there: the right bridge has been reached before. Then whoever shows another certificate is in its place
+    :param was_there: the right bridge has been reached before. Then a server with another certificate is in its place
         for a while only: the login page of a ship's or a hotel's network, or a program that took its port.
     """
     if depends_on_the_time(error):
-        # Clocks are set and the bridge gets a new certificate, while nobody is at the remote site to start us again.
+        # Clocks are set, the bridge gets a new certificate, and there may be no one at the site to start us again.
         return None
     if isinstance(error, ssl.SSLCertVerificationError):
         if was_there:
