@@ -228,7 +228,7 @@ class Bridge:
             clock=time.monotonic,
         )
         desk = MessageRouter(topics, channel, service=service, relay=relay, intake=intake, tail=tail, note=runs.note)
-        channel.start(desk, tell_other=desk.met_other_version)
+        channel.start(desk, answer_topic=topics.error_to, serves_many=True)
         self._supervise("dispatch", service.run(desk.perform, relay.forget))
         self._supervise("logs", intake.run())
         self._supervise("heartbeats", heartbeats.run())

@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.errors import ConfigurationError
 from edge_mqtt.broker_bridge.program.airflow_cfg import configuration_fault
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
-from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S, MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.topics import check_prefix
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused
 from edge_mqtt.broker_bridge.logs.tail_service import TailService
-from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge, OtherVersion, ProtocolError
+from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic, MessageTooLarge, ProtocolError, one_line
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     TAKEN_OVER,
@@ -32,7 +32,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     TailRequest,
     Welcome,
 )
-from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.broker_bridge.protocol.topics import Topics, sender_of
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.interface import Refusal
 from edge_mqtt.certs.identity import Identity, InvalidName, Role
@@ -84,38 +84,23 @@ class MessageRouter:
 
     def received(self, topic: str, message: Message) -> None:
         """Hand ``message`` on."""
+        if isinstance(message, ErrorReply):
+            log.warning(
+                "%s did not understand a message of this bridge: %s",
+                sender_of(topic),
+                one_line(message.error),
+                extra={"action": "message_not_understood", "topic": topic},
+            )
+            return
         try:
             levels = self._topics.parse(topic)
             if not self._answer(levels, message):
                 event = event_for(levels, message)
                 if event is None:
-                    log.warning(
-                        "message dropped: a %s has no business on %s",
-                        message.kind,
-                        topic,
-                        extra={"action": "message_dropped"},
-                    )
-                    return
+                    raise InvalidTopic(f"a {message.kind} message has no business on {topic}")
                 self._service.post(event)
         except (ProtocolError, InvalidName) as error:
-            log.warning("message dropped: %s", error, extra={"action": "message_dropped", "topic": topic})
-
-    def met_other_version(self, topic: str, error: OtherVersion) -> None:
-        """Tell a program of a newer version that it is not understood.
-
-        Only where it introduces itself or asks: it does that first on a connection, and ends at the answer.
-        """
-        try:
-            match self._topics.parse(topic):
-                case ("workers", worker):
-                    answer_to = self._topics.control(WorkerName(worker))
-                case ("admin", client_id, "request"):
-                    answer_to = self._topics.admin_response(Identity.from_client_id(client_id))
-                case _:
-                    return
-        except (ProtocolError, InvalidName):
-            return
-        self._send(answer_to, ErrorReply(error=error.said_of("the sender", "the bridge")))
+            self._channel.reject(topic, one_line(str(error)))
 
     def _answer(self, levels: tuple[str, ...], message: Message) -> bool:
         """Begin to answer what is answered by other parts than the dispatcher; tell whether it was that."""

@@ -240,7 +240,9 @@ class BridgeClient:
         if has_to_send:
             self._wake.set()
         if isinstance(message, ErrorReply):
-            log.warning("the bridge refused a message: %s", message.error, extra={"action": "bridge_error"})
+            log.warning(
+                "the bridge did not understand a message: %s", message.error, extra={"action": "bridge_error"}
+            )
         elif not understood:
             log.warning(
                 "a %s message is nothing for an executor: ignored",
@@ -337,7 +339,8 @@ class BridgeClient:
                 return
             self._line, self._dial_at = _Open(line.identity, channel), None
             self._complain_at = time.monotonic() + self._timing.redial_s
-        channel.start(self)
+        error_topic = self._topics.error_from(line.identity)
+        channel.start(self, answer_topic=lambda _: error_topic)
 
     def _redial_later(self, problem: str) -> None:
         with self._changed:

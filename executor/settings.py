@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
+from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl, parse_url
 from edge_mqtt.executor.errors import SettingsError

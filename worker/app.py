@@ -13,6 +13,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     ApiResponse,
     Assign,
     Cancel,
+    ErrorReply,
     LogAck,
     Message,
     PresenceAck,
@@ -286,6 +287,10 @@ class Worker:
                 self._presence.confirmed(message)
             case Welcome():
                 await self._welcomed(message)
+            case ErrorReply():
+                log.warning(
+                    "the bridge did not understand a message: %s", message.error, extra={"action": "bridge_error"}
+                )
             case _:
                 log.debug("%s ignored", message.kind, extra={"action": "message_ignored"})
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
+from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.topics import DEFAULT_PREFIX, check_prefix
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl, parse_url
 from edge_mqtt.worker.errors import ConfigurationError, StateDirError

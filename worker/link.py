@@ -18,6 +18,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.interface import Refusal, Will
+from edge_mqtt.certs.identity import Identity, Role
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ class Link:
 
     def start(self) -> None:
         """Begin connecting."""
-        self._channel.start(self)
+        topic = self.address.topics.error_from(Identity(Role.WORKER, self.address.name))
+        self._channel.start(self, answer_topic=lambda _: topic)
 
     def stop(self) -> None:
         """Say goodbye."""

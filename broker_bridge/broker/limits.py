@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
+from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -205,7 +205,7 @@ class TailClient:
         """
         self._began = self._clock()
         self._give_up_at = self._began + GIVE_UP_AFTER_S
-        self._channel.start(self)
+        self._channel.start(self, answer_topic=lambda _: self._request_topic)
         try:
             while True:
                 try:

@@ -26,8 +26,8 @@ from edge_mqtt.broker_bridge.execution_api.client import (
 from edge_mqtt.broker_bridge.execution_api.endpoints import is_run, is_state, was_carried_out
 from edge_mqtt.broker_bridge.execution_api.response_cache import ResponseCache
 from edge_mqtt.broker_bridge.execution_api.token_issuer import TokenIssuer
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest, WorkloadType
 
 log = logging.getLogger(__name__)

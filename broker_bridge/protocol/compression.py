@@ -1,7 +1,8 @@
 """Packets made smaller: zstd with a dictionary of what our messages and Airflow's logs are made of.
 
 A small message has nothing to be compressed by but what both sides know before. The frame names the dictionary
-(RFC 8878, section 3.1.1.1.3), so that a side which does not have it can say so; ``zstd -D FILE`` unpacks it too.
+(RFC 8878, section 3.1.1.1.3), so that a side which does not have it can say so; ``zstd -D FILE`` decompresses it too.
+A frame without a dictionary is understood as well: a client in another language may begin with that.
 """
 
 from __future__ import annotations
@@ -19,43 +20,49 @@ _Any = TypeVar("_Any")
 MAGIC: Final = zstandard.FRAME_HEADER
 #: zstd's level: 3 is its default, and the point after which CPU grows faster than the gain.
 LEVEL: Final = 3
-#: The dictionary's number, in its file and in every frame. Another dictionary is another protocol version: no program
-#: may send what the other side cannot read.
-DICTIONARY_ID: Final = 1
+#: The dictionary's number, in its file and in every frame. A later dictionary has the next one, and is another
+#: protocol version: no program may send what the other side cannot read. Above the numbers that are reserved for a
+#: public registry (RFC 8878, section 5: up to 32767, and from 2^31), and two bytes in a frame.
+DICTIONARY_ID: Final = 40_001
+#: The number in a frame that was compressed without a dictionary.
+_NO_DICTIONARY: Final = 0
 #: Compressors and decompressors are kept for packets up to this many bytes; those of larger ones hold much memory.
 _KEEP_UP_TO_BYTES: Final = 128 * 1024
 
-#: Those nobody uses now. They are not for two threads at once; taking one out of a list is.
+#: Those that are not in use now. They are not for two threads at once; taking one out of a list is.
 _compressors: Final[list[zstandard.ZstdCompressor]] = []
 _decompressors: Final[list[zstandard.ZstdDecompressor]] = []
 
 
-def pack(packet: bytes) -> bytes:
+def compress(packet: bytes) -> bytes:
     """Return ``packet`` compressed, or as it is when that is not larger."""
-    compressor = _take(_compressors) or zstandard.ZstdCompressor(level=LEVEL, dict_data=_dictionary())
-    packed = compressor.compress(packet)
+    compressor = _pop(_compressors) or zstandard.ZstdCompressor(level=LEVEL, dict_data=_dictionary())
+    compressed = compressor.compress(packet)
     if len(packet) <= _KEEP_UP_TO_BYTES:
         _compressors.append(compressor)
-    return packed if len(packed) < len(packet) else packet
+    return compressed if len(compressed) < len(packet) else packet
 
 
-def unpack(packet: bytes, limit: int) -> bytes:
-    """Return what was packed.
+def decompress(packet: bytes, limit: int) -> bytes:
+    """Return what was compressed.
 
     :param limit: bytes that it may have; more are not even made room for.
     :raises MalformedMessage: it is no zstd frame, or does not say how large its content is.
     :raises MessageTooLarge: it is over the limit.
-    :raises UnknownDictionary: it was packed with another dictionary than ours.
+    :raises UnknownDictionary: it was compressed with another dictionary than ours.
     """
     try:
         frame = zstandard.get_frame_parameters(packet)
-        if frame.dict_id != DICTIONARY_ID:
+        if frame.dict_id not in (DICTIONARY_ID, _NO_DICTIONARY):
             raise UnknownDictionary(frame.dict_id, DICTIONARY_ID)
         if frame.content_size == zstandard.CONTENTSIZE_UNKNOWN:
             raise MalformedMessage("the compressed packet does not say how large it is")
         if frame.content_size > limit:
             raise MessageTooLarge(f"a message of {frame.content_size} bytes is over the limit of {limit} bytes")
-        decompressor = _take(_decompressors) or zstandard.ZstdDecompressor(dict_data=_dictionary())
+        if frame.dict_id == _NO_DICTIONARY:
+            # With a dictionary it would be read wrong: that sets the first offsets to repeat too.
+            return zstandard.ZstdDecompressor().decompress(packet, allow_extra_data=False)
+        decompressor = _pop(_decompressors) or zstandard.ZstdDecompressor(dict_data=_dictionary())
         content = decompressor.decompress(packet, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise MalformedMessage(f"the packet is not valid zstd: {error}") from error
@@ -63,10 +70,10 @@ def unpack(packet: bytes, limit: int) -> bytes:
     return content
 
 
-def _take(those: list[_Any]) -> _Any | None:
-    # Not "if those: pop": another thread may be faster.
+def _pop(unused: list[_Any]) -> _Any | None:
+    # Not "if unused: pop": another thread may be faster.
     try:
-        return those.pop()
+        return unused.pop()
     except IndexError:
         return None
 

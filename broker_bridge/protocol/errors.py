@@ -1,21 +1,36 @@
-"""Errors of the wire protocol.
+"""Errors of the wire protocol. What an error says is one line, whatever bytes it is about.
 
 ProtocolError
 ├── MalformedMessage     not one of our packets, or a field is wrong
 ├── UnknownKind          a kind this version does not know
 ├── OtherVersion         one of the two programs is older than the other
 │   ├── UnsupportedVersion   the sender speaks another protocol version
-│   └── UnknownDictionary    packed with a dictionary this version does not have
+│   └── UnknownDictionary    compressed with a dictionary this version does not have
 ├── MessageTooLarge      over MAX_MESSAGE_BYTES
-├── InvalidName          a name that cannot be used on the wire
 └── InvalidTopic         not one of our topics
 """
 
 from __future__ import annotations
 
+from typing import Final
+
+#: Characters of an error at most. It may quote what a peer has sent, and goes into a log line and an answer.
+MAX_LINE_CHARS: Final = 300
+#: Characters that are quoted of a kind that is not known.
+MAX_KIND_CHARS: Final = 60
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` as it may stand in a log: bounded, without characters that begin a line or move a cursor."""
+    clipped = text if len(text) <= MAX_LINE_CHARS else text[: MAX_LINE_CHARS - 1] + "…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in clipped)
+
 
 class ProtocolError(Exception):
     """Root of everything that can be wrong with a topic or a packet."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class MalformedMessage(ProtocolError):
@@ -26,7 +41,8 @@ class UnknownKind(ProtocolError):
     """The packet's kind is not known to this version."""
 
     def __init__(self, kind: str) -> None:
-        super().__init__(f"unknown message kind {kind!r}: the sender may be newer than this program")
+        quoted = repr(kind[:MAX_KIND_CHARS])
+        super().__init__(f"unknown message kind {quoted}: one of the two programs is older than the other")
         self.kind = kind
 
 
@@ -39,9 +55,9 @@ class OtherVersion(ProtocolError):
     def __init__(self, theirs: int, ours: int) -> None:
         self.theirs = theirs
         self.ours = ours
-        super().__init__(self.said_of("the sender"))
+        super().__init__(self.describe("the sender", "this program"))
 
-    def said_of(self, sender: str, reader: str = "this program") -> str:
+    def describe(self, sender: str, reader: str) -> str:
         """Return one line that says which of the two must be upgraded."""
         does, we_do = self._verbs
         older = reader if self.theirs > self.ours else sender
@@ -55,13 +71,13 @@ class UnsupportedVersion(OtherVersion):
 
 
 class UnknownDictionary(OtherVersion):
-    """The packet is packed with a dictionary that this program does not have."""
+    """The packet is compressed with a dictionary that this program does not have."""
 
-    _verbs = ("packs with dictionary", "has")
+    _verbs = ("compresses with dictionary", "has")
 
 
 class MessageTooLarge(ProtocolError):
-    """The message is larger than the limit, whole or in pieces."""
+    """The message is larger than the limit, whole or in fragments."""
 
 
 class InvalidTopic(ProtocolError):

@@ -27,7 +27,7 @@ _REPEATED: Final = frozenset(
         "tail_request",
     }
 )
-#: Kinds that are answers to something that its sender repeats until it is answered, and pieces of anything.
+#: Kinds that are answers to something that its sender repeats until it is answered, and fragments of anything.
 _ANSWERS: Final = frozenset(
     {
         "adopt_reply",

@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
-from edge_mqtt.certs.identity import Identity, Role
+from edge_mqtt.certs.identity import Identity, InvalidName, Role
 
 #: The protocol's major version as it appears in every topic.
 VERSION_SEGMENT = "v1"
@@ -102,6 +102,23 @@ class Topics:
     def admin_response(self, identity: Identity) -> str:
         """Return where the answers to :meth:`admin_request` come."""
         return self._join("admin", escape(identity.client_id), "response")
+
+    def error_from(self, identity: Identity) -> str:
+        """Return where a client tells the bridge that it did not understand a message."""
+        return self.acks(WorkerName(identity.name)) if identity.role is Role.WORKER else self.admin_request(identity)
+
+    def error_to(self, topic: str) -> str | None:
+        """Return where the bridge tells the publisher of what came on ``topic`` that it did not understand it.
+
+        None when no client may publish there.
+        """
+        try:
+            identity = Identity.from_client_id(sender_of(topic))
+        except InvalidName:
+            return None
+        if identity.role is Role.WORKER:
+            return self.control(WorkerName(identity.name))
+        return self.admin_response(identity)
 
     def for_bridge(self) -> tuple[str, ...]:
         """Return every filter that the dispatcher listens to."""

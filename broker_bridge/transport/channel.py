@@ -1,17 +1,21 @@
-"""Messages over a transport: encoding, decoding, and what other versions of the protocol are told."""
+"""Messages over a transport: encoding, decoding, and what the sender of a packet that is not understood is told."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.errors import OtherVersion, ProtocolError, UnsupportedVersion
 from edge_mqtt.broker_bridge.protocol.messages import PROTOCOL_VERSION, ErrorReply, Message
 from edge_mqtt.broker_bridge.protocol.qos import qos_of
-from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason, TellOther, Transport
+from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason, Transport
 
 log = logging.getLogger(__name__)
+
+#: Returns the topic on which the sender of what came on a topic hears answers; None: it hears none.
+AnswerTopic = Callable[[str], str | None]
 
 
 class MessageReceiver(Protocol):
@@ -31,13 +35,13 @@ class MessageReceiver(Protocol):
 
 
 class MessageChannel:
-    """Messages over a transport: encodes, chooses the QoS, joins fragments, drops what is not ours.
+    """Messages over a transport: encodes, chooses the QoS, joins fragments, rejects what is not ours.
 
     ``start`` is called once, then ``send`` from any thread, then ``stop`` once. The receiver is called as a transport
     calls its own, in the transport's thread: ``connected``, ``received`` for each whole message, ``disconnected``,
-    and so on; ``refused`` is the last call. A packet that is not a message of ours is logged, counted in ``rejected``
-    and dropped. One that another version of the protocol has written is told to ``tell_other``; a channel without it
-    has one partner alone, and treats that as a refusal.
+    and so on; ``refused`` is the last call. A packet that is not a message of ours is logged, counted in
+    ``rejected``, dropped, and its sender is told why. One that another version of the protocol has written is a refusal for a
+    channel that has one partner alone; the bridge's ``serves_many``, and rejects it as any other.
 
     Nothing is durable: ``send`` gives a message to the present connection, and True means no more than that. Senders
     keep what they send until a message acknowledges it, and send it again after ``connected``. The fragments of one
@@ -48,7 +52,8 @@ class MessageChannel:
         self._transport = transport
         self._decoder = Decoder()
         self._receiver: MessageReceiver | None = None
-        self._tell_other: TellOther | None = None
+        self._answer_topic: AnswerTopic = _nowhere
+        self._serves_many = False
         #: Packets that were not ours or not understood since the start.
         self.rejected = 0
 
@@ -57,14 +62,17 @@ class MessageChannel:
         """How many connections there have been, the present one included."""
         return self._transport.connection
 
-    def start(self, receiver: MessageReceiver, *, tell_other: TellOther | None = None) -> None:
+    def start(
+        self, receiver: MessageReceiver, *, answer_topic: AnswerTopic | None = None, serves_many: bool = False
+    ) -> None:
         """Begin connecting and tell ``receiver``.
 
-        :param tell_other: is told of packets of another protocol version; None for programs that speak with the
-            bridge only: for these it is a refusal.
+        :param answer_topic: where a sender is told that its packet was not understood; None: nowhere.
+        :param serves_many: for the bridge: a partner of another protocol version is told so, and others are served.
         """
         self._receiver = receiver
-        self._tell_other = tell_other
+        self._answer_topic = answer_topic or _nowhere
+        self._serves_many = serves_many
         self._transport.start(self)
 
     def stop(self) -> None:
@@ -88,6 +96,17 @@ class MessageChannel:
         is_sent = all(self._transport.publish(topic, packet, qos=qos, retain=retain) for packet in packets)
         return sum(map(len, packets)) if is_sent else 0
 
+    def reject(self, topic: str, problem: str) -> None:
+        """Count and log that what came on ``topic`` is dropped, and tell its sender why.
+
+        :param problem: one line for people.
+        """
+        self.rejected += 1
+        log.warning("packet dropped: %s", problem, extra={"action": "packet_dropped", "topic": topic})
+        answer_topic = self._answer_topic(topic)
+        if answer_topic is not None:
+            self.send(answer_topic, ErrorReply(error=problem))
+
     def connected(self) -> None:
         """Pass on, with no fragments left from the connection before."""
         self._decoder = Decoder()
@@ -110,21 +129,25 @@ class MessageChannel:
             message = self._decoder.feed(topic, payload)
             if isinstance(message, ErrorReply) and message.v < PROTOCOL_VERSION:
                 raise UnsupportedVersion(message.v, PROTOCOL_VERSION)
+        except OtherVersion as error:
+            self._met_other_version(topic, error)
         except ProtocolError as error:
-            self.rejected += 1
-            self._not_understood(topic, error)
-            return
-        if message is not None and self._receiver is not None:
-            self._receiver.received(topic, message)
+            self.reject(topic, str(error))
+        else:
+            if message is not None and self._receiver is not None:
+                self._receiver.received(topic, message)
 
-    def _not_understood(self, topic: str, error: ProtocolError) -> None:
-        if isinstance(error, OtherVersion) and self._tell_other is None:
-            # The bridge's other messages would be no better.
-            receiver, self._receiver = self._receiver, None
-            if receiver is not None:
-                refusal = Refusal(reason=RefusalReason.PROTOCOL_VERSION, message=error.said_of("the bridge"))
-                receiver.refused(refusal)
+    def _met_other_version(self, topic: str, error: OtherVersion) -> None:
+        if self._serves_many:
+            self.reject(topic, error.describe("the sender", "the bridge"))
             return
-        log.warning("packet dropped: %s", error, extra={"action": "packet_dropped", "topic": topic})
-        if isinstance(error, OtherVersion) and self._tell_other is not None:
-            self._tell_other(topic, error)
+        self.rejected += 1
+        # The bridge's other messages would be no better.
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            message = error.describe("the bridge", "this program")
+            receiver.refused(Refusal(reason=RefusalReason.PROTOCOL_VERSION, message=message))
+
+
+def _nowhere(_: str) -> None:
+    """Answer nobody."""

@@ -6,12 +6,10 @@ it sends until a message of ours acknowledges it, and sends it again after ``con
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from edge_mqtt.broker_bridge.protocol.errors import OtherVersion
 from edge_mqtt.broker_bridge.protocol.messages import Message
 
 
@@ -89,7 +87,3 @@ class Transport(Protocol):
 
     def stop(self) -> None:
         """Say goodbye (no will is published) and end; return when it is done and nothing more will be told."""
-
-
-#: Is told the topic of a packet that another version of our protocol has written, and that version.
-TellOther = Callable[[str, OtherVersion], None]

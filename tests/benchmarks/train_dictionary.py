@@ -2,7 +2,7 @@
 
 Runs a whole system on this machine, records at its bridge every packet before it is packed, takes out what is one
 installation's own (names, paths, hosts, tokens), trains on three samples in four and says what the others gain.
-Writing another dictionary than the one released needs a number of its own (``packing.DICTIONARY_ID``).
+Writing another dictionary than the one released needs a number of its own (``compression.DICTIONARY_ID``).
 """
 
 from __future__ import annotations

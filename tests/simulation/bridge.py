@@ -26,8 +26,8 @@ from edge_mqtt.broker_bridge.errors import StartupError
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.message_router import MessageRouter
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.certs.identity import Identity, Role
 from tests.simulation.plan import GRACE_S, KEEPING_QUEUE, KILL_GRACE_S, PATIENT_QUEUE, PRESENCE_S
 from tests.simulation.programs import Now, Program

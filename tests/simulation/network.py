@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from edge_mqtt.broker_bridge.protocol.access import Action, allowed
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES, encode
-from edge_mqtt.broker_bridge.protocol.compression import MAGIC, unpack
+from edge_mqtt.broker_bridge.protocol.codec import encode
+from edge_mqtt.broker_bridge.protocol.compression import MAGIC, decompress
+from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches
 from edge_mqtt.broker_bridge.transport.interface import PacketReceiver, Will
 from edge_mqtt.certs.identity import Identity
@@ -379,6 +380,6 @@ class Shown:
     def __str__(self) -> str:
         payload = self._payload
         if payload.startswith(MAGIC):
-            payload = unpack(payload, MAX_MESSAGE_BYTES)
+            payload = decompress(payload, MAX_MESSAGE_BYTES)
         header, newline, body = payload.partition(b"\n")
         return header.decode() + (f" + {len(body)} bytes" if newline else "")

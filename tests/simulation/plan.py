@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S
 
 #: The design's durations, made short so that every one of them is outlived many times in a run. Seconds.
 GRACE_S: Final = 100.0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
-from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER
+from edge_mqtt.broker_bridge.protocol.limits import MAX_INTEGER
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.app import Worker as App

@@ -23,9 +23,9 @@ from typing import Any, Final
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
 from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
 from edge_mqtt.worker.core.log_cursor import SLOW_LINK_BYTES_PER_S
 from edge_mqtt.worker.errors import StateDirError

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum, auto
 from typing import Self
 
-from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

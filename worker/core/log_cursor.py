@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from edge_mqtt.broker_bridge.protocol.messages import MAX_LOG_CHUNK_BYTES
+from edge_mqtt.broker_bridge.protocol.limits import MAX_LOG_CHUNK_BYTES
 
 #: Bytes of one job's log that may be on the way, unacknowledged.
 JOB_WINDOW_BYTES: Final = 256 * 1024

@@ -43,7 +43,6 @@ from edge_mqtt.broker_bridge.protocol.messages.operator import (
 )
 from edge_mqtt.broker_bridge.protocol.messages.registry import MESSAGE_OF_KIND, AnyMessage
 from edge_mqtt.broker_bridge.protocol.messages.worker import (
-    MAX_LOG_CHUNK_BYTES,
     ApiRequest,
     ApiResponse,
     Assign,
@@ -66,7 +65,6 @@ from edge_mqtt.broker_bridge.protocol.messages.worker import (
 )
 
 __all__ = [
-    "MAX_LOG_CHUNK_BYTES",
     "MESSAGE_OF_KIND",
     "PROTOCOL_VERSION",
     "TAKEN",

@@ -6,14 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edge_mqtt.broker_bridge.protocol.limits import MAX_FRAGMENTS
+
 #: The protocol version that this program speaks and writes into every envelope.
 PROTOCOL_VERSION = 1
-
-
-#: What every database can store.
-MAX_INTEGER = 2**63 - 1
-#: Pieces of one packet at most: enough for the largest packet in pieces of 16 KiB. Empty ones take room too.
-MAX_PIECES = 4096
 
 
 class Part(BaseModel):
@@ -37,20 +33,24 @@ class BinaryMessage(Message):
 
 
 class Fragment(BinaryMessage):
-    """A piece of a packet that is larger than one MQTT packet may be."""
+    """A part of a packet that is larger than one MQTT payload may be."""
 
     kind: Literal["fragment"] = "fragment"
+    #: The same for all fragments of one packet, and for no other packet's.
     of: str
+    #: Which part it is, from 0.
     index: int = Field(ge=0)
-    count: int = Field(ge=2, le=MAX_PIECES)
+    #: Parts in all.
+    count: int = Field(ge=2, le=MAX_FRAGMENTS)
 
 
 class ErrorReply(Message):
-    """The receiver could not make sense of a message.
+    """The receiver did not understand a packet. Never answered, never compressed.
 
-    With ``v`` of an older version it tells a newer program that it is too new. This kind, which is never packed, and
-    ``v`` as a number in the JSON line of every packet stay as they are in every later version.
+    With ``v`` of an older version it tells a newer program that it is too new. This kind, and ``v`` as a number in
+    the JSON line of every packet, stay as they are in every later version.
     """
 
     kind: Literal["error"] = "error"
+    #: One line for people: what was wrong with it.
     error: str

@@ -17,6 +17,7 @@ class Submit(Message):
     """A job to run. Repeated until :class:`JobAccepted`."""
 
     kind: Literal["submit"] = "submit"
+    #: What to run; its queue is the one in the topic.
     job: JobSpec
     #: The workload's bearer token for the Execution API. It stays in the data centre.
     token: str = Field(repr=False)
@@ -50,6 +51,7 @@ class AdoptRequest(Message):
 
     kind: Literal["adopt_request"] = "adopt_request"
     request_id: str
+    #: The jobs in question.
     job_ids: tuple[JobId, ...]
     #: False: a job that another executor has taken over meanwhile stays with that one.
     take_over: bool = True
@@ -85,10 +87,13 @@ class JobFinished(Message):
 
     kind: Literal["job_finished"] = "job_finished"
     job_id: JobId
+    #: The job's workload.
     type: WorkloadType = WorkloadType.TASK
+    #: How it ended.
     outcome: Outcome
     #: One line for people: exit code, signal or why it was lost.
     detail: str = ""
+    #: The worker that had it; empty when none had.
     worker: str = ""
     #: An executor took the job back: Airflow knows, and is told nothing.
     revoked: bool = False
@@ -105,4 +110,5 @@ class AdoptReply(Message):
 
     kind: Literal["adopt_reply"] = "adopt_reply"
     request_id: str
+    #: By job id: queued, assigned, running or finished; ``taken`` when it belongs to another executor.
     states: dict[JobId, str]

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
-from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER, Part
+from edge_mqtt.broker_bridge.protocol.limits import MAX_INTEGER
+from edge_mqtt.broker_bridge.protocol.messages.base import Part
 
 
 class WorkloadType(StrEnum):
@@ -23,6 +24,7 @@ class JobSpec(Part):
     """What a job is: routing, order, the names people know it by, and the workload without its token."""
 
     job_id: JobId
+    #: What kind of workload it is.
     type: WorkloadType
     queue: str = Field(min_length=1)
     #: Airflow's priority weight; a higher one goes first.

@@ -30,6 +30,7 @@ class TailRequest(Message):
 
     kind: Literal["tail_request"] = "tail_request"
     request_id: str
+    #: Which logs.
     selector: LogSelector
     #: The request before, when its reply has been taken as a whole; empty: everything is in this one.
     continues: str = ""
@@ -65,7 +66,9 @@ class StreamBytes(Part):
     """A slice of the reply's body: ``length`` bytes of a stream, which stand at ``offset`` in it."""
 
     stream_id: str
+    #: Where the slice begins in the stream.
     offset: int
+    #: Bytes of the slice.
     length: int
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.broker_bridge.protocol.messages.base import MAX_INTEGER, BinaryMessage, Message, Part
+from edge_mqtt.broker_bridge.protocol.limits import MAX_INTEGER, MAX_LOG_CHUNK_BYTES
+from edge_mqtt.broker_bridge.protocol.messages.base import BinaryMessage, Message, Part
 from edge_mqtt.broker_bridge.protocol.messages.jobs import JobSpec
 
 # ---------------------------------------------------------------- bridge -> worker
@@ -19,8 +20,9 @@ class Assign(Message):
 
     kind: Literal["assign"] = "assign"
     fence: Fence
+    #: What to run.
     job: JobSpec
-    #: Seconds from a confirmed contact until the centre gives the job up. It stays with the job: neither side may
+    #: Seconds from a confirmed contact until the bridge gives the job up. It stays with the job: neither side may
     #: count another lease than the other when the settings change.
     lease_s: float = Field(gt=0, allow_inf_nan=False)
     #: Whether the job's log is shipped; otherwise it stays on the worker.
@@ -35,9 +37,10 @@ class JobRef(Part):
 
 
 class LogPosition(Part):
-    """How many bytes of a job's log the centre has, counted from the job's first byte."""
+    """How many bytes of a job's log the bridge has, counted from the job's first byte."""
 
     job_id: JobId
+    #: The first byte that is wanted.
     offset: int
 
 
@@ -77,13 +80,14 @@ class ResultAck(Message):
 
 
 class LogAck(Message):
-    """The centre has this run's log up to ``offset``, on disk, or will never want what it lacks of it."""
+    """The bridge has this run's log up to ``offset``, on disk, or will never want what it lacks of it."""
 
     kind: Literal["log_ack"] = "log_ack"
     job_id: JobId
     fence: Fence
+    #: Where the next chunk begins.
     offset: int
-    #: Seconds from the arrival of the last piece to this message: what the link took is the rest (as QUIC's ACK
+    #: Seconds from the arrival of the last chunk to this message: what the link took is the rest (as QUIC's ACK
     #: Delay, RFC 9000, section 13.2.5).
     held_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
@@ -94,6 +98,7 @@ class Cancel(Message):
     kind: Literal["cancel"] = "cancel"
     job_id: JobId
     fence: Fence
+    #: One line for people.
     reason: str
 
 
@@ -125,6 +130,7 @@ class HeldJob(Part):
 
     job_id: JobId
     fence: Fence
+    #: Where it is.
     state: ReportedJobState
 
 
@@ -140,10 +146,15 @@ class Presence(Message):
     connection: int
     #: Counts the presences of this connection; confirmed by :class:`PresenceAck`.
     sequence: int = 0
+    #: What it does.
     state: WorkerState
+    #: Of its program, for people.
     version: str = ""
+    #: The queues that it serves.
     queues: tuple[str, ...] = ()
+    #: Slots that it has in all.
     concurrency: int = 0
+    #: Every job that it holds.
     jobs: tuple[HeldJob, ...] = ()
 
     @property
@@ -166,7 +177,9 @@ class AssignmentRejected(Message):
     kind: Literal["assignment_rejected"] = "assignment_rejected"
     job_id: JobId
     fence: Fence
+    #: One line for people.
     reason: str
+    #: No other worker could take it either.
     permanent: bool = False
 
 
@@ -178,18 +191,16 @@ class Finished(Message):
     fence: Fence
     #: The supervisor's exit code; None when it was killed by a signal or is gone.
     exit_code: int | None = None
+    #: The signal that killed it.
     signal: int | None = None
     #: One line for people when there is neither.
     error: str = ""
     #: Bytes of log that this job wrote.
     log_size: int = Field(default=0, ge=0, le=MAX_INTEGER)
-    #: Unix times in seconds by the worker's clock.
+    #: Unix time in seconds by the worker's clock; None when it did not start.
     started_at: float | None = None
+    #: Unix time in seconds by the worker's clock.
     ended_at: float | None = None
-
-
-#: Bytes of one piece of log at most: small enough that a job's messages never wait long behind it on a slow link.
-MAX_LOG_CHUNK_BYTES: Final = 64 * 1024
 
 
 class LogChunk(BinaryMessage):
@@ -198,6 +209,7 @@ class LogChunk(BinaryMessage):
     kind: Literal["log_chunk"] = "log_chunk"
     job_id: JobId
     fence: Fence
+    #: Where the body begins in the job's log.
     offset: int = Field(ge=0, le=MAX_INTEGER)
     body: bytes = Field(default=b"", max_length=MAX_LOG_CHUNK_BYTES, exclude=True, repr=False)
 
@@ -209,9 +221,11 @@ class ApiRequest(BinaryMessage):
     request_id: str
     job_id: JobId
     fence: Fence
+    #: Of HTTP.
     method: str
     #: Path below the Execution API's root, with the query string, still percent-encoded.
     target: str
+    #: Of HTTP; never the token, which the bridge adds.
     headers: dict[str, str] = Field(default_factory=dict)
     #: It has been sent before, perhaps to a bridge that did not live to answer.
     repeated: bool = False
@@ -231,5 +245,7 @@ class ApiResponse(BinaryMessage):
 
     kind: Literal["api_response"] = "api_response"
     request_id: str
+    #: Of HTTP.
     status: int
+    #: Of HTTP.
     headers: dict[str, str] = Field(default_factory=dict)

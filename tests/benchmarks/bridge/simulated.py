@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from edge_mqtt.broker_bridge.protocol.codec import MAX_MESSAGE_BYTES
-from edge_mqtt.broker_bridge.protocol.compression import MAGIC, pack, unpack
+from edge_mqtt.broker_bridge.protocol.compression import MAGIC, compress, decompress
+from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.certs.identity import Identity, Role
 from tests.benchmarks.bridge.certificates import Parties
 from tests.benchmarks.bridge.loop import KEEP_ALIVE_S, Loop
@@ -123,7 +123,7 @@ class Simulated:
         if kind == PUBLISH:
             payload = body[start:]
             if payload.startswith(MAGIC):
-                payload = unpack(payload, MAX_MESSAGE_BYTES)
+                payload = decompress(payload, MAX_MESSAGE_BYTES)
             self.message(_find(_KIND, payload), payload)
         elif kind == CONNACK:
             if body[1]:
@@ -162,7 +162,7 @@ class SimulatedWorker(Simulated):
     def will(self) -> tuple[bytes, bytes]:
         """Return the presence that says that it is gone."""
         self._connections += 1
-        return b"edge/v1/workers/" + self._topic, pack(self._said(b"offline"))
+        return b"edge/v1/workers/" + self._topic, compress(self._said(b"offline"))
 
     def _said(self, state: bytes) -> bytes:
         jobs = b",".join(
@@ -179,7 +179,7 @@ class SimulatedWorker(Simulated):
 
     def subscribed(self) -> None:
         """Introduce itself."""
-        self.line().publish(self._presence, pack(self._said(b"online")))
+        self.line().publish(self._presence, compress(self._said(b"online")))
 
     def message(self, kind: bytes, payload: bytes) -> None:
         """Take one message."""
@@ -200,7 +200,7 @@ class SimulatedWorker(Simulated):
         life.assigned = life.assigned or time.perf_counter()
         self._holds[job] = fence
         asks = b'{"kind":"start_request","request_id":"%s","job_id":"%s","fence":%s,' % (job, job, fence)
-        self.line().publish(self._rpc, pack(asks + _ENVELOPE))
+        self.line().publish(self._rpc, compress(asks + _ENVELOPE))
 
     def _answered(self, job: bytes, status: bytes) -> None:
         if status != b"200" or job not in self._holds:
@@ -218,9 +218,9 @@ class SimulatedWorker(Simulated):
         line = self.line()
         head = publish_head(b"edge/v1/logs/" + self._topic + b"/" + job, "log_chunk")
         chunk = b'{"kind":"log_chunk","job_id":"%s","fence":%s,"offset":0,' % (job, fence)
-        line.publish(head, pack(chunk + _ENVELOPE + b"\n" + _LOG))
+        line.publish(head, compress(chunk + _ENVELOPE + b"\n" + _LOG))
         result = b'{"kind":"finished","job_id":"%s","fence":%s,"exit_code":0,"log_size":%d,' % (job, fence, len(_LOG))
-        line.publish(self._results, pack(result + _ENVELOPE))
+        line.publish(self._results, compress(result + _ENVELOPE))
 
 
 class SimulatedExecutor(Simulated):
@@ -240,7 +240,7 @@ class SimulatedExecutor(Simulated):
     def subscribed(self) -> None:
         """Say hello."""
         self.welcomed = True
-        self.line().publish(self._admin, pack(b'{"kind":"executor_hello",' + _ENVELOPE))
+        self.line().publish(self._admin, compress(b'{"kind":"executor_hello",' + _ENVELOPE))
 
     def submit(self, queue: bytes = QUEUE) -> bytes:
         """Submit a job, and on the same queue those that are left; return its id."""
@@ -252,7 +252,7 @@ class SimulatedExecutor(Simulated):
             b'"log_path":"bench/%s.log","workload":%s},"token":"%s",' % (job, queue, job, _WORKLOAD, _TOKEN)
         )
         topic = b"edge/v1/jobs/" + queue + b"/from/bench"
-        self.line().publish(publish_head(topic, "submit"), pack(message + _ENVELOPE))
+        self.line().publish(publish_head(topic, "submit"), compress(message + _ENVELOPE))
         return job
 
     def message(self, kind: bytes, payload: bytes) -> None:
@@ -264,7 +264,7 @@ class SimulatedExecutor(Simulated):
             self._finished(_find(_JOB, payload), payload)
 
     def _finished(self, job: bytes, payload: bytes) -> None:
-        self.line().publish(self._admin, pack(b'{"kind":"event_ack","job_id":"%s",' % job + _ENVELOPE))
+        self.line().publish(self._admin, compress(b'{"kind":"event_ack","job_id":"%s",' % job + _ENVELOPE))
         life = self.site.jobs[job]
         if life.finished:
             return

@@ -3,73 +3,44 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode, write
+from edge_mqtt.broker_bridge.protocol.codec import encode, write
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     Assign,
     JobAccepted,
     JobSpec,
-    Message,
     Presence,
     Submit,
     WorkerState,
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.certs.loading import load_credentials
-from edge_mqtt.certs.tls import client_context
 from tests.support.bridge_program import Site, free_port, wait_until_healthy
-from tests.support.scenario_transport import Recorder
+from tests.support.free_client import FreeClient
 
 TOPICS = Topics()
 ANN, BOB = Identity(Role.EXECUTOR, "ann"), Identity(Role.EXECUTOR, "bob.2")
 LAB = Identity(Role.WORKER, "lab.3")
 #: What MQTT, a broker or a shell could take for something else.
 QUEUE = "press/1 + größe #2.%2F"
-
-
-class Client:
-    """Says what it is told to say on any topic, and remembers what it hears."""
-
-    def __init__(self, site: Site, port: int, identity: Identity, *subscriptions: str) -> None:
-        site.certificates.issue(identity, force=False, now=datetime.now(UTC))
-        options = ConnectOptions(
-            identity=identity, incarnation=uuid.uuid4().hex, keep_alive_s=60, subscriptions=subscriptions
-        )
-        context = client_context(load_credentials(site.certificates.folder(identity)))
-        self._transport = PahoTransport(f"wss://127.0.0.1:{port}/mqtt", context, options)
-        self._heard = Recorder()
-        self._transport.start(self._heard)
-        self._heard.wait_event("connected")
-
-    def say(self, topic: str, packet: bytes) -> None:
-        assert self._transport.publish(topic, packet, qos=1)
-
-    def heard(self, count: int) -> list[tuple[str, Message | None]]:
-        """Return the first ``count`` messages, and their topics."""
-        return [(topic, Decoder().feed(topic, packet)) for topic, packet in self._heard.wait_packets(count)]
-
-    def stop(self) -> None:
-        self._transport.stop()
+#: Of both executors, and of the worker.
+Clients = tuple[FreeClient, FreeClient, FreeClient]
 
 
 @pytest.fixture
-def clients(tmp_path: Path) -> Iterator[tuple[Client, Client, Client]]:
+def clients(tmp_path: Path) -> Iterator[Clients]:
     site, port, health_port = Site(tmp_path), free_port(), free_port()
     bridge = site.start(port=port, health_port=health_port)
     try:
         wait_until_healthy(health_port)
-        executors = [Client(site, port, one, TOPICS.events(ExecutorName(one.name))) for one in (ANN, BOB)]
-        worker = Client(site, port, LAB, TOPICS.assignments(WorkerName(LAB.name)))
+        executors = [FreeClient(site, port, one, TOPICS.events(ExecutorName(one.name))) for one in (ANN, BOB)]
+        worker = FreeClient(site, port, LAB, TOPICS.assignments(WorkerName(LAB.name)))
         yield (*executors, worker)
         for client in (*executors, worker):
             client.stop()
@@ -84,7 +55,7 @@ def submit(job_id: str) -> Submit:
 
 
 def test_a_job_is_its_certificates_and_what_others_submit_in_its_name_is_dropped(
-    clients: tuple[Client, Client, Client],
+    clients: Clients,
 ) -> None:
     ann, bob, _ = clients
     ann.say(TOPICS.submit(QUEUE, ExecutorName(BOB.name)), encode(submit("forged"))[0])
@@ -98,7 +69,9 @@ def test_a_job_is_its_certificates_and_what_others_submit_in_its_name_is_dropped
     assert (topic, accepted) == ("edge/v1/events/bob%2E2", JobAccepted(job_id=JobId("bob's")))
 
 
-def test_a_queue_and_a_worker_of_any_spelling_find_each_other(clients: tuple[Client, Client, Client]) -> None:
+def test_a_queue_and_a_worker_of_any_spelling_find_each_other(
+    clients: Clients,
+) -> None:
     ann, _, lab = clients
     hello = Presence(incarnation="i", connection=1, state=WorkerState.ONLINE, queues=(QUEUE,), concurrency=1)
     lab.say(TOPICS.presence(WorkerName(LAB.name)), encode(hello)[0])

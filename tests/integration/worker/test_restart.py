@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import Assign
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.core.lease import Contact

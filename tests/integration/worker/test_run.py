@@ -19,6 +19,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     AssignmentAccepted,
     AssignmentRejected,
     Cancel,
+    ErrorReply,
     Finished,
     JobRef,
     LogChunk,
@@ -33,7 +34,7 @@ from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.runs.launcher_client import HEARTBEAT_VARIABLE
 from edge_mqtt.worker.system.boot_clock import boottime
 from tests.support.scenario_worker import Lab, fresh_home, play
-from tests.support.worker_lab import CLIENT_ID, answer_json, callback_job, execution_api, task_job
+from tests.support.worker_lab import CLIENT_ID, NAME, TOPICS, answer_json, callback_job, execution_api, task_job
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +137,21 @@ def test_outage_disturbs_no_running_task_and_everything_arrives_after_it(tmp_pat
         assert lab.times_run == 1
 
     play(tmp_path, scenario)
+
+
+def test_what_one_side_does_not_understand_is_said_on_the_other_and_jobs_run_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(lab: Lab) -> None:
+        lab.bridge.control(ErrorReply(error="unknown message kind 'x'"))
+        lab.bridge.broker.publish(TOPICS.control(NAME), b'{"kind":"sing","v":1}', qos=1, retain=False)
+        answer = (await lab.bridge.until(lambda: lab.bridge.of(ErrorReply)))[0]
+        assert "unknown message kind 'sing'" in answer.error
+        result = await lab.bridge.result(lab.bridge.assign(task_job("hello")))
+        assert result.exit_code == 0
+
+    play(tmp_path, scenario)
+    assert "the bridge did not understand a message: unknown message kind 'x'" in caplog.messages
 
 
 def test_start_that_the_centre_refuses_runs_no_user_code(tmp_path: Path) -> None:

@@ -6,20 +6,23 @@ import json
 import os
 
 import pytest
+import zstandard
 
 from edge_mqtt.broker_bridge.protocol import codec
-from edge_mqtt.broker_bridge.protocol.codec import MAX_PACKED_JSON_BYTES, MAX_PACKET_BYTES, Decoder, encode
-from edge_mqtt.broker_bridge.protocol.compression import MAGIC, pack
+from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
+from edge_mqtt.broker_bridge.protocol.compression import DICTIONARY_ID, MAGIC, compress
 from edge_mqtt.broker_bridge.protocol.errors import (
+    MAX_LINE_CHARS,
     MalformedMessage,
     MessageTooLarge,
+    ProtocolError,
     UnknownDictionary,
     UnknownKind,
     UnsupportedVersion,
 )
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+from edge_mqtt.broker_bridge.protocol.limits import MAX_COMPRESSED_JSON_BYTES, MAX_LOG_CHUNK_BYTES, MAX_PACKET_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import (
-    MAX_LOG_CHUNK_BYTES,
     ApiRequest,
     EventAck,
     Finished,
@@ -73,18 +76,18 @@ def test_a_body_of_any_bytes_comes_back(body: bytes) -> None:
     assert (decoded.offset, decoded.body) == (7, body)
 
 
-def test_a_message_is_packed_with_its_body() -> None:
+def test_a_message_is_compressed_with_its_body() -> None:
     (packet,) = encode(call(b"log line " * 1000))
     assert packet.startswith(MAGIC)
     assert len(packet) < 200
 
 
-def test_a_message_that_nobody_has_packed_is_understood() -> None:
+def test_a_message_that_nobody_has_compressed_is_understood() -> None:
     message = call(b"body")
     assert Decoder().feed("t", codec.write(message)) == message
 
 
-def test_a_large_message_travels_in_pieces_in_any_order_and_comes_back_whole() -> None:
+def test_a_large_message_travels_in_fragments_in_any_order_and_comes_back_whole() -> None:
     body = os.urandom(3 * MAX_PACKET_BYTES)
     packets = encode(call(body))
     assert len(packets) == 4
@@ -96,7 +99,7 @@ def test_a_large_message_travels_in_pieces_in_any_order_and_comes_back_whole() -
     assert results[-1].body == body
 
 
-def test_pieces_on_different_topics_do_not_mix() -> None:
+def test_fragments_on_different_topics_do_not_mix() -> None:
     decoder = Decoder()
     packets = encode(call(os.urandom(2 * MAX_PACKET_BYTES)))
     assert [decoder.feed(f"t{i}", packet) for i, packet in enumerate(packets)] == [None] * len(packets)
@@ -118,7 +121,7 @@ def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 200_000)
     decoder = Decoder()
     decoder.feed("t", packets[0])
-    with pytest.raises(MessageTooLarge, match="in pieces"):
+    with pytest.raises(MessageTooLarge, match="in fragments"):
         decoder.feed("t", packets[1])
     with pytest.raises(MessageTooLarge, match=f"{size} bytes"):
         decoder.feed("t", bomb[0])
@@ -131,6 +134,13 @@ def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest
         (b"\xff\xfe\x00", MalformedMessage, "not a message of ours"),
         (b"[" * 100_000, MalformedMessage, "not a message of ours"),
         (b"[]", MalformedMessage, "not a JSON object"),
+        # Python's own reader would guess the encodings of these, or let the half of a character pass.
+        ('{"v":1,"kind":"executor_hello"}'.encode("utf-16"), MalformedMessage, "not a message of ours"),
+        ('{"v":1,"kind":"executor_hello"}'.encode("utf-16-be"), MalformedMessage, "not a message of ours"),
+        ('{"v":1,"kind":"executor_hello"}'.encode("utf-32"), MalformedMessage, "not a message of ours"),
+        ('{"v":1,"kind":"executor_hello"}'.encode("utf-8-sig"), MalformedMessage, "not a message of ours"),
+        (b'{"v":1,"kind":"event_ack","job_id":"\xed\xa0\x80"}', MalformedMessage, "not a message of ours"),
+        (b'{"v":1,"kind":"event_ack","job_id":"\xff"}', MalformedMessage, "not a message of ours"),
         (b'{"v":2,"kind":"submit"}', UnsupportedVersion, "version 2, this program speaks 1: upgrade"),
         (b'{"v":1,"kind":"later"}', UnknownKind, "'later'"),
         (b"{}", UnknownKind, "None"),
@@ -142,12 +152,43 @@ def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest
             "size",
         ),
         (MAGIC, MalformedMessage, "not valid zstd"),
-        (MAGIC + b"rubbish", UnknownDictionary, "this program has 1"),
+        (MAGIC + b"rubbish", UnknownDictionary, f"this program has {DICTIONARY_ID}"),
     ],
 )
 def test_what_is_not_a_message_is_refused_with_a_reason(packet: bytes, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         Decoder().feed("t", packet)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        json.dumps({"v": 1, "kind": "later\n" * 10_000_000}).encode(),
+        json.dumps({"v": 1, "kind": ["later"] * 1_000_000}).encode(),
+        json.dumps({"v": 1, "kind": "adopt_reply", "request_id": "r", "states": {"\x1b[2J" * 1000: 1}}).encode(),
+    ],
+    ids=["long kind", "kind that is no text", "long name of a field"],
+)
+def test_what_is_said_of_a_packet_is_one_short_line_whatever_it_holds(packet: bytes) -> None:
+    with pytest.raises(ProtocolError) as refused:
+        Decoder().feed("t", packet)
+    assert len(str(refused.value)) <= MAX_LINE_CHARS
+    assert str(refused.value).isprintable()
+
+
+def test_body_is_behind_the_line_and_never_a_field() -> None:
+    packet = b'{"v":1,"kind":"log_chunk","job_id":"j","fence":1,"offset":0,"body":"field"}'
+    decoded = Decoder().feed("t", packet)
+    assert isinstance(decoded, LogChunk)
+    assert decoded.body == b""
+    decoded = Decoder().feed("t", packet + b"\nbehind")
+    assert isinstance(decoded, LogChunk)
+    assert decoded.body == b"behind"
+
+
+def test_message_that_another_program_compressed_without_a_dictionary_is_understood() -> None:
+    message = call(b"body " * 100)
+    assert Decoder().feed("t", zstandard.ZstdCompressor().compress(codec.write(message))) == message
 
 
 def test_text_that_has_no_utf_8_form_does_not_keep_a_message_from_being_sent() -> None:
@@ -170,33 +211,37 @@ def test_unknown_fields_of_a_newer_sender_are_ignored() -> None:
     assert decoded.kind == "event_ack"
 
 
-def test_a_packed_fragment_is_refused() -> None:
-    piece = b'{"kind":"fragment","v":1,"of":"x","index":0,"count":2}\n' + b"x" * 5000
+def test_a_compressed_fragment_is_refused() -> None:
+    fragment = b'{"kind":"fragment","v":1,"of":"x","index":0,"count":2}\n' + b"x" * 5000
     with pytest.raises(MalformedMessage, match="a fragment is compressed"):
-        Decoder().feed("t", pack(piece))
+        Decoder().feed("t", compress(fragment))
 
 
-def test_much_json_is_not_packed_and_refused_when_it_is() -> None:
-    job = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * MAX_PACKED_JSON_BYTES})
+def test_much_json_is_not_compressed_and_refused_when_it_is() -> None:
+    job = JobSpec(
+        job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * MAX_COMPRESSED_JSON_BYTES}
+    )
     message = Submit(job=job, token="")
     (packet,) = encode(message)
     assert packet == codec.write(message)
     assert Decoder().feed("t", packet) == message
     # A few kilobytes could become gigabytes of lists, and take half a minute in which nobody else is served.
     with pytest.raises(MalformedMessage, match="bytes of JSON are compressed"):
-        Decoder().feed("t", pack(b'{"v":1,"kind":"presence","x":[' + b"[]," * MAX_PACKED_JSON_BYTES + b"[]]}"))
+        Decoder().feed(
+            "t", compress(b'{"v":1,"kind":"presence","x":[' + b"[]," * MAX_COMPRESSED_JSON_BYTES + b"[]]}")
+        )
 
 
-def test_a_body_of_any_size_is_packed() -> None:
+def test_a_body_of_any_size_is_compressed() -> None:
     message = call(bytes(10 * MAX_PACKET_BYTES))
     (packet,) = encode(message)
     assert packet.startswith(MAGIC)
     assert Decoder().feed("t", packet) == message
 
 
-def test_piece_of_log_may_be_as_large_as_a_worker_sends_it_and_no_larger() -> None:
+def test_chunk_of_log_may_be_as_large_as_a_worker_sends_it_and_no_larger() -> None:
     largest = LogChunk(job_id=JobId("j"), fence=Fence(1), offset=0, body=bytes(MAX_LOG_CHUNK_BYTES))
     (packet,) = encode(largest)
     assert Decoder().feed("t", packet) == largest
     with pytest.raises(MalformedMessage, match="malformed log_chunk message: body"):
-        Decoder().feed("t", pack(codec.write(largest) + b"x"))
+        Decoder().feed("t", compress(codec.write(largest) + b"x"))

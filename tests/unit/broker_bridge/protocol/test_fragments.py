@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.protocol import codec
-from edge_mqtt.broker_bridge.protocol.codec import MAX_PACKET_BYTES, Decoder, encode
+from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.errors import MalformedMessage, MessageTooLarge
-from edge_mqtt.broker_bridge.protocol.fragments import MAX_PARTIAL_MESSAGES, Fragments
+from edge_mqtt.broker_bridge.protocol.fragments import Fragments
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.limits import MAX_PACKET_BYTES, MAX_PARTIAL_MESSAGES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, Fragment, Message, Presence, WorkerState
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 
@@ -23,8 +24,8 @@ CALLS = TOPICS.rpc_request(LAB)
 TOLD = "leaves too many messages incomplete"
 
 
-def pieces(count: int = 3) -> list[bytes]:
-    """Return the pieces of a message that nobody has sent before."""
+def fragments(count: int = 3) -> list[bytes]:
+    """Return the fragments of a message that nobody has sent before."""
     body = os.urandom((count - 1) * MAX_PACKET_BYTES)
     message = ApiRequest(
         request_id="r", job_id=JobId("j"), fence=Fence(1), method="POST", target="xcoms/d/r/t/k", body=body
@@ -35,15 +36,15 @@ def pieces(count: int = 3) -> list[bytes]:
 
 
 def begin(decoder: Decoder, topic: str) -> list[bytes]:
-    """Send the first piece of a message; return the others."""
-    first, *others = pieces()
+    """Send the first fragment of a message; return the others."""
+    first, *others = fragments()
     assert decoder.feed(topic, first) is None
     return others
 
 
 def ends(decoder: Decoder, topic: str, others: list[bytes]) -> bool:
-    """Send the other pieces; tell whether the message is whole."""
-    return [decoder.feed(topic, piece) is not None for piece in others][-1]
+    """Send the other fragments; tell whether the message is whole."""
+    return [decoder.feed(topic, fragment) is not None for fragment in others][-1]
 
 
 def a_log_of_its_own(number: int) -> str:
@@ -86,7 +87,7 @@ def test_sender_of_much_loses_its_oldest_and_nothing_of_others_is_lost(
 
 def test_largest_message_comes_whole_past_what_was_left_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = Decoder()
-    largest = pieces(8)
+    largest = fragments(8)
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", sum(map(len, largest)))
     for _ in range(3):
         begin(decoder, CALLS)
@@ -120,7 +121,7 @@ def test_what_a_worker_left_incomplete_goes_with_its_connection(presence: Messag
     assert ends(decoder, others, of_others)
 
 
-def test_message_in_ever_so_many_pieces_is_refused() -> None:
+def test_message_in_ever_so_many_fragments_is_refused() -> None:
     with pytest.raises(MalformedMessage, match="malformed fragment message: count"):
         Decoder().feed(CALLS, b'{"kind":"fragment","v":1,"of":"x","index":0,"count":1000000}\n')
 
@@ -128,19 +129,19 @@ def test_message_in_ever_so_many_pieces_is_refused() -> None:
 def test_two_thousand_workers_may_each_have_messages_incomplete() -> None:
     decoder = Decoder()
     topics = [TOPICS.rpc_request(WorkerName(f"w{number}")) for number in range(2000)]
-    messages = [pieces(2) for _ in range(3)]
+    messages = [fragments(2) for _ in range(3)]
     for topic in topics:
         assert [decoder.feed(topic, first) for first, _ in messages] == [None] * 3
     for topic in topics:
         assert all(decoder.feed(topic, last) is not None for _, last in messages)
 
 
-PIECES_OF_ANYBODY = st.tuples(
+FRAGMENTS_OF_ANYBODY = st.tuples(
     st.sampled_from("ab"), st.sampled_from("tuv"), st.sampled_from("xyz"), st.integers(0, 4), st.integers(0, 60)
 )
 
 
-@given(st.lists(PIECES_OF_ANYBODY, max_size=60))
+@given(st.lists(FRAGMENTS_OF_ANYBODY, max_size=60))
 def test_whatever_comes_no_sender_makes_us_hold_more_than_it_may(
     arriving: list[tuple[str, str, str, int, int]],
 ) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.broker_bridge.protocol.lease import LEASE_MARGIN_S
+from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S, MAX_LOG_CHUNK_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import (
-    MAX_LOG_CHUNK_BYTES,
     Assign,
     Finished,
     JobSpec,
