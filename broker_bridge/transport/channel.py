@@ -40,8 +40,8 @@ class MessageChannel:
     ``start`` is called once, then ``send`` from any thread, then ``stop`` once. The receiver is called as a transport
     calls its own, in the transport's thread: ``connected``, ``received`` for each whole message, ``disconnected``,
     and so on; ``refused`` is the last call. A packet that is not a message of ours is logged, counted in
-    ``rejected``, dropped, and its sender is told why. One that another version of the protocol has written is a refusal for a
-    channel that has one partner alone; the bridge's ``serves_many``, and rejects it as any other.
+    ``rejected``, dropped, and its sender is told why. One that another version of the protocol has written is a
+    refusal for a channel that has one partner alone; the bridge's serves many, and rejects it as any other.
 
     Nothing is durable: ``send`` gives a message to the present connection, and True means no more than that. Senders
     keep what they send until a message acknowledges it, and send it again after ``connected``. The fragments of one
