@@ -54,6 +54,7 @@ bench-parts: venv
 	$(BIN)/python -m tests.benchmarks.task_cost
 	$(BIN)/python -m tests.benchmarks.startup
 	$(BIN)/python -m tests.benchmarks.weight
+	$(BIN)/python -m tests.benchmarks.websocket
 
 # Long outages, crashes of workers, cancels and large things on a whole system, with the times scaled down.
 outages: venv

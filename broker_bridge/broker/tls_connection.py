@@ -19,6 +19,9 @@ from edge_mqtt.broker_bridge.broker.handshakes import Handshakes, peer_name
 
 log = logging.getLogger(__name__)
 
+#: Bytes of a message that is sent at most. A client is given a message once it has all of it, and over a slow link it
+#: must hear something well within its keep alive.
+MAX_FRAME_BYTES: Final = 16 * 1024
 #: Bytes that may have arrived before there is a receiver.
 MAX_EARLY_BYTES: Final = 64 * 1024
 
@@ -161,11 +164,12 @@ class TlsConnection(ServerConnection):
                 receiver.resume_sending()
 
     def send_now(self, data: bytes) -> bool:
-        """Send one message; False when the connection has ended. Never waits: ``paused`` tells when to stop."""
+        """Send bytes; False when the connection has ended. Never waits: ``paused`` tells when to stop."""
         if self._lost or self.protocol.state is not OPEN:
             return False
-        self.protocol.send_binary(data)
-        self.send_data()
+        for start in range(0, len(data), MAX_FRAME_BYTES):
+            self.protocol.send_binary(data[start : start + MAX_FRAME_BYTES])
+        self.transport.write(b"".join(self.protocol.data_to_send()))
         return True
 
 

@@ -1,4 +1,4 @@
-"""A WebSocket client over TLS (RFC 6455) that looks like a socket to paho.
+"""A WebSocket client over TLS that looks like a socket to paho; the protocol (RFC 6455) is by websockets.
 
 paho has one, which masks a packet byte by byte in Python (13 ms for 128 KiB), answers pings with frames that the
 standard forbids, leaves its socket open when connecting fails and does not say what the server answered.
@@ -8,30 +8,34 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import http.client
-import os
+import logging
 import socket
 import ssl
 import time
 from collections.abc import Callable
 from typing import Final
 
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHeader, InvalidStatus
+from websockets.frames import DATA_OPCODES, OP_TEXT, CloseCode, Frame
+from websockets.protocol import CONNECTING, OPEN
+from websockets.typing import Subprotocol
+from websockets.uri import WebSocketURI
+
 from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, Proxy
 
-#: What the server's key is made with (RFC 6455, section 1.3).
-_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-#: Bytes that the server's answer may have.
-_MAX_ANSWER_BYTES: Final = 16 * 1024
 #: Bytes to ask the kernel for at a time.
 _READ_BYTES: Final = 64 * 1024
+#: Bytes of one message that are taken: several times what a bridge sends in one.
+MAX_MESSAGE_BYTES: Final = 1024 * 1024
+#: Characters of a server's answer that an error shows.
+_SHOWN: Final = 100
+_MQTT: Final = Subprotocol("mqtt")
 
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_FINAL: Final = 0x80
-_MASKED: Final = 0x80
-#: Frames up to this many bytes have their length in the second byte; larger ones in two or eight more.
-_SHORT: Final = 125
-_MEDIUM: Final = 0xFFFF
+#: At DEBUG websockets logs what is in the frames: tokens, too.
+_log = logging.getLogger(f"{__name__}.websockets")
+_log.setLevel(logging.WARNING)
 
 
 class HandshakeFailed(ConnectionError):
@@ -99,66 +103,64 @@ def _tunnel(endpoint: Endpoint, proxy: Proxy, timeout_s: float) -> socket.socket
     return connection.sock
 
 
-def _shake_hands(secure: ssl.SSLSocket, endpoint: Endpoint, deadline: float) -> bytes:
-    """Ask for MQTT and return what the server has sent beyond its answer.
+def _shake_hands(secure: ssl.SSLSocket, endpoint: Endpoint, deadline: float) -> ClientProtocol:
+    """Ask for MQTT; what the server sends beyond its answer is in the protocol that is returned.
 
     :param deadline: monotonic seconds, for the whole answer: each byte of it may come just in time.
     """
-    key = base64.b64encode(os.urandom(16))
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    request = (
-        f"GET {endpoint.path} HTTP/1.1\r\nHost: {host}:{endpoint.port}\r\nUpgrade: websocket\r\n"
-        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key.decode()}\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Protocol: mqtt\r\n\r\n"
-    )
+    uri = WebSocketURI(True, endpoint.host, endpoint.port, endpoint.path, "")
+    protocol = ClientProtocol(uri, subprotocols=[_MQTT], max_size=MAX_MESSAGE_BYTES, logger=_log)
+    protocol.send_request(protocol.connect())
     with contextlib.suppress(ConnectionError):
         # A server that refuses our certificate may have hung up already; its alert is still to be read.
-        secure.sendall(request.encode())
-    answer = bytearray()
-    while b"\r\n\r\n" not in answer:
+        secure.sendall(b"".join(protocol.data_to_send()))
+    while protocol.state is CONNECTING and protocol.handshake_exc is None:
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("the server's answer takes too long")
         secure.settimeout(left_s)
-        data = secure.recv(_READ_BYTES)
-        answer += data
-        if not data or len(answer) > _MAX_ANSWER_BYTES:
-            raise HandshakeFailed("the server hung up instead of an answer" if not data else "endless answer")
-    head, _, rest = bytes(answer).partition(b"\r\n\r\n")
-    status, _, fields = head.partition(b"\r\n")
-    if not status.startswith(b"HTTP/1.1 101"):
-        line = status.decode("ascii", "replace")[:80]
-        raise HandshakeFailed(f"the server answers {line!r}: check that the URL, with its path, is the bridge's")
-    expected = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
-    headers = {name.strip().lower(): value.strip() for name, _, value in _split(fields)}
-    if headers.get(b"sec-websocket-accept") != expected:
-        raise HandshakeFailed("the server's WebSocket key is wrong: is there a cache in between?")
-    if headers.get(b"sec-websocket-protocol") != b"mqtt":
+        if data := secure.recv(_READ_BYTES):
+            protocol.receive_data(data)
+        else:
+            protocol.receive_eof()
+    if protocol.handshake_exc is not None:
+        raise HandshakeFailed(_explain(protocol.handshake_exc)) from protocol.handshake_exc
+    if protocol.subprotocol != _MQTT:
         raise HandshakeFailed("the server does not speak MQTT over this WebSocket: check the URL")
-    return rest
+    return protocol
 
 
-def _split(fields: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    return [line.partition(b":") for line in fields.split(b"\r\n")]
+def _explain(error: Exception) -> str:
+    if isinstance(error, InvalidHeader) and error.name == "Sec-WebSocket-Accept":
+        return "the server's WebSocket key is wrong: is there a cache in between?"
+    if isinstance(error.__cause__, EOFError):
+        return "the server hung up instead of an answer"
+    if isinstance(error, InvalidStatus):
+        said = f"the server answers {_shown(f'HTTP/1.1 {error.response.status_code} {error.response.reason_phrase}')}"
+    else:
+        said = f"the server's answer is no WebSocket server's ({_shown(str(error.__cause__ or error))})"
+    return f"{said}: check that the URL, with its path, is the bridge's"
+
+
+def _shown(answer: str) -> str:
+    return ascii(answer[:_SHOWN])
 
 
 class WebSocket:
     """An open connection: ``send`` takes a packet, ``recv`` gives the bytes of binary messages.
 
     :param sock: the TLS socket; blocking until :meth:`setblocking`.
-    :param early: bytes that followed the handshake.
+    :param protocol: open, perhaps with bytes that followed the handshake.
     """
 
-    def __init__(self, sock: ssl.SSLSocket, early: bytes) -> None:
+    def __init__(self, sock: ssl.SSLSocket, protocol: ClientProtocol) -> None:
         self._socket = sock
-        #: Received and not parsed; parsed and not read; framed and not sent.
-        self._raw = bytearray(early)
+        self._protocol = protocol
+        #: Received and not read; framed and not sent.
         self._payload = bytearray()
         self._unsent = bytearray()
-        #: Bytes of the present data frame that are to come.
-        self._left = 0
         self._closed = False
-        self._parse()
+        self._take()
 
     # ------------------------------------------------------------ what paho calls
 
@@ -181,11 +183,14 @@ class WebSocket:
         """Take a whole packet.
 
         :raises BlockingIOError: the packet before is not sent yet.
+        :raises BrokenPipeError: the connection has ended.
         """
         if not self.flush():
             raise BlockingIOError
-        self._unsent += _frame(_BINARY, buffer)
-        self.flush()
+        if self._closed:
+            raise BrokenPipeError
+        self._protocol.send_binary(buffer)  # type: ignore[arg-type]  # any buffer will do
+        self._flush_frames()
         return len(buffer)
 
     def close(self) -> None:
@@ -244,61 +249,28 @@ class WebSocket:
             data = self._socket.recv(_READ_BYTES)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return
-        if not data:
-            self._closed = True
-        self._raw += data
-        self._parse()
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        self._take()
 
-    def _parse(self) -> None:
-        while self._raw and not self._closed:
-            if self._left:
-                part = self._raw[: self._left]
-                self._payload += part
-                self._left -= len(part)
-                del self._raw[: len(part)]
-            elif not self._parse_header():
-                return
+    def _take(self) -> None:
+        """Take what the protocol has made of what came: payload, and frames that answer the server's."""
+        protocol = self._protocol
+        for event in protocol.events_received():
+            if not isinstance(event, Frame) or event.opcode not in DATA_OPCODES:
+                continue
+            if event.opcode is OP_TEXT:
+                # MQTT has no text messages [MQTT-6.0.0-1].
+                protocol.fail(CloseCode.UNSUPPORTED_DATA)
+                break
+            self._payload += event.data
+        self._closed = protocol.state is not OPEN
+        with contextlib.suppress(OSError):
+            self._flush_frames()
 
-    def _parse_header(self) -> bool:
-        """Take a frame's header, and the whole frame when it is a control frame; False when bytes are missing."""
-        raw = self._raw
-        if len(raw) < 2:
-            return False
-        opcode, length, start = raw[0] & 0x0F, raw[1] & 0x7F, 2
-        if length > _SHORT:
-            start += 2 if length == _SHORT + 1 else 8
-            if len(raw) < start:
-                return False
-            length = int.from_bytes(raw[2:start])
-        if opcode in (_BINARY, _CONTINUATION):
-            del raw[:start]
-            self._left = length
-            return True
-        if len(raw) < start + length and length <= _SHORT:
-            return False
-        content = bytes(raw[start : start + length])
-        del raw[: start + length]
-        if opcode == _PING:
-            self._unsent += _frame(_PONG, content)
-        elif opcode != _PONG:
-            # The server's goodbye; or a text message, which MQTT does not have.
-            self._closed = True
-            self._unsent += _frame(_CLOSE, content[:2])
-        if self._unsent:
-            with contextlib.suppress(OSError):
-                self.flush()
-        return True
-
-
-def _frame(opcode: int, data: bytes | bytearray) -> bytes:
-    size = len(data)
-    if size <= _SHORT:
-        head = bytes((_FINAL | opcode, _MASKED | size))
-    elif size <= _MEDIUM:
-        head = bytes((_FINAL | opcode, _MASKED | _SHORT + 1)) + size.to_bytes(2)
-    else:
-        head = bytes((_FINAL | opcode, _MASKED | _SHORT + 2)) + size.to_bytes(8)
-    key = os.urandom(4)
-    # One big number each: exclusive or without a loop in Python.
-    mask = (key * (size // 4 + 1))[:size]
-    return head + key + (int.from_bytes(data) ^ int.from_bytes(mask)).to_bytes(size)
+    def _flush_frames(self) -> None:
+        for data in self._protocol.data_to_send():
+            self._unsent += data
+        self.flush()

@@ -221,6 +221,17 @@ def test_a_slow_answer_of_many_seconds_is_no_silent_loss(fleet: Fleet) -> None:
     assert fleet.watched[me].events == ["connected"]
 
 
+def test_one_packet_that_takes_many_keep_alives_is_no_silent_loss(fleet: Fleet) -> None:
+    me = PARTIES[0]
+    _, recorder = fleet.connect_again(me, keep_alive_s=1)
+    recorder.wait_event("connected")
+    fleet.link.bytes_per_s = 20_000
+    packet = bytes(120_000)
+    assert fleet.centre.publish(inbox(me), packet, qos=1)
+    assert recorder.wait_packets(1) == [(inbox(me), packet)]
+    assert recorder.events == ["connected"]
+
+
 def test_an_idle_connection_sleeps_until_its_next_ping(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     sleeps: queue.SimpleQueue[int] = queue.SimpleQueue()
 

@@ -8,14 +8,16 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from websockets.frames import Frame, Opcode
-from websockets.protocol import SERVER, Protocol
+from websockets.client import ClientProtocol
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.protocol import OPEN, SERVER, Protocol
+from websockets.uri import parse_uri
 
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
 from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, InvalidUrl, Proxy, parse_url, proxy_for
 from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason, Will
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
-from edge_mqtt.broker_bridge.transport.websocket import WebSocket
+from edge_mqtt.broker_bridge.transport.websocket import MAX_MESSAGE_BYTES, WebSocket
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,9 @@ class Wire:
 
 
 def on(wire: Wire, early: bytes = b"") -> WebSocket:
-    return WebSocket(cast("ssl.SSLSocket", wire), early)
+    protocol = ClientProtocol(parse_uri("wss://bridge.example"), state=OPEN, max_size=MAX_MESSAGE_BYTES)
+    protocol.receive_data(early)
+    return WebSocket(cast("ssl.SSLSocket", wire), protocol)
 
 
 def frames(wire: Wire) -> list[Frame]:
@@ -146,6 +150,28 @@ def test_what_came_before_the_end_is_still_read(last: bytes) -> None:
     assert websocket.pending
     assert websocket.recv(100) == b"last words"
     assert websocket.recv(100) == b""
+    with pytest.raises(BrokenPipeError):
+        websocket.send(b"too late")
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(Opcode.CLOSE, b"\x03\xe9bye"), CloseCode.GOING_AWAY),
+        (frame(Opcode.TEXT, b"x") + frame(Opcode.BINARY, b"unheard"), CloseCode.UNSUPPORTED_DATA),
+        (frame(Opcode.TEXT, b"x") + frame(Opcode.CLOSE, b"\x03\xe9"), CloseCode.GOING_AWAY),
+        (frame(Opcode.BINARY, bytes(MAX_MESSAGE_BYTES + 1))[:100], CloseCode.MESSAGE_TOO_BIG),
+        (Frame(Opcode.BINARY, b"masked").serialize(mask=True), CloseCode.PROTOCOL_ERROR),
+    ],
+    ids=["goodbye", "text", "text and goodbye", "too large", "masked"],
+)
+def test_a_server_that_ends_it_or_breaks_the_rules_is_told_why_and_left(sent: bytes, code: CloseCode) -> None:
+    wire = Wire()
+    websocket = on(wire)
+    wire.incoming += sent
+    assert websocket.recv(100) == b""
+    (last,) = frames(wire)
+    assert Close.parse(bytes(last.data)).code == code
 
 
 class Recorder:
