@@ -19,6 +19,7 @@ from typing import Final
 
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
+from edge_mqtt.broker_bridge.dispatch.core.batch import Batch
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.effects import Effect, StartDecided
 from edge_mqtt.broker_bridge.dispatch.core.events import Event
@@ -63,8 +64,7 @@ class DispatchService:
         """Take over what the ledger has; return how many jobs are live."""
         jobs = await self._ledger.load_live()
         last = await self._ledger.max_sequence()
-        decision = self._dispatcher.load(jobs, time.monotonic(), last_sequence=last)
-        await self._ledger.commit(decision.changed)
+        self._dispatcher.load(jobs, time.monotonic(), last_sequence=last)
         return len(jobs)
 
     def post(self, event: Event) -> None:
@@ -112,27 +112,26 @@ class DispatchService:
                 await self._arrived.wait()
 
     async def _decide(
-        self, batch: list[_Waiting], perform: Callable[[Effect], None], ended: Callable[[JobId], None]
+        self, waiting: list[_Waiting], perform: Callable[[Effect], None], ended: Callable[[JobId], None]
     ) -> None:
-        self._dispatcher.checkpoint()
         try:
-            changed, effects = await self._decide_and_store([waiting.event for waiting in batch])
-            if changed:
-                self._recovered()
+            with self._dispatcher.batch() as batch:
+                await self._decide_and_store(batch, [one.event for one in waiting])
         except LedgerTaken:
             raise
         except LedgerError as error:
-            self._dispatcher.rollback()
-            await self._refuse(batch, error, perform)
+            await self._refuse(waiting, error, perform)
             return
-        for waiting in batch:
-            if waiting.committed is not None and not waiting.committed.done():
-                waiting.committed.set_result(None)
-        self._perform(effects, perform)
-        for job in changed.values():
+        if batch.changed:
+            self._recovered()
+        for one in waiting:
+            if one.committed is not None and not one.committed.done():
+                one.committed.set_result(None)
+        self._perform(batch.effects, perform)
+        for job in batch.changed.values():
             if job.state is CentralJobState.FINISHED:
                 ended(job.id)
-        if changed:
+        if batch.changed:
             self._changes.notify()
 
     def _perform(self, effects: Iterable[Effect], perform: Callable[[Effect], None]) -> None:
@@ -142,33 +141,20 @@ class DispatchService:
             else:
                 perform(effect)
 
-    async def _decide_and_store(self, batch: list[Event]) -> tuple[dict[JobId, Job], list[Effect]]:
+    async def _decide_and_store(self, batch: Batch, together: list[Event]) -> None:
         missing, submitted = set[JobId](), set[JobId]()
-        for event in batch:
-            (submitted if isinstance(event, events.Submitted) else missing).update(self._dispatcher.missing(event))
+        for event in together:
+            (submitted if isinstance(event, events.Submitted) else missing).update(batch.missing(event))
         known = await self._ledger.get(missing) if missing else []
-        self._dispatcher.recall(known)
-        changed, effects = self._decide_each(batch)
+        _decide_each(batch, together, known)
         # A submission's job is nearly always new. That is made sure of on the way into the ledger, not by a way of
         # its own before; when it is not so, everything is decided once more.
-        new = (submitted - missing) & changed.keys()
-        repeated = await self._ledger.add(list(changed.values()), new) if changed else []
+        new = (submitted - missing) & batch.changed.keys()
+        repeated = await self._ledger.add(list(batch.changed.values()), new) if batch.changed else []
         if repeated:
-            self._dispatcher.rollback()
-            self._dispatcher.recall([*known, *repeated])
-            changed, effects = self._decide_each(batch)
-            await self._ledger.commit(list(changed.values()))
-        return changed, effects
-
-    def _decide_each(self, batch: list[Event]) -> tuple[dict[JobId, Job], list[Effect]]:
-        now = time.monotonic()
-        changed: dict[JobId, Job] = {}
-        effects: list[Effect] = []
-        for event in batch:
-            decision = self._dispatcher.handle(event, now)
-            changed.update((job.id, job) for job in decision.changed)
-            effects.extend(decision.effects)
-        return changed, effects
+            batch.undo()
+            _decide_each(batch, together, [*known, *repeated])
+            await self._ledger.commit(list(batch.changed.values()))
 
     async def _probe(self) -> None:
         """Find out whether the ledger takes entries again though nothing is to be stored: somebody watches for that.
@@ -222,15 +208,15 @@ class DispatchService:
 
     def job(self, job_id: JobId) -> Job | None:
         """Return a live job."""
-        return self._dispatcher.job(job_id)
+        return self._dispatcher.view.get_job(job_id)
 
     def is_superseded(self, job_id: JobId) -> bool:
         """Tell whether Airflow has queued the task of an unfinished job again since."""
-        return self._dispatcher.is_superseded(job_id)
+        return self._dispatcher.view.is_superseded(job_id)
 
     def is_reachable(self, job: Job) -> bool:
         """Tell whether the machine that has, or had, ``job`` can be reached, as far as we know."""
-        return self._dispatcher.is_reachable(job)
+        return self._dispatcher.view.is_reachable(job)
 
     def task_ended(self, job_id: JobId, reason: str) -> None:
         """Stop a job that Airflow does not want to run any more."""
@@ -242,11 +228,11 @@ class DispatchService:
 
     def is_served(self, queue: str) -> bool:
         """Tell whether a connected worker serves ``queue``."""
-        return self._dispatcher.is_served(queue)
+        return self._dispatcher.view.is_served(queue)
 
     def running_jobs(self) -> list[Job]:
         """Return the jobs that run."""
-        return list(self._dispatcher.running_jobs())
+        return list(self._dispatcher.view.running_jobs())
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
         """Record the start of a job's user code; return None when it may start, else why not.
@@ -278,7 +264,7 @@ class DispatchService:
 
     async def record(self, job_id: JobId) -> Job | None:
         """Return the job, finished or not."""
-        live = self._dispatcher.job(job_id)
+        live = self._dispatcher.view.get_job(job_id)
         if live is not None:
             return live
         return next(iter(await self._ledger.get([job_id])), None)
@@ -305,6 +291,13 @@ class DispatchService:
 
     async def next_sequence(self) -> int:
         """Return the number of the oldest job that a worker holds, or that the next job will get."""
-        workers = self._dispatcher.workers()
-        held = [job.sequence for worker in workers for job in self._dispatcher.jobs_of(worker.name)]
+        workers = self._dispatcher.view.workers()
+        held = [job.sequence for worker in workers for job in self._dispatcher.view.jobs_of(worker.name)]
         return min(held) if held else await self._ledger.max_sequence() + 1
+
+
+def _decide_each(batch: Batch, together: Iterable[Event], known: Iterable[Job]) -> None:
+    now = time.monotonic()
+    batch.recall(known, now)
+    for event in together:
+        batch.handle(event, now)

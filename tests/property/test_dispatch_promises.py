@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from edge_mqtt.broker_bridge.dispatch.core import completion, events, lifecycle, reconcile
-from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
+from edge_mqtt.broker_bridge.dispatch.core.batch import Batch
+from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
-from edge_mqtt.broker_bridge.dispatch.core.state import Board
+from edge_mqtt.broker_bridge.dispatch.core.state import DispatchState
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from tests.support.fake_executors import Executor, Party
 from tests.support.fake_workers import Worker
-from tests.support.scenario_dispatch_world import Batch, World, task
+from tests.support.scenario_dispatch_world import BatchEnd, World, task
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ DAILY = (
     *("message", "message", "message", "batch", "flow", "flow", "time", "rethink"),
 )
 TROUBLE = ("cut", "cut", "cut", "bridge", "executor", "take over", "worker", "worker", "batch", "batch", "lose")
-BAD_BATCHES = [batch for batch in Batch if batch is not Batch.GOOD]
+BAD_BATCHES = [batch for batch in BatchEnd if batch is not BatchEnd.GOOD]
 MOST_JOBS = 12
 #: Around the times that the dispatcher's settings name.
 PAUSES_S = [6.0, 21.0, 50.0, 101.0]
@@ -95,7 +96,7 @@ class Promises(RuleBasedStateMachine):
         elif party.link.down:
             party.receive(self._take(party.link.down, pick // 8))
 
-    def _batch(self, pick: int, mode: Batch = Batch.GOOD) -> None:
+    def _batch(self, pick: int, mode: BatchEnd = BatchEnd.GOOD) -> None:
         batch: list[events.Event] = []
         for party in self.world.parties:
             taken = [self._take(party.link.up, pick // 8) for _ in range(min(pick % 5, len(party.link.up)))]
@@ -136,7 +137,7 @@ class Promises(RuleBasedStateMachine):
 
     def _rethink(self, pick: int) -> None:
         executor, worker = self._executor(pick), self._worker(pick)
-        running = self.world.dispatcher.running_jobs()
+        running = self.world.dispatcher.view.running_jobs()
         kind = ("revoke", "end", "refuse", "refuse")[pick // 4 % 4]
         if kind == "revoke" and executor.alive and executor.waiting:
             executor.revoke(sorted(executor.waiting)[pick // 16 % len(executor.waiting)])
@@ -251,7 +252,7 @@ def test_promises_hold_on_many_long_walks(machine: type[Promises]) -> None:
 # ---------------------------------------------------------------- broken on purpose
 
 
-def no_fence(self: Board, _worker: WorkerName, job_id: JobId, _fence: int) -> Job | None:
+def no_fence(self: DispatchState, _worker: WorkerName, job_id: JobId, _fence: int) -> Job | None:
     """Believe every worker's word about every job that somebody holds."""
     job = self.jobs.get(job_id)
     return None if job is None or job.holder is None else job
@@ -262,21 +263,21 @@ def any_starter(job: Job | None, _starter: str) -> str:
     return lifecycle.NOT_YOURS if job is None else job.cancel_reason or ""
 
 
-def no_memory(_self: Dispatcher, _event: events.Event) -> tuple[JobId, ...]:
+def no_memory(_self: Batch, _event: events.Event) -> tuple[JobId, ...]:
     """Never ask the ledger about a job that memory has forgotten."""
     return ()
 
 
-def nothing_heard(_board: Board, _worker: WorkerName) -> None:
+def nothing_heard(_draft: Draft, _worker: WorkerName) -> None:
     """Let no message but a presence renew a lease."""
 
 
-def lose_at_once(board: Board, job: Job, _contact: float) -> None:
+def lose_at_once(draft: Draft, job: Job, _contact: float) -> None:
     """Believe that what another machine of the name ran does not run any more."""
     if job.state is CentralJobState.ASSIGNED:
-        completion.give_back(board, job)
+        completion.requeue_job(draft, job)
     else:
-        completion.lose(board, job, "another machine has the name")
+        completion.lose_job(draft, job, "another machine has its name")
 
 
 class SpeaksFirst(World):
@@ -294,11 +295,16 @@ class SpeaksFirstPromises(Promises):
 @pytest.mark.parametrize(
     ("machine", "rule_of", "broken", "noticed"),
     [
-        (PromisesInDisorder, (Board, "current"), no_fence, "is said to have ended, and runs"),
+        (PromisesInDisorder, (DispatchState, "find_assignment"), no_fence, "is said to have ended, and runs"),
         (PromisesInDisorder, (lifecycle, "_refusal"), any_starter, "runs twice"),
-        (PromisesInDisorder, (Dispatcher, "missing"), no_memory, "was accepted, and is unknown"),
-        (Promises, (Board, "heard"), nothing_heard, "the lease of .* ended while its worker lets"),
-        (Promises, (reconcile, "_leave"), lose_at_once, "is said to be lost: another machine has the name"),
+        (PromisesInDisorder, (Batch, "missing"), no_memory, "was accepted, and is unknown"),
+        (Promises, (Draft, "renew_lease"), nothing_heard, "the lease of .* ended while its worker lets"),
+        (
+            Promises,
+            (reconcile, "_orphan_or_requeue"),
+            lose_at_once,
+            "is said to be lost: another machine has its name",
+        ),
         (SpeaksFirstPromises, None, None, "was accepted, and is unknown"),
         (SpeaksFirstPromises, None, None, "runs twice"),
     ],

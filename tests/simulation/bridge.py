@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from edge_mqtt.broker_bridge.app import Bridge as App
 from edge_mqtt.broker_bridge.config import BridgeSettings
 from edge_mqtt.broker_bridge.dispatch.core import events
+from edge_mqtt.broker_bridge.dispatch.core.batch import Batch
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 #: Seconds for which a worker is spared a job that it has refused.
-REFUSAL_PAUSE_S = 2.0
+REFUSAL_BACKOFF_S = 2.0
 #: Seconds after which a service manager starts a program again that has ended.
 SERVICE_MANAGER_S = 5.0
 
@@ -122,7 +123,7 @@ class Bridge(Program):
 
     def known(self, job_id: JobId) -> Job | None:
         """Return a job as memory has it, else the ledger."""
-        live = self._dispatcher.job(job_id) if self.life.alive and self._dispatcher is not None else None
+        live = self._dispatcher.view.get_job(job_id) if self.life.alive and self._dispatcher is not None else None
         return live or self.on_disk(job_id)
 
     def stored_bytes(self, job: Job) -> bytes:
@@ -161,20 +162,24 @@ class Ledger(MemoryLedger):
 
 
 class WatchedDispatcher(Dispatcher):
-    """The real one, and whose word it takes is checked."""
+    """The real one, with shorter times."""
 
     def __init__(self, settings: DispatchSettings) -> None:
         bridge = _bridge()
         plan = bridge.world.plan
-        short = replace(settings, refusal_pause_s=REFUSAL_PAUSE_S, settle_s=plan.settle_s)
+        short = replace(settings, refusal_backoff_s=REFUSAL_BACKOFF_S, settle_s=plan.settle_s)
         super().__init__(replace(short, remembered_jobs=plan.remembered_jobs))
         bridge._dispatcher = self
 
-    def handle(self, event: events.Event, now: float) -> Decision:
-        """Decide."""
-        decision = super().handle(event, now)
-        _bridge().world.check_author(event, decision.changed)
-        return decision
+
+_handle = Batch.handle
+
+
+def _watched_handle(self: Batch, event: events.Event, now: float) -> Decision:
+    """Decide, and check whose word is taken."""
+    decision = _handle(self, event, now)
+    _bridge().world.check_author(event, decision.changed)
+    return decision
 
 
 class WatchedDesk(MessageRouter):
@@ -237,7 +242,7 @@ class ApiClient:
         return answer
 
 
-class Mint:
+class TokenIssuer:
     """Stands in for Airflow's signing key."""
 
     def token(self, task_instance_id: str) -> str | None:
@@ -272,7 +277,8 @@ def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
 def replaced(app: ModuleType, world: World) -> list[tuple[Any, str, Any]]:
     """Return what of the bridge's program is replaced by what is here."""
     return [
-        (app, "load_party", lambda _: Party),
+        (Batch, "handle", _watched_handle),
+        (app, "load_credentials", lambda _: Party),
         (app, "expiry_warning", lambda *_: None),
         (app, "server_context", lambda _: None),
         (app, "open_ledger", lambda *_: world.bridge.ledger),
@@ -282,6 +288,6 @@ def replaced(app: ModuleType, world: World) -> list[tuple[Any, str, Any]]:
         (app, "MessageRouter", WatchedDesk),
         (app, "EmbeddedBroker", Broker),
         (app, "ExecutionApiClient", ApiClient),
-        (app, "AirflowTokenMint", Mint),
+        (app, "AirflowTokenIssuer", TokenIssuer),
         (os, "pwrite", _pwrite),
     ]

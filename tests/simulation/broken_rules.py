@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.dispatch.core.state import Board
+from edge_mqtt.broker_bridge.dispatch.core.state import DispatchState
+from edge_mqtt.broker_bridge.dispatch.core.view import DispatchView
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
@@ -70,7 +70,7 @@ def _later(action: Any) -> None:
     program.life.after(LATER_S, action)
 
 
-def _believe_everybody(self: Board, _worker: WorkerName, job_id: JobId, _fence: int) -> Job | None:
+def _believe_everybody(self: DispatchState, _worker: WorkerName, job_id: JobId, _fence: int) -> Job | None:
     job = self.jobs.get(job_id)
     return None if job is None or job.holder is None else job
 
@@ -125,7 +125,7 @@ def _settled_without_ack(self: LocalJob, *, log_stored: bool) -> bool:
 BROKEN = (
     BrokenRule(
         name="no fence",
-        replaced=((Board, "current", _believe_everybody),),
+        replaced=((DispatchState, "find_assignment", _believe_everybody),),
         noticed="promise (2|4|5)",
     ),
     BrokenRule(
@@ -140,7 +140,7 @@ BROKEN = (
     ),
     BrokenRule(
         name="a deferred task's earlier job may still speak for it",
-        replaced=((Dispatcher, "is_superseded", lambda *_: False),),
+        replaced=((DispatchView, "is_superseded", lambda *_: False),),
         noticed="promise 4.* tells the end of a task",
         # Its call that defers the task has to be repeated when the next job has begun already.
         reshape=lambda plan: replace(_only(plan), deadly={**_NEVER, "api": 0.1}, work=_deferring(plan.work)),

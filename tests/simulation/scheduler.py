@@ -277,10 +277,13 @@ class Waiting:
 def replaced() -> list[tuple[Any, str, Any]]:
     """Return what of the executor's module is replaced by what is here."""
 
-    def order_for(workload: Workload, **_: object) -> Submission:
+    def submission_of(workload: Workload, **_: object) -> Submission:
         return workload.order
 
-    def order_again(row: Row, **_: object) -> Submission | None:
+    def resubmission_of(row: Row, **_: object) -> Submission | None:
         return row.order
 
-    return [(edge_mqtt_executor, "order_for", order_for), (edge_mqtt_executor, "order_again", order_again)]
+    return [
+        (edge_mqtt_executor, "submission_of", submission_of),
+        (edge_mqtt_executor, "resubmission_of", resubmission_of),
+    ]

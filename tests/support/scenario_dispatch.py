@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from edge_mqtt.broker_bridge.dispatch.core import effects, events
+from edge_mqtt.broker_bridge.dispatch.core.batch import Batch
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     Finished,
@@ -46,9 +50,11 @@ class Scene:
 
     def __init__(self, **settings: Any) -> None:
         self.settings = DispatchSettings(
-            **({"lease_s": GRACE_S, "settle_s": SETTLE_S, "refusal_pause_s": 5.0} | settings)
+            **({"lease_s": GRACE_S, "settle_s": SETTLE_S, "refusal_backoff_s": 5.0} | settings)
         )
         self.dispatcher = Dispatcher(self.settings)
+        self.view = self.dispatcher.view
+        self._batch: Batch | None = None
         self.now = 1000.0
         self.last = Decision()
         self.all_changed: dict[JobId, Job] = {}
@@ -56,9 +62,38 @@ class Scene:
         self._presences: dict[str, Presence] = {}
 
     def do(self, event: events.Event) -> Scene:
-        """Let one event happen."""
-        self.last = self.dispatcher.handle(event, self.now)
+        """Let one event happen, in the batch that is under way, else in one of its own."""
+        with self._begun() as batch:
+            self.last = batch.handle(event, self.now)
         self.all_changed.update((job.id, job) for job in self.last.changed)
+        return self
+
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """Let everything in the block happen in one batch, whose commit fails."""
+        with suppress(LedgerFull), self.dispatcher.batch() as batch:
+            self._batch = batch
+            yield
+            self._batch = None
+            raise LedgerFull
+
+    @contextmanager
+    def _begun(self) -> Iterator[Batch]:
+        if self._batch is not None:
+            yield self._batch
+        else:
+            with self.dispatcher.batch() as batch:
+                yield batch
+
+    def missing(self, event: events.Event) -> tuple[JobId, ...]:
+        """Return what the ledger is asked about an event."""
+        with self._begun() as batch:
+            return batch.missing(event)
+
+    def recall(self, *jobs: Job) -> Scene:
+        """Let the ledger know some jobs that memory does not."""
+        with self._begun() as batch:
+            batch.recall(jobs, self.now)
         return self
 
     # ------------------------------------------------------------ what happens
@@ -180,7 +215,7 @@ class Scene:
 
     def job(self, job: str = "j") -> Job:
         """Return a job."""
-        known = self.dispatcher.job(JobId(job))
+        known = self.view.get_job(JobId(job))
         assert known is not None
         return known
 

@@ -7,6 +7,7 @@ of its service: decide, commit, then speak. The world counts what must never hap
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from enum import Enum
 
 from edge_mqtt.broker_bridge.dispatch.core import effects, events
@@ -14,6 +15,7 @@ from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.effects import Effect
 from edge_mqtt.broker_bridge.dispatch.core.events import Event
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobSpec, LogSelector, Outcome, WorkloadType
@@ -21,7 +23,7 @@ from tests.support.fake_executors import SETTINGS, Executor, Party, Record
 from tests.support.fake_workers import Process, Worker
 
 
-class Batch(Enum):
+class BatchEnd(Enum):
     """How a batch of the bridge goes."""
 
     GOOD = "good"
@@ -90,34 +92,29 @@ class World:
             party.link.down.clear()
         self.boot()
 
-    def decide(self, batch: list[Event], mode: Batch = Batch.GOOD) -> None:
-        """Let the bridge take a batch of events, as its service does."""
-        self.dispatcher.checkpoint()
-        changed: dict[JobId, Job] = {}
-        to_do: list[Effect] = []
-        for event in batch:
-            missing = self.dispatcher.missing(event)
-            self.dispatcher.recall(self.ledger.get(missing))
-            decision = self.dispatcher.handle(event, self.now)
-            changed.update((job.id, job) for job in decision.changed)
-            to_do += decision.effects
-        if self.speaks_first:
+    def decide(self, together: list[Event], mode: BatchEnd = BatchEnd.GOOD) -> None:
+        """Let the bridge take some events together, as its service does."""
+        with suppress(LedgerFull), self.dispatcher.batch() as batch:
+            for event in together:
+                batch.recall(self.ledger.get(batch.missing(event)), self.now)
+                batch.handle(event, self.now)
+            if self.speaks_first:
+                self._perform(batch.effects)
+            if mode is BatchEnd.REFUSED:
+                raise LedgerFull
+            if mode is not BatchEnd.CRASH_BEFORE_COMMIT:
+                self.ledger.commit(list(batch.changed.values()))
+                self.check_losses(batch.changed)
+        to_do = [] if self.speaks_first else batch.effects
+        if mode is BatchEnd.GOOD:
             self._perform(to_do)
-            to_do = []
-        if mode is Batch.REFUSED:
-            self.dispatcher.rollback()
-        elif mode is Batch.CRASH_BEFORE_COMMIT:
+        elif mode is BatchEnd.CRASH_WHILE_SPEAKING:
+            self._perform(to_do[: len(to_do) // 2])
+        if mode in (BatchEnd.CRASH_AFTER_COMMIT, BatchEnd.CRASH_WHILE_SPEAKING):
+            # What was spoken may have arrived before the crash.
+            self._receive_all()
+        if mode not in (BatchEnd.GOOD, BatchEnd.REFUSED):
             self.crash_bridge()
-        else:
-            self.ledger.commit(list(changed.values()))
-            self.check_losses(changed)
-            if mode is not Batch.CRASH_AFTER_COMMIT:
-                spoken = to_do if mode is Batch.GOOD else to_do[: len(to_do) // 2]
-                self._perform(spoken)
-            if mode is not Batch.GOOD:
-                # What was spoken may have arrived before the crash.
-                self._receive_all()
-                self.crash_bridge()
 
     def _perform(self, to_do: list[Effect]) -> None:
         by_name: dict[str, Party] = {party.name: party for party in self.parties if party.link.connected}
@@ -207,7 +204,7 @@ class World:
             assert job.event_acked, f"the end of {job} is not acknowledged"
             assert job.token is None
         assert not any(worker.spool for worker in self.workers)
-        assert self.dispatcher.running_jobs() == ()
+        assert self.dispatcher.view.running_jobs() == ()
 
     def heal(self) -> None:
         """Bring everybody back, let all work end and all messages arrive."""

@@ -1,6 +1,6 @@
 """Jobs meet workers. Within a queue the order is strict: a job that does not fit waits, and nothing overtakes it.
 
-Among queues the first job in order goes first, and a worker is kept for one that does not fit anywhere: until it
+Among queues the first job in order goes first, and a worker is reserved for one that does not fit anywhere: until it
 does, that worker gets nothing of a later order. Otherwise small jobs of another queue would take each slot as it
 becomes free, and a large job would wait for ever.
 """
@@ -10,99 +10,100 @@ from __future__ import annotations
 import heapq
 from dataclasses import replace
 
+from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.core.ready_queue import Priority
-from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Assign
 
 
-def match(board: Board) -> None:
+def match_jobs(draft: Draft) -> None:
     """Assign whatever has found a worker since the last call."""
-    _release_kept(board)
-    while board.unsettled:
-        _match_unsettled(board)
-        _release_kept(board)
+    _release_reservations(draft)
+    while draft.indexes.ready.unmatched:
+        _match_unmatched(draft)
+        _release_reservations(draft)
 
 
-def _match_unsettled(board: Board) -> None:
+def send_assignment(draft: Draft, job: Job, worker: WorkerName, sendings: int) -> None:
+    """Send an assignment for the ``sendings``-th time and expect its confirmation."""
+    draft.expect_confirmation(job.id, sendings)
+    message = Assign(fence=job.fence, job=job.spec, lease_s=job.lease_s, ships_log=job.ships_log)
+    draft.emit(Assigned(worker=worker, queue=job.spec.queue, message=message))
+
+
+def _match_unmatched(draft: Draft) -> None:
+    ready = draft.indexes.ready
     heads: list[tuple[Priority, JobId, str]] = []
-    for queue in board.unsettled:
-        _push_head(board, queue, heads)
+    for queue in ready.unmatched:
+        _push_head(draft, queue, heads)
     while heads:
         _, job_id, queue = heapq.heappop(heads)
-        job = board.jobs[job_id]
-        worker = _choose(board, job)
+        job = draft.state.jobs[job_id]
+        worker = _choose_worker(draft, job, job.spec.slots)
         if worker is not None:
-            _assign(board, job, worker)
-            _push_head(board, queue, heads)
+            _assign(draft, job, worker)
+            _push_head(draft, queue, heads)
         elif job.spec.slots > 1:
-            _keep_a_worker(board, job)
-    board.unsettled.clear()
+            _reserve_worker(draft, job)
+    # What assignments have marked is matched too: they only take slots away.
+    ready.unmatched.clear()
 
 
-def send(board: Board, job: Job, worker: WorkerName, sendings: int) -> None:
-    """Send an assignment for the ``sendings``-th time and expect its confirmation."""
-    board.hand_out(job.id, sendings)
-    message = Assign(fence=job.fence, job=job.spec, lease_s=job.lease_s, ships_log=job.ships_log)
-    board.emit(Assigned(worker=worker, queue=job.spec.queue, message=message))
-
-
-def _push_head(board: Board, queue: str, heads: list[tuple[Priority, JobId, str]]) -> None:
-    head = board.ready[queue].head()
-    if head is None:
-        del board.ready[queue]
-    else:
+def _push_head(draft: Draft, queue: str, heads: list[tuple[Priority, JobId, str]]) -> None:
+    head = draft.indexes.ready.get_head(queue)
+    if head is not None:
         heapq.heappush(heads, (*head, queue))
 
 
-def _choose(board: Board, job: Job) -> WorkerName | None:
-    return board.pool.choose(job.spec.queue, job.spec.slots, lambda worker: _is_barred(board, job, worker))
+def _choose_worker(draft: Draft, job: Job, slots: int) -> WorkerName | None:
+    return draft.indexes.worker_index.choose(job.spec.queue, slots, lambda worker: _is_barred(draft, job, worker))
 
 
-def _is_barred(board: Board, job: Job, worker: WorkerName) -> bool:
-    """Tell whether ``worker`` is not to get ``job`` now: it has just refused it, or is kept for an earlier one."""
-    pause = board.pauses.get(job.id)
-    if pause is not None and pause.worker == worker:
+def _is_barred(draft: Draft, job: Job, worker: WorkerName) -> bool:
+    """Tell whether ``worker`` must not get ``job`` now: it has just refused it, or waits for an earlier one."""
+    backoff = draft.state.backoffs.get(job.id)
+    if backoff is not None and backoff.worker == worker:
         return True
-    earlier = _kept_for(board, worker)
+    earlier = _reserved_for(draft, worker)
     return earlier is not None and earlier.order < job.order
 
 
-def _kept_for(board: Board, worker: WorkerName) -> Job | None:
-    """Return the job that ``worker`` is kept for: the next of a queue that it serves, and not just refused by it."""
-    job = board.jobs.get(board.kept_for.get(worker, JobId("")))
-    if job is None or not board.pool.serves(worker, job.spec.queue):
+def _reserved_for(draft: Draft, worker: WorkerName) -> Job | None:
+    """Return the job that ``worker`` is reserved for: first in a queue that it serves, and not just refused by it."""
+    job = draft.state.jobs.get(draft.indexes.reservations.get(worker, JobId("")))
+    if job is None or not draft.indexes.worker_index.serves(worker, job.spec.queue):
         return None
-    ready, pause = board.ready.get(job.spec.queue), board.pauses.get(job.id)
-    is_next = ready is not None and ready.head() == (job.order, job.id)
-    return job if is_next and (pause is None or pause.worker != worker) else None
+    backoff = draft.state.backoffs.get(job.id)
+    is_next = draft.indexes.ready.get_head(job.spec.queue) == (job.order, job.id)
+    return job if is_next and (backoff is None or backoff.worker != worker) else None
 
 
-def _release_kept(board: Board) -> None:
-    """Give the workers that need not be kept any more back to all of their queues."""
-    for worker in list(board.kept_for):
-        if _kept_for(board, worker) is None:
-            del board.kept_for[worker]
-            board.unsettled.update(queue for queue in board.view(worker).queues if board.ready.get(queue))
+def _release_reservations(draft: Draft) -> None:
+    """Give the workers that need not be reserved any more back to all of their queues."""
+    for worker in list(draft.indexes.reservations):
+        if _reserved_for(draft, worker) is None:
+            del draft.indexes.reservations[worker]
+            draft.indexes.ready.mark_unmatched(draft.state.get_worker(worker).queues)
 
 
-def _keep_a_worker(board: Board, job: Job) -> None:
-    """Keep one worker for a job that fits none now, and stay with it: its jobs end, and then the job fits.
+def _reserve_worker(draft: Draft, job: Job) -> None:
+    """Reserve one worker for a job that fits none now, and stay with it: its jobs end, and then the job fits.
 
-    A worker without a free slot is not kept: when it gets one, the queue is looked at again.
+    A worker without a free slot is not reserved: when it gets one, the queue is looked at again.
     """
-    if job.id in board.kept_for.values():
+    if job.id in draft.indexes.reservations.values():
         return
-    worker = board.pool.choose(job.spec.queue, 1, lambda worker: _is_barred(board, job, worker))
+    worker = _choose_worker(draft, job, 1)
     if worker is not None:
-        board.kept_for[worker] = job.id
+        draft.indexes.reservations[worker] = job.id
 
 
-def _assign(board: Board, job: Job, worker: WorkerName) -> None:
-    view = board.view(worker)
+def _assign(draft: Draft, job: Job, worker: WorkerName) -> None:
+    view = draft.state.get_worker(worker)
     assigned = replace(job, state=CentralJobState.ASSIGNED, worker=worker, home=view.home, accepted=False)
-    board.put_worker(replace(view, last_assigned=board.next_assignment()))
-    board.put_job(assigned)
-    send(board, assigned, worker, 1)
+    draft.state.last_assignment += 1
+    draft.put_worker(replace(view, last_assigned=draft.state.last_assignment))
+    draft.put_job(assigned)
+    send_assignment(draft, assigned, worker, 1)

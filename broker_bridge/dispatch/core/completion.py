@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from signal import Signals
 
+from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
-from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     TAKEN_OVER,
@@ -24,74 +24,70 @@ REVOKED = "revoked by Airflow"
 MAX_DETAIL_CHARS = 500
 
 
-def give_back(board: Board, job: Job, *, spare: WorkerName | None = None) -> None:
+def requeue_job(draft: Draft, job: Job, *, spare: WorkerName | None = None) -> None:
     """Return an assigned job to its queue under a new fence; a cancelled one ends here.
 
     :param spare: a worker that is not to get it again at once.
     """
     if job.cancel_reason is not None:
-        finish(board, job, Outcome.CANCELLED, job.cancel_reason)
+        finish_job(draft, job, Outcome.CANCELLED, job.cancel_reason)
         return
     fence = Fence(job.fence + 1)
-    board.put_job(
+    draft.put_job(
         replace(job, state=CentralJobState.QUEUED, fence=fence, worker=None, home="", accepted=False, log_base=None)
     )
     if spare is not None:
-        board.pause(job.id, spare)
+        draft.begin_backoff(job.id, spare)
 
 
-def lose(board: Board, job: Job, why: str) -> None:
+def lose_job(draft: Draft, job: Job, why: str) -> None:
     """End a running job whose process is beyond reach."""
     if job.cancel_reason is not None:
-        finish(board, job, Outcome.CANCELLED, job.cancel_reason)
+        finish_job(draft, job, Outcome.CANCELLED, job.cancel_reason)
     else:
-        finish(board, job, Outcome.LOST, why)
+        finish_job(draft, job, Outcome.LOST, why)
 
 
-def finish(board: Board, job: Job, outcome: Outcome, detail: str, log_size: int | None = None) -> None:
+def finish_job(draft: Draft, job: Job, outcome: Outcome, detail: str, log_size: int | None = None) -> None:
     """End a job: its token goes, and its executor is told unless it does not want to know."""
     finished = replace(
         job, state=CentralJobState.FINISHED, outcome=outcome, detail=detail, log_size=log_size, token=None
     )
-    board.put_job(finished)
+    draft.put_job(finished)
     if not finished.event_acked:
-        tell_finished(board, finished)
+        send_finished(draft, finished)
 
 
-def cancel(board: Board, job: Job, reason: str) -> None:
+def stop_job(draft: Draft, job: Job, reason: str) -> None:
     """Have a worker stop a job that it holds; said again at its next presence until it is done."""
     stopping = job if job.cancel_reason is not None else replace(job, cancel_reason=reason)
-    board.put_job(stopping)
-    tell_cancel(board, stopping)
+    draft.put_job(stopping)
+    send_cancel(draft, stopping)
 
 
-def withdraw(board: Board, job: Job, reason: str) -> None:
+def withdraw_job(draft: Draft, job: Job, reason: str) -> None:
     """End a job that nobody wants any more: at once when it waits, else by having its worker stop it."""
     if job.state is CentralJobState.QUEUED:
-        finish(board, replace(job, cancel_reason=reason), Outcome.CANCELLED, reason)
+        finish_job(draft, replace(job, cancel_reason=reason), Outcome.CANCELLED, reason)
     elif job.state is CentralJobState.FINISHED:
-        board.put_job(job)
+        draft.put_job(job)
     else:
-        cancel(board, job, reason)
+        stop_job(draft, job, reason)
 
 
-def tell_cancel(board: Board, job: Job) -> None:
+def send_cancel(draft: Draft, job: Job) -> None:
     """Repeat to the holder of a job that it is to stop it."""
-    if job.worker is not None and board.reaches(job):
-        stop(board, job.worker, job, job.fence, job.cancel_reason or "")
+    if job.worker is not None and draft.state.is_reachable(job):
+        message = Cancel(job_id=job.id, fence=job.fence, reason=job.cancel_reason or "")
+        draft.emit(ToWorker(worker=job.worker, message=message))
 
 
-def stop(board: Board, worker: WorkerName, job: Job, fence: Fence, reason: str) -> None:
-    """Tell a worker to stop what it holds under ``fence``."""
-    board.emit(ToWorker(worker=worker, message=Cancel(job_id=job.id, fence=fence, reason=reason)))
-
-
-def tell_started(board: Board, job: Job) -> None:
+def send_started(draft: Draft, job: Job) -> None:
     """Tell the executor that the job runs."""
-    board.emit(ToExecutor(executor=job.executor, message=JobStarted(job_id=job.id, worker=job.worker or "")))
+    draft.emit(ToExecutor(executor=job.executor, message=JobStarted(job_id=job.id, worker=job.worker or "")))
 
 
-def tell_finished(board: Board, job: Job) -> None:
+def send_finished(draft: Draft, job: Job) -> None:
     """Tell the executor the job's end."""
     message = JobFinished(
         job_id=job.id,
@@ -101,15 +97,15 @@ def tell_finished(board: Board, job: Job) -> None:
         worker=job.worker or "",
         revoked=job.cancel_reason == REVOKED,
     )
-    board.emit(ToExecutor(executor=job.executor, message=message))
+    draft.emit(ToExecutor(executor=job.executor, message=message))
 
 
-def tell_taken(board: Board, job: Job) -> None:
+def send_taken_over(draft: Draft, job: Job) -> None:
     """Tell the executor of a job that another one takes it. Not repeated: it asks when it reconnects."""
     message = JobFinished(
         job_id=job.id, type=job.spec.type, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True
     )
-    board.emit(ToExecutor(executor=job.executor, message=message))
+    draft.emit(ToExecutor(executor=job.executor, message=message))
 
 
 def outcome_of(job: Job, result: Finished) -> tuple[Outcome, str]:

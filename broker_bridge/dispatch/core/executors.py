@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_mqtt.broker_bridge.dispatch.core import completion, events
+from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
-from edge_mqtt.broker_bridge.dispatch.core.state import Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import TAKEN, AdoptReply, Outcome
 
@@ -15,34 +15,34 @@ from edge_mqtt.broker_bridge.protocol.messages import TAKEN, AdoptReply, Outcome
 HALF_REVOKED = "revoked by an executor that ended before Airflow had noted it"
 
 
-def connected(board: Board, event: events.ExecutorConnected) -> None:
+def repeat_events(draft: Draft, event: events.ExecutorConnected) -> None:
     """Repeat what an executor may have missed. Acceptances are not: it repeats its submissions itself."""
-    for job_id in board.running:
-        job = board.jobs[job_id]
+    for job_id in draft.indexes.jobs.running:
+        job = draft.state.jobs[job_id]
         if job.executor == event.executor and not job.event_acked:
-            completion.tell_started(board, job)
-    for job_id in board.unacked:
-        job = board.jobs[job_id]
+            completion.send_started(draft, job)
+    for job_id in draft.indexes.jobs.unacked:
+        job = draft.state.jobs[job_id]
         if job.executor == event.executor:
-            completion.tell_finished(board, job)
+            completion.send_finished(draft, job)
 
 
-def acked(board: Board, event: events.EventAcked) -> None:
+def record_event_ack(draft: Draft, event: events.EventAcked) -> None:
     """Note that Airflow has a job's end. The word of an executor that the job was taken from does not count."""
-    job = board.jobs.get(event.job_id)
+    job = draft.state.jobs.get(event.job_id)
     if job is not None and job.state is CentralJobState.FINISHED and job.executor == event.executor:
-        board.put_job(replace(job, event_acked=True))
+        draft.put_job(replace(job, event_acked=True))
 
 
-def give_up_events(board: Board, event: events.EventsGivenUp) -> None:
+def give_up_events(draft: Draft, event: events.EventsGivenUp) -> None:
     """Wait no longer for the acknowledgement of final events that nobody has come for."""
     for job_id in event.job_ids:
-        job = board.jobs.get(job_id)
+        job = draft.state.jobs.get(job_id)
         if job is not None and job.state is CentralJobState.FINISHED:
-            board.put_job(replace(job, event_acked=True))
+            draft.put_job(replace(job, event_acked=True))
 
 
-def adopt(board: Board, event: events.AdoptAsked) -> None:
+def adopt_jobs(draft: Draft, event: events.AdoptAsked) -> None:
     """Hand jobs over to the asker, unless it only wants to know of its own, and tell their states.
 
     Airflow asks only about what it believes to be unfinished. So a final event that was acknowledged before is
@@ -51,21 +51,21 @@ def adopt(board: Board, event: events.AdoptAsked) -> None:
     """
     states: dict[JobId, str] = {}
     for job_id in dict.fromkeys(event.job_ids):
-        job = board.jobs.get(job_id)
+        job = draft.state.jobs.get(job_id)
         if job is None:
-            board.denied.put(job_id, Outcome.LOST)
+            draft.state.denied.put(job_id, Outcome.LOST)
         elif event.take_over or job.executor == event.executor:
             states[job_id] = job.state.value
         else:
             states[job_id] = TAKEN
-    board.emit(ToAdmin(executor=event.executor, message=AdoptReply(request_id=event.request_id, states=states)))
+    draft.emit(ToAdmin(executor=event.executor, message=AdoptReply(request_id=event.request_id, states=states)))
     for job_id in (known for known, state in states.items() if state != TAKEN):
-        before = board.jobs[job_id]
+        before = draft.state.jobs[job_id]
         if before.executor != event.executor:
-            completion.tell_taken(board, before)
+            completion.send_taken_over(draft, before)
         job = replace(before, executor=event.executor, event_acked=False)
         if event.take_over and job.cancel_reason == completion.REVOKED:
             job = replace(job, cancel_reason=HALF_REVOKED)
-        board.put_job(job)
+        draft.put_job(job)
         if job.state is CentralJobState.FINISHED:
-            completion.tell_finished(board, job)
+            completion.send_finished(draft, job)

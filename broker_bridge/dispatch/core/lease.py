@@ -3,53 +3,60 @@
 from __future__ import annotations
 
 from edge_mqtt.broker_bridge.dispatch.core import assignment, completion
+from edge_mqtt.broker_bridge.dispatch.core.decision import MAX_SENDINGS, Draft
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
-from edge_mqtt.broker_bridge.dispatch.core.state import MAX_SENDINGS, Board
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 
 
-def expire(board: Board) -> None:
+def expire(draft: Draft) -> None:
     """Do what is due."""
-    for kind, name in board.deadlines.due(board.now):
+    for kind, name in draft.indexes.deadlines.pop_until(draft.now):
         if kind == "lease":
-            _end_lease(board, WorkerName(name))
-        elif kind == "handout":
-            _end_handout(board, JobId(name))
-        elif kind == "stranded":
-            _end_stranded(board, JobId(name))
+            _end_lease(draft, WorkerName(name))
+        elif kind == "unconfirmed":
+            _end_unconfirmed(draft, JobId(name))
+        elif kind == "orphaned":
+            _end_orphaned(draft, JobId(name))
         else:
-            board.resume(JobId(name))
+            _end_backoff(draft, JobId(name))
 
 
-def _end_lease(board: Board, worker: WorkerName) -> None:
+def _end_lease(draft: Draft, worker: WorkerName) -> None:
     """End the running jobs of a silent worker whose lease is over, and take back what it has not started.
 
     A worker that is silent but connected is forgotten, so that it gets nothing more; its next presence is a hello.
     """
-    view = board.view(worker)
-    silence_s = board.now - view.lease_from
-    for job in board.held(worker):
+    view = draft.state.get_worker(worker)
+    silence_s = draft.now - view.lease_from
+    for job in draft.indexes.held_jobs(worker):
         if job.state is not CentralJobState.RUNNING:
-            completion.give_back(board, job)
-        elif view.lease_from + job.lease_s <= board.now:
-            completion.lose(board, job, f"no contact with worker {worker} for {silence_s:.0f} s")
+            completion.requeue_job(draft, job)
+        elif view.lease_from + job.lease_s <= draft.now:
+            completion.lose_job(draft, job, f"no contact with worker {worker} for {silence_s:.0f} s")
     if view.connected:
-        board.forget_worker(worker)
+        draft.forget_worker(worker)
 
 
-def _end_stranded(board: Board, job_id: JobId) -> None:
+def _end_orphaned(draft: Draft, job_id: JobId) -> None:
     """End a running job whose machine is silent since before another one took its name."""
-    job = board.jobs[job_id]
-    completion.lose(board, job, f"no contact with the former machine of worker {job.worker} for {job.lease_s:.0f} s")
+    job = draft.state.jobs[job_id]
+    why = f"no contact with the former machine of worker {job.worker} for {job.lease_s:.0f} s"
+    completion.lose_job(draft, job, why)
 
 
-def _end_handout(board: Board, job_id: JobId) -> None:
+def _end_unconfirmed(draft: Draft, job_id: JobId) -> None:
     """Send an unconfirmed assignment again, or take it back when that has been done."""
-    job = board.jobs[job_id]
-    handout = board.handouts.get(job_id)
-    if handout is None or job.worker is None:
+    job = draft.state.jobs[job_id]
+    assigned = draft.state.unconfirmed.get(job_id)
+    if assigned is None or job.worker is None:
         return
-    if handout.sendings < MAX_SENDINGS and board.view(job.worker).connected:
-        assignment.send(board, job, job.worker, handout.sendings + 1)
+    if assigned.sendings < MAX_SENDINGS and draft.state.get_worker(job.worker).connected:
+        assignment.send_assignment(draft, job, job.worker, assigned.sendings + 1)
     else:
-        completion.give_back(board, job, spare=job.worker)
+        completion.requeue_job(draft, job, spare=job.worker)
+
+
+def _end_backoff(draft: Draft, job_id: JobId) -> None:
+    """Offer a job to the worker again that refused it."""
+    draft.end_backoff(job_id)
+    draft.indexes.ready.mark_unmatched([draft.state.jobs[job_id].spec.queue])

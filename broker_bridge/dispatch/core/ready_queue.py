@@ -1,46 +1,43 @@
-"""The jobs of one queue that wait for a worker, in their order."""
+"""The jobs that wait for a worker, in their order, by queue."""
 
 from __future__ import annotations
 
-import heapq
+from collections.abc import Iterable
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
+from edge_mqtt.broker_bridge.dispatch.core.priority_map import PriorityMap
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 
+#: A job's sort key in its queue; see :attr:`Job.order`.
 Priority = tuple[int, int, int]
 
-#: Heap entries left behind by removed jobs that are worth a rebuild.
-_SLACK = 64
 
-
-class ReadyQueue:
-    """A priority queue that jobs can be taken out of anywhere."""
+class ReadyQueues:
+    """A priority queue for each queue that has jobs. Jobs can be taken out anywhere."""
 
     def __init__(self) -> None:
-        self._order: dict[JobId, Priority] = {}
-        self._heap: list[tuple[Priority, JobId]] = []
-
-    def __len__(self) -> int:
-        return len(self._order)
+        self._queues: dict[str, PriorityMap[JobId, Priority]] = {}
+        #: Queues whose first job may have found a worker since the last matching.
+        self.unmatched: set[str] = set()
 
     def add(self, job: Job) -> None:
         """Put ``job`` in its place."""
-        if job.id not in self._order:
-            self._order[job.id] = job.order
-            heapq.heappush(self._heap, (job.order, job.id))
+        self._queues.setdefault(job.spec.queue, PriorityMap()).set(job.id, job.order)
+        self.unmatched.add(job.spec.queue)
 
-    def remove(self, job_id: JobId) -> None:
-        """Take a job out."""
-        self._order.pop(job_id, None)
-        if len(self._heap) > 2 * len(self._order) + _SLACK:
-            self._heap = [(order, job) for job, order in self._order.items()]
-            heapq.heapify(self._heap)
+    def remove(self, job: Job) -> None:
+        """Take ``job`` out: another one may be first now."""
+        queue = self._queues[job.spec.queue]
+        queue.discard(job.id)
+        if not queue:
+            del self._queues[job.spec.queue]
+        self.unmatched.add(job.spec.queue)
 
-    def head(self) -> tuple[Priority, JobId] | None:
-        """Return the first job and its order."""
-        while self._heap:
-            order, job_id = self._heap[0]
-            if self._order.get(job_id) == order:
-                return order, job_id
-            heapq.heappop(self._heap)
-        return None
+    def get_head(self, queue: str) -> tuple[Priority, JobId] | None:
+        """Return the first job of ``queue`` and its order."""
+        jobs = self._queues.get(queue)
+        return None if jobs is None else jobs.first()
+
+    def mark_unmatched(self, queues: Iterable[str]) -> None:
+        """Have the jobs of some queues matched again: one of their workers has changed."""
+        self.unmatched.update(queue for queue in queues if queue in self._queues)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DispatchSettings:
-    """Durations in seconds, what differs by queue, and one bound."""
+    """Durations in seconds, what differs by queue, and what is remembered."""
 
     #: A running job survives its worker's silence for this long; decided when the job is submitted.
     lease_s: float = 935.0
@@ -23,6 +23,8 @@ class DispatchSettings:
     #: How long an assignment may stay unconfirmed before it is sent again, and after that taken back.
     settle_s: float = 30.0
     #: How long a worker is spared a job that it has just refused.
-    refusal_pause_s: float = 5.0
+    refusal_backoff_s: float = 5.0
     #: Finished and acknowledged jobs that stay in memory, to recognise what is sent again.
     remembered_jobs: int = 4096
+    #: Jobs that are remembered as denied: far more than can be on their way at once.
+    remembered_denials: int = 10_000

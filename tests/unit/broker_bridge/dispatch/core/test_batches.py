@@ -6,9 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
-from edge_mqtt.broker_bridge.dispatch.core import events, state
+from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
@@ -20,27 +18,27 @@ from tests.support.scenario_dispatch import ALICE, GRACE_S, SETTLE_S, Scene, hel
 
 def snapshot(dispatcher: Dispatcher) -> dict[str, Any]:
     """Return everything that later decisions can depend on."""
-    inside = dispatcher._board
-    held_by = {view.name: {job.id for job in dispatcher.jobs_of(view.name)} for view in dispatcher.workers()}
+    state, indexes, view = dispatcher._state, dispatcher._indexes, dispatcher.view
+    loads = {worker.name: indexes.get_load(worker.name) for worker in view.workers()}
     return {
-        "jobs": dict(inside.jobs.items()),
-        "workers": dict(inside.workers.items()),
-        "handouts": dict(inside.handouts.items()),
-        "pauses": dict(inside.pauses.items()),
-        "denied": dict(inside.denied.items()),
-        "superseded": dict(inside.superseded.items()),
-        "stranded": dict(inside.stranded.items()),
-        "of_task": {task: set(jobs) for task, jobs in inside._of_task.items()},
-        "leases": {name: dict(leases) for name, leases in inside._leases.items() if leases},
-        "held": held_by,
-        "used": {name: used for name, used in inside._used.items() if name in held_by},
-        "running": set(inside.running),
-        "unacked": set(inside.unacked),
-        "over": set(inside._over),
-        "ready": {name: set(queue._order) for name, queue in inside.ready.items() if len(queue)},
-        "deadlines": dict(inside.deadlines._when),
+        "jobs": dict(state.jobs.items()),
+        "workers": dict(state.workers.items()),
+        "unconfirmed": dict(state.unconfirmed.items()),
+        "backoffs": dict(state.backoffs.items()),
+        "denied": dict(state.denied.items()),
+        "superseded": dict(state.superseded.items()),
+        "orphaned": dict(state.orphaned.items()),
+        "by task": {task: set(jobs) for task, jobs in indexes.jobs.by_task.items()},
+        "leases": {name: dict(load.leases) for name, load in loads.items()},
+        "held": {name: set(load.jobs) for name, load in loads.items()},
+        "used": {name: load.used_slots for name, load in loads.items()},
+        "running": set(indexes.jobs.running),
+        "unacked": set(indexes.jobs.unacked),
+        "closed": set(indexes.jobs.closed),
+        "ready": {name: dict(queue._priorities) for name, queue in indexes.ready._queues.items()},
+        "deadlines": dict(indexes.deadlines._priorities),
         "choices": {
-            (queue, slots): inside.pool.choose(queue, slots, lambda _: False)
+            (queue, slots): indexes.worker_index.choose(queue, slots, lambda _: False)
             for queue in ("q", "r")
             for slots in range(1, 6)
         },
@@ -51,10 +49,10 @@ def some_event(scene: Scene, chance: random.Random) -> Callable[[], Scene]:
     """Return one of the things that can happen, near enough to what is there to matter."""
     job = f"j{chance.randrange(6)}"
     worker = chance.choice(["v", "w"])
-    known = scene.dispatcher.job(JobId(job))
+    known = scene.view.get_job(JobId(job))
     fence = 1 if known is None else known.fence
     holder = (None if known is None else known.worker) or worker
-    claims = tuple(held(mine.id, mine.fence) for mine in scene.dispatcher.jobs_of(WorkerName(worker)))
+    claims = tuple(held(mine.id, mine.fence) for mine in scene.view.jobs_of(WorkerName(worker)))
     claimed = claims[: chance.randrange(len(claims) + 1)]
     connected = worker in scene._presences
     return chance.choice(
@@ -91,11 +89,10 @@ def test_a_batch_whose_commit_failed_leaves_no_trace() -> None:
         scene = Scene()
         for _ in range(chance.randrange(30)):
             some_event(scene, chance)()
-        scene.dispatcher.checkpoint()
         before = snapshot(scene.dispatcher)
-        for _ in range(chance.randrange(1, 15)):
-            some_event(scene, chance)()
-        scene.dispatcher.rollback()
+        with scene.undone():
+            for _ in range(chance.randrange(1, 15)):
+                some_event(scene, chance)()
         assert snapshot(scene.dispatcher) == before, seed
         scene.do(events.ExecutorConnected(executor=ExecutorName("nobody")))
 
@@ -106,27 +103,25 @@ def test_the_indexes_never_differ_from_what_they_index() -> None:
         scene = Scene()
         for _ in range(40):
             some_event(scene, chance)()
-        scene.dispatcher.checkpoint()
         before = snapshot(scene.dispatcher)
-        scene.dispatcher.rollback()
+        with scene.undone():
+            pass
         assert snapshot(scene.dispatcher) == before, seed
 
 
 def test_what_was_undone_can_happen_again() -> None:
     scene = Scene().assigned()
-    scene.dispatcher.checkpoint()
-    scene.start("w", "j")
-    scene.dispatcher.rollback()
+    with scene.undone():
+        scene.start("w", "j")
     assert scene.job().state is CentralJobState.ASSIGNED
     assert scene.start("w", "j", starter="host:2").decided().granted
 
 
 def test_what_recall_brought_is_undone_with_its_batch() -> None:
     scene = Scene()
-    scene.dispatcher.checkpoint()
-    scene.dispatcher.recall([over_job("old")])
-    scene.dispatcher.rollback()
-    assert scene.dispatcher.job(JobId("old")) is None
+    with scene.undone():
+        scene.recall(over_job("old"))
+    assert scene.view.get_job(JobId("old")) is None
 
 
 # ---------------------------------------------------------------- restart
@@ -134,9 +129,11 @@ def test_what_recall_brought_is_undone_with_its_batch() -> None:
 
 def test_a_restart_with_nothing_decides_nothing() -> None:
     dispatcher = Dispatcher(Scene().settings)
-    decision = dispatcher.load([], 1.0)
-    assert decision.changed == ()
-    assert decision.effects == ()
+    dispatcher.load([], 1.0)
+    with dispatcher.batch() as batch:
+        batch.handle(events.Tick(), 1.0)
+    assert batch.changed == {}
+    assert batch.effects == []
 
 
 def test_waiting_jobs_wait_on_after_a_restart_in_their_order() -> None:
@@ -153,7 +150,7 @@ def test_new_jobs_come_after_all_that_the_ledger_ever_had() -> None:
 
 def test_the_lease_of_a_running_job_begins_anew_at_a_restart() -> None:
     scene = Scene().running().restarted()
-    assert [job.id for job in scene.dispatcher.jobs_of(WorkerName("w"))] == ["j"]
+    assert [job.id for job in scene.view.jobs_of(WorkerName("w"))] == ["j"]
     assert scene.dispatcher.next_deadline() == scene.now + GRACE_S
     assert scene.tick(GRACE_S).job().outcome is Outcome.LOST
 
@@ -209,40 +206,38 @@ def test_jobs_that_are_over_leave_memory_oldest_first() -> None:
     for job in "abc":
         scene.submit(job).result("w", job).ack(job)
     scene.submit("d").result("w", "d")
-    assert scene.dispatcher.job(JobId("a")) is not None
-    scene.dispatcher.checkpoint()
-    assert [scene.dispatcher.job(JobId(job)) is None for job in "abcd"] == [True, False, False, False]
-    scene.dispatcher.rollback()
-    assert scene.dispatcher.job(JobId("a")) is None
+    assert scene.view.get_job(JobId("b")) is not None
+    with scene.undone():
+        scene.ack("d")
+        assert [scene.view.get_job(JobId(job)) is None for job in "abcd"] == [True, False, False, False]
+    assert scene.view.get_job(JobId("a")) is None
 
 
 def test_a_late_repetition_of_a_forgotten_job_is_recognised_by_recall() -> None:
     scene = Scene().hello("w")
     event = events.Submitted(executor=ALICE, job=spec("old"), token="t")
-    assert scene.dispatcher.missing(event) == ("old",)
-    scene.dispatcher.recall([over_job("old")])
-    assert scene.dispatcher.missing(event) == ()
+    assert scene.missing(event) == ("old",)
+    scene.recall(over_job("old"))
+    assert scene.missing(event) == ()
     scene.do(event)
     assert scene.assignments() == []
     assert scene.last.changed == ()
 
 
-def test_denied_jobs_are_forgotten_oldest_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "MAX_DENIED", 2)
-    scene = Scene().adopt("a").adopt("b").adopt("c")
-    scene.dispatcher.checkpoint()
+def test_denied_jobs_are_forgotten_oldest_first() -> None:
+    scene = Scene(remembered_denials=2).adopt("a").adopt("b").adopt("c")
     assert [len(scene.submit(job).to_executor(JobAccepted)) for job in "abc"] == [1, 0, 0]
 
 
 def test_recall_never_overwrites_what_memory_knows() -> None:
     scene = Scene().running()
-    scene.dispatcher.recall([over_job("j")])
+    scene.recall(over_job("j"))
     assert scene.job().state is CentralJobState.RUNNING
 
 
 def test_the_ledger_is_asked_about_what_an_event_names_and_memory_lacks() -> None:
     scene = Scene().running()
-    ask = scene.dispatcher.missing
+    ask = scene.missing
     assert ask(events.AdoptAsked(executor=ALICE, request_id="a", job_ids=(JobId("j"), JobId("x")))) == ("x",)
     presence = scene._presences["w"].model_copy(update={"jobs": (held("j"), held("y"))})
     assert ask(events.WorkerSeen(worker=WorkerName("w"), presence=presence)) == ("y",)
@@ -251,7 +246,7 @@ def test_the_ledger_is_asked_about_what_an_event_names_and_memory_lacks() -> Non
 
 def test_a_result_that_only_the_ledger_remembers_is_known_to_the_welcome() -> None:
     scene = Scene()
-    scene.dispatcher.recall([over_job("old")])
+    scene.recall(over_job("old"))
     finished = held("old", state=ReportedJobState.FINISHED)
     scene.hello("w", finished, state=WorkerState.DRAINING)
     assert [ref.job_id for ref in scene.to_worker(Welcome)[0].known_results] == ["old"]
@@ -298,6 +293,6 @@ def test_what_is_due_waits_for_the_commit() -> None:
 
 def test_whether_the_machine_of_a_job_can_be_reached_is_known() -> None:
     scene = Scene().submit("j")
-    assert not scene.dispatcher.is_reachable(scene.job())
-    assert scene.hello("w", home="a").dispatcher.is_reachable(scene.job())
-    assert not scene.will("w").dispatcher.is_reachable(scene.job())
+    assert not scene.view.is_reachable(scene.job())
+    assert scene.hello("w", home="a").view.is_reachable(scene.job())
+    assert not scene.will("w").view.is_reachable(scene.job())

@@ -109,7 +109,7 @@ def test_every_job_that_a_worker_serves_is_started_although_small_ones_never_cea
     arrived = 0
     # In each round at least one more of them starts.
     for _ in wanted:
-        running = [job.id for view in scene.dispatcher.workers() for job in scene.dispatcher.jobs_of(view.name)]
+        running = [job.id for view in scene.view.workers() for job in scene.view.jobs_of(view.name)]
         for job in chance.sample(running, len(running)):
             _, worker, fence = scene.state(job)
             scene.result(worker or "", job, fence)

@@ -66,7 +66,7 @@ def test_a_silent_worker_loses_only_the_jobs_whose_lease_is_over() -> None:
 def test_a_silent_worker_gets_nothing_new_while_it_still_holds_a_job() -> None:
     scene = both_running().tick(PRESS).submit("new", queue="ship")
     assert scene.state("new")[0] is CentralJobState.QUEUED
-    assert [view.connected for view in scene.dispatcher.workers()] == [False]
+    assert [view.connected for view in scene.view.workers()] == [False]
 
 
 def test_the_next_presence_of_a_silent_worker_is_a_hello() -> None:
@@ -90,7 +90,7 @@ def test_a_will_after_the_silence_changes_nothing_for_the_running_job() -> None:
     assert scene.state("ship")[0] is CentralJobState.RUNNING
     scene.hello("w", held("ship"), queues=("ship",))
     assert scene.state("ship") == (CentralJobState.RUNNING, "w", 1)
-    (view,) = scene.dispatcher.workers()
+    (view,) = scene.view.workers()
     assert (view.state, view.connection) == (WorkerState.ONLINE, 2)
 
 
@@ -103,4 +103,4 @@ def test_contact_renews_every_lease() -> None:
 def test_a_silent_worker_that_holds_nothing_any_more_is_forgotten() -> None:
     scene = Scene(lease_s=PRESS).running().tick(PRESS)
     assert scene.job().outcome is Outcome.LOST
-    assert scene.dispatcher.workers() == ()
+    assert scene.view.workers() == ()

@@ -282,10 +282,9 @@ def test_a_job_that_was_revoked_before_it_arrived_never_runs() -> None:
 
 def test_the_cancellation_of_a_job_that_is_over_for_long_is_acknowledged() -> None:
     scene = Scene(remembered_jobs=0).running().result("w", "j").ack("j")
-    scene.dispatcher.checkpoint()
     event = events.CancelAsked(executor=ALICE, job_id=JobId("j"))
-    assert scene.dispatcher.missing(event) == ("j",)
-    scene.dispatcher.recall([scene.all_changed[JobId("j")]])
+    assert scene.missing(event) == ("j",)
+    scene.recall(scene.all_changed[JobId("j")])
     assert [ack.job_id for ack in scene.do(event).to_executor(CancelAck)] == ["j"]
     assert scene.to_executor(JobFinished) == []
 
@@ -457,7 +456,7 @@ def test_a_revoked_job_that_is_adopted_tells_its_end_after_all() -> None:
 
 def test_a_job_that_an_adopter_was_told_is_unknown_is_not_accepted_any_more() -> None:
     scene = Scene().hello("w").adopt("j").submit("j")
-    assert scene.dispatcher.job(JobId("j")) is None
+    assert scene.view.get_job(JobId("j")) is None
     assert scene.to_executor(JobAccepted) == []
     (denial,) = scene.to_executor(JobFinished)
     assert (denial.outcome, denial.detail) == (Outcome.LOST, "the job arrived after Airflow had given it up")

@@ -34,8 +34,8 @@ def test_what_runs_on_the_old_machine_goes_on_when_another_takes_its_name() -> N
     scene = taken_by_a_new_one()
     assert scene.state() == (CentralJobState.RUNNING, "w", 1)
     assert scene.to_executor(JobFinished) == []
-    assert scene.dispatcher.running_jobs() == scene.dispatcher.jobs_of(scene.dispatcher.workers()[0].name) != ()
-    assert not scene.dispatcher.is_reachable(scene.job())
+    assert scene.view.running_jobs() == scene.view.jobs_of(scene.view.workers()[0].name) != ()
+    assert not scene.view.is_reachable(scene.job())
 
 
 def test_what_runs_on_the_old_machine_takes_no_slots_of_the_new_one() -> None:
@@ -98,7 +98,7 @@ def test_the_state_folder_that_no_longer_has_a_job_ends_it_at_once() -> None:
 
 def test_the_old_machine_goes_on_with_its_job_when_it_returns_in_time() -> None:
     scene = old_one_returns(taken_by_a_new_one(), "j")
-    assert scene.dispatcher.is_reachable(scene.job())
+    assert scene.view.is_reachable(scene.job())
     assert scene.submit("k").assignments() == []
     assert scene.tick(GRACE_S - 1).job().state is CentralJobState.RUNNING
     assert scene.result("w", "j").job().outcome is Outcome.SUCCESS
@@ -174,13 +174,11 @@ def test_a_worker_that_learnt_to_name_its_folder_keeps_its_jobs() -> None:
 
 def test_a_batch_that_fails_leaves_the_job_where_it_was() -> None:
     scene = running_on_the_old_machine()
-    scene.dispatcher.checkpoint()
+    with scene.undone():
+        scene.hello("w", home=NEW, incarnation="second")
+    assert scene.view.is_reachable(scene.job())
     scene.hello("w", home=NEW, incarnation="second")
-    scene.dispatcher.rollback()
-    assert scene.dispatcher.is_reachable(scene.job())
-    scene.hello("w", home=NEW, incarnation="second")
-    scene.dispatcher.checkpoint()
-    old_one_returns(scene, "j")
-    scene.dispatcher.rollback()
+    with scene.undone():
+        old_one_returns(scene, "j")
     assert scene.tick(GRACE_S).job().detail == GIVEN_UP
-    assert scene.dispatcher.workers()[0].state is WorkerState.ONLINE
+    assert scene.view.workers()[0].state is WorkerState.ONLINE

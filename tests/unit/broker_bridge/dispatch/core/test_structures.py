@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mqtt.broker_bridge.dispatch.core.deadlines import Deadlines
 from edge_mqtt.broker_bridge.dispatch.core.journaled_dict import JournaledDict
 from edge_mqtt.broker_bridge.dispatch.core.model import (
     TRANSITIONS,
@@ -18,7 +17,8 @@ from edge_mqtt.broker_bridge.dispatch.core.model import (
     WorkerView,
     check_move,
 )
-from edge_mqtt.broker_bridge.dispatch.core.ready_queue import ReadyQueue
+from edge_mqtt.broker_bridge.dispatch.core.priority_map import PriorityMap
+from edge_mqtt.broker_bridge.dispatch.core.ready_queue import ReadyQueues
 from edge_mqtt.broker_bridge.dispatch.core.worker_index import WorkerIndex
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import WorkerState, WorkloadType
@@ -84,32 +84,55 @@ def test_rollback_returns_to_the_checkpoint(
     assert dict(journal.items()) == model
 
 
-# ---------------------------------------------------------------- deadlines
+# ---------------------------------------------------------------- priorities
 
 
-@given(st.lists(st.tuples(st.sampled_from(["set", "clear", "due", "next"]), KEYS, st.integers(0, 20)), max_size=60))
-def test_deadlines_are_those_set_last(steps: list[tuple[str, str, int]]) -> None:
-    deadlines: Deadlines[tuple[str]] = Deadlines()
-    model: dict[tuple[str], float] = {}
-    for step, name, when in steps:
-        key = (name,)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["set", "discard", "pop", "first"]), KEYS, st.floats(0, 20), st.sets(KEYS)),
+        max_size=60,
+    )
+)
+def test_priorities_are_those_set_last(steps: list[tuple[str, str, float, set[str]]]) -> None:
+    priorities: PriorityMap[str, float] = PriorityMap()
+    model: dict[str, float] = {}
+    for step, key, value, skipped in steps:
         if step == "set":
-            deadlines.set(key, when)
-            model[key] = when
-        elif step == "clear":
-            deadlines.clear(key)
+            priorities.set(key, value)
+            model[key] = value
+        elif step == "discard":
+            priorities.discard(key)
             model.pop(key, None)
-        elif step == "due":
-            due = deadlines.due(when)
-            assert [model[key] for key in due] == sorted(model[key] for key in due)
-            assert set(due) == {key for key, time in model.items() if time <= when}
-            for key in due:
-                del model[key]
+        elif step == "pop":
+            popped = priorities.pop_until(value)
+            assert [model[one] for one in popped] == sorted(model[one] for one in popped)
+            assert set(popped) == {one for one, priority in model.items() if priority <= value}
+            for one in popped:
+                del model[one]
         else:
-            assert deadlines.next() == min(model.values(), default=None)
+            left = [(priority, one) for one, priority in model.items() if one not in skipped]
+            assert priorities.first(skipped.__contains__) == min(left, default=None)
+        assert len(priorities) == len(model)
+        assert (priorities.first() or (None,))[0] == min(model.values(), default=None)
 
 
-# ---------------------------------------------------------------- ready queue
+@pytest.mark.parametrize("rises", [True, False])
+def test_keys_that_come_and_go_leave_no_memory_behind(rises: bool) -> None:
+    priorities: PriorityMap[str, float] = PriorityMap()
+    priorities.set("stays", 20_000.0)
+    for number in range(10_000):
+        when = float(number if rises else 10_000 - number)
+        priorities.set("moves", when)
+        priorities.set("returns", when)
+        priorities.discard("returns")
+        priorities.set(f"{number}", when)
+        priorities.discard(f"{number}")
+    assert len(priorities._heap) < 200
+    priorities.discard("moves")
+    assert priorities.first() == (20_000.0, "stays")
+
+
+# ---------------------------------------------------------------- ready jobs
 
 
 def test_callbacks_go_first_then_priority_then_arrival() -> None:
@@ -121,44 +144,39 @@ def test_callbacks_go_first_then_priority_then_arrival() -> None:
         a_job("callback", 5, priority=0, type=WorkloadType.CALLBACK),
     ]
     random.Random(3).shuffle(jobs)
-    queue = ReadyQueue()
+    ready = ReadyQueues()
     for job in jobs:
-        queue.add(job)
+        ready.add(job)
     order = []
-    while (head := queue.head()) is not None:
+    while (head := ready.get_head("q")) is not None:
         order.append(head[1])
-        queue.remove(head[1])
+        ready.remove(next(job for job in jobs if job.id == head[1]))
     assert order == ["callback", "high", "high too", "test", "low"]
-    assert not queue
 
 
 def test_a_job_that_returns_has_its_old_place_and_is_there_once() -> None:
-    queue = ReadyQueue()
+    ready = ReadyQueues()
     first, second = a_job("first", 1), a_job("second", 2)
-    queue.add(first)
-    queue.add(second)
-    queue.add(second)
-    queue.remove(first.id)
-    queue.add(first)
-    assert queue.head() == (first.order, "first")
-    assert len(queue) == 2
-    queue.remove(first.id)
-    queue.remove(second.id)
-    queue.remove(second.id)
-    assert queue.head() is None
+    for job in (first, second, second):
+        ready.add(job)
+    ready.remove(first)
+    ready.add(first)
+    assert ready.get_head("q") == (first.order, "first")
+    ready.remove(first)
+    ready.remove(second)
+    assert ready.get_head("q") is None
 
 
-def test_jobs_that_are_taken_out_leave_no_memory_behind() -> None:
-    queue = ReadyQueue()
-    queue.add(a_job("stays", 0))
-    for number in range(10_000):
-        queue.add(a_job(f"{number}", number + 1))
-        queue.remove(JobId(f"{number}"))
-    assert len(queue._heap) < 200
-    assert queue.head() == (a_job("stays", 0).order, "stays")
+def test_a_queue_is_matched_again_when_its_jobs_or_workers_have_changed() -> None:
+    ready = ReadyQueues()
+    ready.add(a_job("j", 1))
+    assert ready.unmatched == {"q"}
+    ready.unmatched.clear()
+    ready.mark_unmatched(["q", "without jobs"])
+    assert ready.unmatched == {"q"}
 
 
-# ---------------------------------------------------------------- pool
+# ---------------------------------------------------------------- workers
 
 
 def a_worker(name: str, concurrency: int = 4, **changes: object) -> WorkerView:
@@ -198,31 +216,31 @@ VIEWS = st.builds(
 def test_the_chosen_worker_is_the_one_that_a_search_through_all_would_find(
     steps: list[tuple[WorkerView, int, int, str | None, bool]],
 ) -> None:
-    pool = WorkerIndex()
+    index = WorkerIndex()
     model: dict[str, tuple[WorkerView, int]] = {}
     for view, used, slots, avoid, removed in steps:
         if removed:
-            pool.remove(view.name)
+            index.remove(view.name)
             model.pop(view.name, None)
         else:
             used = min(used, view.concurrency)  # noqa: PLW2901 - more would be a worker that has shrunk
-            pool.update(view, used)
+            index.update(view, used)
             model[view.name] = (view, used)
-        assert pool.choose("q", slots, WorkerName(avoid or "").__eq__) == naive_choice(model, slots, avoid)
-        assert {name for name in model if pool.serves(WorkerName(name), "q")} == {
+        assert index.choose("q", slots, WorkerName(avoid or "").__eq__) == naive_choice(model, slots, avoid)
+        assert {name for name in model if index.serves(WorkerName(name), "q")} == {
             name for name, (view, _) in model.items() if "q" in view.queues and view.state is WorkerState.ONLINE
         }
 
 
 def test_a_worker_that_has_shrunk_below_its_jobs_gets_nothing() -> None:
-    pool = WorkerIndex()
-    pool.update(a_worker("w", 2), 3)
-    assert pool.choose("q", 1, nobody) is None
+    index = WorkerIndex()
+    index.update(a_worker("w", 2), 3)
+    assert index.choose("q", 1, nobody) is None
 
 
 def test_a_busy_worker_leaves_no_memory_behind() -> None:
-    pool = WorkerIndex()
+    index = WorkerIndex()
     for number in range(10_000):
-        pool.update(a_worker("w", 4, last_assigned=number), number % 4)
-    assert len(pool._queues["q"].free) < 200
-    assert pool.choose("q", 1, nobody) == "w"
+        index.update(a_worker("w", 4, last_assigned=number), number % 4)
+    assert len(index._queues["q"].free._heap) < 200
+    assert index.choose("q", 1, nobody) == "w"

@@ -12,7 +12,7 @@ TASK = {"dag_id": "d", "run_id": "r", "task_id": "t"}
 
 
 def superseded(scene: Scene, job: str) -> bool:
-    return scene.dispatcher.is_superseded(JobId(job))
+    return scene.view.is_superseded(JobId(job))
 
 
 def deferred() -> Scene:

@@ -30,7 +30,7 @@ def test_the_first_presence_is_answered_with_a_welcome_and_a_confirmation() -> N
     assert (welcome.kill_grace_s, welcome.presence_interval_s) == (7, 3)
     assert (welcome.logs, welcome.drop, welcome.known_results) == ((), (), ())
     assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=0)]
-    (view,) = scene.dispatcher.workers()
+    (view,) = scene.view.workers()
     assert (view.name, view.state, view.queues, view.concurrency) == ("w", WorkerState.ONLINE, ("q", "r"), 5)
     assert (view.incarnation, view.connection, view.last_contact) == ("first", 1, scene.now)
 
@@ -51,7 +51,7 @@ def test_a_repeated_presence_is_confirmed_but_renews_nothing() -> None:
     scene.presence("w", sequence=0)
     assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=0)]
     assert scene.job().state is CentralJobState.RUNNING
-    assert scene.dispatcher.workers()[0].last_contact == scene.now - 100
+    assert scene.view.workers()[0].last_contact == scene.now - 100
 
 
 def test_a_presence_of_an_earlier_connection_is_ignored() -> None:
@@ -190,7 +190,7 @@ def test_a_job_that_did_not_start_goes_to_another_worker_at_once_when_its_worker
 def test_a_running_job_stays_with_a_worker_that_vanished() -> None:
     scene = Scene().running().hello("v").will("w")
     assert scene.state() == (CentralJobState.RUNNING, "w", 1)
-    assert scene.dispatcher.running_jobs() == scene.dispatcher.jobs_of(scene.job().worker or "") != ()  # type: ignore[arg-type]
+    assert scene.view.running_jobs() == scene.view.jobs_of(scene.job().worker or "") != ()  # type: ignore[arg-type]
 
 
 def test_a_cancelled_job_that_did_not_start_is_over_when_its_worker_vanishes() -> None:
@@ -209,13 +209,13 @@ def test_the_will_of_an_earlier_connection_or_incarnation_is_ignored() -> None:
 def test_a_presence_that_comes_after_the_will_of_its_connection_is_ignored() -> None:
     scene = Scene().assigned().will("w").presence("w")
     assert scene.effects == ()
-    assert scene.dispatcher.workers()[0].state is WorkerState.OFFLINE
+    assert scene.view.workers()[0].state is WorkerState.OFFLINE
 
 
 def test_the_will_of_a_worker_that_was_never_seen_is_remembered() -> None:
     scene = Scene().present("w", Presence(incarnation="first", connection=1, state=WorkerState.OFFLINE))
     assert scene.effects == ()
-    assert [view.state for view in scene.dispatcher.workers()] == [WorkerState.OFFLINE]
+    assert [view.state for view in scene.view.workers()] == [WorkerState.OFFLINE]
 
 
 # ---------------------------------------------------------------- lease
@@ -265,7 +265,7 @@ def test_a_silent_worker_that_is_still_connected_gets_nothing_more_until_it_spea
     scene = Scene().running().submit("k").accept("w", "k").tick(GRACE_S)
     assert scene.job("j").outcome is Outcome.LOST
     assert scene.state("k") == (CentralJobState.QUEUED, None, 2)
-    assert scene.dispatcher.workers() == ()
+    assert scene.view.workers() == ()
     scene.presence("w", held("j"), held("k", state=ReportedJobState.ACCEPTED))
     assert [(ref.job_id, ref.fence) for ref in scene.to_worker(Welcome)[0].drop] == [("j", 1), ("k", 1)]
     assert scene.assignments() == [("k", "w", 2)]
@@ -325,8 +325,7 @@ def test_a_repeated_hello_is_welcomed_again_because_the_first_welcome_may_be_los
 
 
 def test_a_finished_job_that_memory_has_forgotten_is_recalled_when_its_log_arrives() -> None:
-    dispatcher = Scene().dispatcher
-    assert dispatcher.missing(events.LogOpened(job_id=JobId("old"), base=0)) == ("old",)
+    assert Scene().missing(events.LogOpened(job_id=JobId("old"), base=0)) == ("old",)
 
 
 # ---------------------------------------------------------------- queues
@@ -334,6 +333,6 @@ def test_a_finished_job_that_memory_has_forgotten_is_recalled_when_its_log_arriv
 
 def test_a_queue_is_served_by_whoever_is_connected_though_it_takes_no_new_jobs() -> None:
     scene = Scene().hello("w", queues=("q", "r")).hello("leaving", queues=("s",), state=WorkerState.DRAINING)
-    assert [scene.dispatcher.is_served(queue) for queue in ("q", "r", "s", "t")] == [True, True, True, False]
+    assert [scene.view.is_served(queue) for queue in ("q", "r", "s", "t")] == [True, True, True, False]
     scene.will("w").will("leaving")
-    assert [scene.dispatcher.is_served(queue) for queue in ("q", "s")] == [False, False]
+    assert [scene.view.is_served(queue) for queue in ("q", "s")] == [False, False]
