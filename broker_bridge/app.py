@@ -13,8 +13,6 @@ from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from airflow.sdk.api.client import API_VERSION  # type: ignore[attr-defined]  # it has no public place
-
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.config import BridgeSettings
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
@@ -25,7 +23,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
 from edge_mqtt.broker_bridge.dispatch.retention import Retention, SteadyClock
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.errors import ConfigurationError, StartupError
-from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
+from edge_mqtt.broker_bridge.execution_api.client import API_VERSION, ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.dag_runs import DagRuns
 from edge_mqtt.broker_bridge.execution_api.heartbeats import Heartbeats
 from edge_mqtt.broker_bridge.execution_api.relay import Relay

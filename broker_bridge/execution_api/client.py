@@ -10,6 +10,9 @@ from urllib.parse import unquote
 
 import httpx
 
+#: The version of the Execution API in which the bridge makes calls of its own: that of Airflow 3.3's tasks, so that
+#: the api-server has to build it in any case. A task's calls carry their own.
+API_VERSION: Final = "2026-06-30"
 #: Connections to the api-server at most: fewer than it has to its database (``[database] sql_alchemy_pool_size`` and
 #: ``sql_alchemy_max_overflow``, 15 in all). With more calls than that under way its threads wait for connections that
 #: only its threads can give back, and it stands still until the pool's timeout of 30 s.

@@ -283,7 +283,6 @@ AIRFLOW: Final = (
             "airflow.executors.base_executor:BaseExecutor._task_event_logs": None,
         },
     ),
-    *_all("apache-airflow-task-sdk", "broker_bridge/app.py", {"airflow.sdk.api.client:API_VERSION": None}),
     *_all(
         "apache-airflow-task-sdk",
         "worker/launcher/airflow_patches.py",
