@@ -24,7 +24,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkerState,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
+from edge_mqtt.broker_bridge.transport.inprocess import Router
 from tests.support.task_jobs import answer_json, run_context, task_spec
 
 NAME = WorkerName("bench")
@@ -36,7 +36,7 @@ PATIENCE_S = 120.0
 class Centre:
     """Welcomes the worker, answers its calls and stores what it sends."""
 
-    def __init__(self, broker: MemoryBroker) -> None:
+    def __init__(self, broker: Router) -> None:
         self._broker = broker
         self._decoder = Decoder()
         self._loop = asyncio.get_running_loop()
