@@ -20,14 +20,17 @@ NAMES = ("shortcut", "shortcut.child", "shortcut.other")
 def loggers() -> Iterator[None]:
     """Leave the loggers of this process as they were."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, plain = root.handlers[:], root.level, logging.config.dictConfig
+    all_loggers = [each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    enabled = [each for each in all_loggers if not each.disabled]
     yield
+    logging.config.dictConfig = plain
     root.handlers[:] = handlers
     root.setLevel(level)
     for name in NAMES:
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.NOTSET)
-        logger.disabled = False
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    for each in enabled:
+        each.disabled = False
 
 
 def to_stream(stream: io.StringIO, level: str = "WARNING") -> dict[str, Any]:
@@ -64,10 +67,11 @@ def test_second_equal_configuration_changes_where_lines_go_and_not_which() -> No
 
 def test_second_equal_configuration_looks_at_no_other_logger_and_forgets_none() -> None:
     seen: list[set[str]] = []
+    plain = logging.config.dictConfig
 
     def configure(config: dict[str, Any]) -> None:
         seen.append(set(logging.root.manager.loggerDict))
-        logging.config.dictConfig(config)
+        plain(config)
 
     quick = QuickDictConfig(configure)
     child = logging.getLogger("shortcut.child")
@@ -111,6 +115,30 @@ def test_configuration_after_the_second_is_no_shortcut() -> None:
     logging.getLogger("shortcut.child").setLevel(logging.ERROR)  # User code may have been here.
     configure(to_stream(stream))
     assert say(stream) == WARNINGS
+
+
+def test_dag_finds_the_standard_librarys_own_function() -> None:
+    plain = logging.config.dictConfig
+    logging.config.dictConfig = QuickDictConfig(plain)  # type: ignore[assignment]  # as in the launcher
+    for _ in range(2):
+        logging.config.dictConfig(to_stream(io.StringIO()))
+    assert logging.config.dictConfig is plain
+
+
+def test_function_that_was_imported_by_name_in_the_launcher_works_like_the_standard_librarys() -> None:
+    configure = QuickDictConfig(logging.config.dictConfig)
+    for _ in range(2):
+        configure(to_stream(io.StringIO()))
+    without_loggers = {name: value for name, value in to_stream(io.StringIO()).items() if name != "loggers"}
+    for _ in range(4):
+        configure(without_loggers)
+        configure({"version": 1, "incremental": True})
+    strict = {**to_stream(io.StringIO()), "disable_existing_loggers": True}
+    strangers = [logging.getLogger(f"shortcut_stranger_{number}") for number in range(4)]
+    for stranger in strangers:
+        stranger.disabled = False
+        configure(strict)
+    assert all(stranger.disabled for stranger in strangers)
 
 
 def test_failed_configuration_forgets_no_logger() -> None:
