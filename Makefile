@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit bench bench-executors bench-bridge bench-parts chaos outages postgres simulate matrix lock
+.PHONY: venv demo test lint unit docs bench bench-executors bench-bridge bench-parts chaos outages postgres simulate matrix lock
 
 venv: $(VENV)/.ready
 
@@ -79,6 +79,10 @@ chaos: venv
 # make matrix SUITES="bookworm trixie sid"
 matrix: venv
 	$(BIN)/python -m tests.matrix $(SUITES)
+
+# The tables of settings and options in docs/*.md, from the schema of [edge_mqtt].
+docs: venv
+	$(BIN)/python -m edge_mqtt.broker_bridge.program.settings docs
 
 lint: venv
 	$(BIN)/ruff check .

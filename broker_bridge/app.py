@@ -69,10 +69,10 @@ class Bridge:
         """
         self._settings = settings
         self._clock = SteadyClock()
-        party = load_credentials(settings.bridge_certs)
+        party = load_credentials(settings.certs)
         if party.identity.role is not Role.BRIDGE:
             raise ConfigurationError(
-                f"{settings.bridge_certs} holds the certificate of {party.identity}, not of a bridge: "
+                f"{settings.certs} holds the certificate of {party.identity}, not of a bridge: "
                 "name the folder that 'edge-certs init' wrote as bridge/"
             )
         warning = expiry_warning(party, datetime.now(UTC))
@@ -95,8 +95,8 @@ class Bridge:
         self._broker = EmbeddedBroker(
             ssl_context=server_context(party),
             topics=self._topics,
-            host=settings.bridge_host,
-            port=settings.bridge_port,
+            host=settings.host,
+            port=settings.port,
         )
         self._service = DispatchService(Dispatcher(settings.dispatch()), self._ledger, self._changes)
         self._api = ExecutionApiClient(settings.execution_api_url)
@@ -159,7 +159,7 @@ class Bridge:
         gc.freeze()
         log.info(
             "bridge is ready: wss://%s:%s/mqtt, %s live jobs",
-            settings.bridge_host,
+            settings.host,
             self.port,
             live,
             extra={"action": "ready"},
@@ -191,7 +191,7 @@ class Bridge:
         except OSError as error:
             settings = self._settings
             raise StartupError(
-                f"cannot listen on {settings.bridge_host}:{settings.bridge_port} ({error.strerror or error})"
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error})"
                 f"{_ADVICE.get(error.errno or 0, '')}; set [edge_mqtt] bridge_host and bridge_port, "
                 "or --host and --port"
             ) from error
@@ -204,7 +204,7 @@ class Bridge:
         settings, service, topics = self._settings, self._service, self._topics
         channel = MessageChannel(InProcessTransport(self._broker.router, topics.for_bridge()))
         store = self._store
-        relay = Relay(self._api, service, self._mint, max_answer_bytes=settings.max_message_size)
+        relay = Relay(self._api, service, self._mint, max_answer_bytes=settings.max_message_bytes)
         patience = Completeness(service.is_reachable, clock=time.monotonic)
         intake = LogReceiver(
             store,
@@ -222,7 +222,7 @@ class Bridge:
             service,
             relay,
             self._changes,
-            interval_s=settings.heartbeat_interval,
+            interval_s=settings.heartbeat_interval_s,
             clock=time.monotonic,
         )
         desk = MessageRouter(topics, channel, service=service, relay=relay, intake=intake, tail=tail, note=runs.note)
@@ -230,7 +230,7 @@ class Bridge:
         self._supervise("dispatch", service.run(desk.perform, relay.forget))
         self._supervise("logs", intake.run())
         self._supervise("heartbeats", heartbeats.run())
-        retention = Retention(self._ledger, service, retention_s=settings.ledger_retention, clock=self._clock)
+        retention = Retention(self._ledger, service, retention_s=settings.ledger_retention_s, clock=self._clock)
         self._supervise("retention", retention.run())
         self._warming = asyncio.create_task(warm_up(self._api, API_VERSION), name="bridge.warm_up")
         return desk

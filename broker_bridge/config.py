@@ -1,130 +1,120 @@
-"""The bridge's settings: Airflow's configuration, section ``[edge_mqtt]``, under the command line's options."""
+"""The bridge's settings, from the command line and from Airflow's configuration."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.errors import ConfigurationError
 from edge_mqtt.broker_bridge.program.airflow_cfg import configuration_fault
-from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic
-from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S, MAX_MESSAGE_BYTES
-from edge_mqtt.broker_bridge.protocol.topics import check_prefix
+from edge_mqtt.broker_bridge.program.settings import airflow_settings, schema
+from edge_mqtt.broker_bridge.program.settings.setting import Reader
+from edge_mqtt.broker_bridge.program.settings.sources import AirflowConfiguration, CommandLine, Values
+from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S
 
-if TYPE_CHECKING:
-    from airflow.configuration import AirflowConfigParser
-
-SECTION = "edge_mqtt"
-#: The shortest durations that make sense, in seconds.
-_LEAST_SECONDS = {
-    "offline_grace": 1.0,
-    "kill_grace": 0.0,
-    "presence_interval": 0.1,
-    "heartbeat_interval": 0.1,
-    "ledger_retention": 0.0,
-}
-#: The least that max_message_size may be, in bytes.
-_LEAST_MESSAGE_BYTES = 1024 * 1024
 #: Seconds that a restarted bridge waits for the worker of an assigned job before it gives the job to another.
 _SETTLE_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BridgeSettings:
-    """Everything that can be set. Durations are in seconds."""
+    """What the bridge goes by."""
 
-    bridge_certs: Path
-    bridge_host: str
-    bridge_port: int
+    certs: Path
+    host: str
+    port: int
     health_host: str
     health_port: int
-    ledger_url: str
-    ledger_retention: float
+    #: May hold a password.
+    ledger_url: str = field(repr=False)
+    ledger_retention_s: float
     topic_prefix: str
-    offline_grace: float
+    offline_grace_s: float
     #: The same for the tasks of some queues.
-    queue_offline_grace: dict[str, float]
+    queue_offline_grace_s: Mapping[str, float]
     #: Queues whose task logs stay on the worker.
     queues_keeping_logs: frozenset[str]
-    kill_grace: float
-    presence_interval: float
-    heartbeat_interval: float
+    kill_grace_s: float
+    presence_interval_s: float
+    heartbeat_interval_s: float
     #: Bytes of one message's body at most.
-    max_message_size: int
+    max_message_bytes: int
     #: Airflow's base_log_folder.
     log_folder: Path
     #: Base URL of the Execution API.
     execution_api_url: str
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        for name, least in _LEAST_SECONDS.items():
-            seconds = getattr(self, name)
-            if not (math.isfinite(seconds) and seconds >= least):
-                raise ConfigurationError(f"[{SECTION}] {name} must be at least {least:g} seconds, not {seconds:g}")
-        try:
-            check_prefix(self.topic_prefix)
-        except InvalidTopic as error:
-            raise ConfigurationError(f"[{SECTION}] {error}") from error
-        url = urlsplit(self.execution_api_url)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            raise ConfigurationError(
-                f"the Execution API's address {self.execution_api_url!r} is not of the form "
-                "http://HOST:PORT/execution/: set [core] execution_api_server_url or --execution-api-url"
-            )
-        for name in ("bridge_port", "health_port"):
-            if not 0 <= getattr(self, name) <= 65535:
-                raise ConfigurationError(f"[{SECTION}] {name} must be between 0 and 65535")
-        if not _LEAST_MESSAGE_BYTES <= self.max_message_size <= MAX_MESSAGE_BYTES:
-            raise ConfigurationError(
-                f"[{SECTION}] max_message_size must be between {_LEAST_MESSAGE_BYTES} and {MAX_MESSAGE_BYTES} bytes"
-            )
-        self._check_graces()
-
-    def _check_graces(self) -> None:
-        graces = {"offline_grace": self.offline_grace} | {
-            f"queue_offline_grace of queue {queue!r}": grace for queue, grace in self.queue_offline_grace.items()
+        """Refuse what cannot work together."""
+        graces = {str(schema.OFFLINE_GRACE): self.offline_grace_s} | {
+            f"{schema.QUEUE_OFFLINE_GRACE} of queue {queue!r}": grace_s
+            for queue, grace_s in self.queue_offline_grace_s.items()
         }
-        for name, grace in graces.items():
-            if self.presence_interval > grace:
+        for name, grace_s in graces.items():
+            if self.presence_interval_s > grace_s:
                 raise ConfigurationError(
-                    f"[{SECTION}] presence_interval ({self.presence_interval:g} s) must not be longer than {name} "
-                    f"({grace:g} s)"
+                    f"{schema.PRESENCE_INTERVAL} ({self.presence_interval_s:g} s) must not be longer than {name} "
+                    f"({grace_s:g} s)"
                 )
 
     def dispatch(self) -> DispatchSettings:
         """Return the dispatcher's part of the settings."""
         return DispatchSettings(
-            lease_s=self._lease(self.offline_grace),
-            lease_s_of={queue: self._lease(grace) for queue, grace in self.queue_offline_grace.items()},
+            lease_s=self._lease_s(self.offline_grace_s),
+            lease_s_of={queue: self._lease_s(grace_s) for queue, grace_s in self.queue_offline_grace_s.items()},
             queues_keeping_logs=self.queues_keeping_logs,
-            kill_grace_s=self.kill_grace,
-            presence_interval_s=self.presence_interval,
-            settle_s=min(_SETTLE_S, self.offline_grace),
+            kill_grace_s=self.kill_grace_s,
+            presence_interval_s=self.presence_interval_s,
+            settle_s=min(_SETTLE_S, self.offline_grace_s),
         )
 
-    def _lease(self, grace: float) -> float:
-        """Return the seconds from a worker's sign of life until the centre gives its running jobs up.
+    def _lease_s(self, grace_s: float) -> float:
+        """Return the seconds from a worker's sign of life until the bridge gives up its running jobs.
 
         Longer than the grace: the outage may begin just before the next sign of life, and the worker needs the time
         to end its tasks before another try may begin elsewhere.
         """
-        return grace + self.presence_interval + self.kill_grace + LEASE_MARGIN_S
+        return grace_s + self.presence_interval_s + self.kill_grace_s + LEASE_MARGIN_S
 
 
-def load_settings(overrides: dict[str, Any]) -> BridgeSettings:
-    """Return the settings, ``overrides`` (by field name; None: not given) over Airflow's configuration.
+def load_settings(command_line: CommandLine) -> BridgeSettings:
+    """Return the settings.
 
-    :raises ConfigurationError: one is missing or wrong.
+    :raises SettingError: one is missing or wrong.
+    :raises ConfigurationError: some do not go together, or Airflow's configuration cannot be used.
     """
     with _faults_of_airflow():
-        return _converted(_values(overrides))
+        from airflow.configuration import conf
+
+        values = Values(Reader.BRIDGE, command_line, AirflowConfiguration(conf, environ=os.environ))
+        return _settings_in(values)
+
+
+def _settings_in(values: Values) -> BridgeSettings:
+    queues_keeping_logs = values[schema.QUEUES_KEEPING_LOGS]
+    return BridgeSettings(
+        certs=values[schema.BRIDGE_CERTS],
+        host=values[schema.BRIDGE_HOST],
+        port=values[schema.BRIDGE_PORT],
+        health_host=values[schema.HEALTH_HOST],
+        health_port=values[schema.HEALTH_PORT],
+        ledger_url=values[schema.LEDGER_URL],
+        ledger_retention_s=values[schema.LEDGER_RETENTION],
+        topic_prefix=values[schema.TOPIC_PREFIX],
+        offline_grace_s=values[schema.OFFLINE_GRACE],
+        queue_offline_grace_s=values[schema.QUEUE_OFFLINE_GRACE],
+        queues_keeping_logs=frozenset(queues_keeping_logs),
+        kill_grace_s=values[schema.KILL_GRACE],
+        presence_interval_s=values[schema.PRESENCE_INTERVAL],
+        heartbeat_interval_s=values[schema.HEARTBEAT_INTERVAL],
+        max_message_bytes=values[schema.MAX_MESSAGE_SIZE],
+        log_folder=values[airflow_settings.BASE_LOG_FOLDER],
+        execution_api_url=values.get(airflow_settings.EXECUTION_API_URL) or _execution_api_url(values),
+    )
 
 
 @contextmanager
@@ -138,80 +128,9 @@ def _faults_of_airflow() -> Iterator[None]:
         raise ConfigurationError(fault) from error
 
 
-def _values(overrides: dict[str, Any]) -> dict[str, Any]:
-    from airflow.configuration import AIRFLOW_HOME, conf
-
-    given = {name: value for name, value in overrides.items() if value is not None}
-    values: dict[str, Any] = dict(given)
-    defaults = {
-        "ledger_url": f"sqlite:///{AIRFLOW_HOME}/edge-mqtt/ledger.db",
-        "log_folder": conf.get("logging", "base_log_folder"),
-        "execution_api_url": _execution_api_url(conf),
-        "queue_offline_grace": "",
-        "queues_keeping_logs": "",
-    }
-    for field in fields(BridgeSettings):
-        if field.name in values:
-            continue
-        value = conf.get(SECTION, field.name, fallback=None) or defaults.get(field.name)
-        if value is None:
-            raise ConfigurationError(
-                f"[{SECTION}] {field.name} is not set: give it in airflow.cfg, as "
-                f"AIRFLOW__EDGE_MQTT__{field.name.upper()}, or on the command line"
-            )
-        values[field.name] = value
-    return values
-
-
-def _execution_api_url(conf: AirflowConfigParser) -> str:
+def _execution_api_url(values: Values) -> str:
     """Return the Execution API's URL as ``airflow.executors.base_executor`` does, whose import brings all models."""
-    base_url = conf.get("api", "base_url", fallback="") or "/"
+    base_url = values.get(airflow_settings.API_BASE_URL) or "/"
     if base_url.startswith("/"):
         base_url = f"http://localhost:8080{base_url}"
-    return str(conf.get("core", "execution_api_server_url", fallback=f"{base_url.rstrip('/')}/execution/"))
-
-
-def _converted(values: dict[str, Any]) -> BridgeSettings:
-    kinds: dict[str, Callable[[Any], object]] = {
-        "int": int,
-        "float": float,
-        "str": str,
-        "Path": Path,
-        "dict[str, float]": _graces,
-        "frozenset[str]": _queues,
-    }
-    converted: dict[str, Any] = {}
-    for field in fields(BridgeSettings):
-        try:
-            converted[field.name] = kinds[str(field.type)](values[field.name])
-        except ValueError as error:
-            raise ConfigurationError(f"[{SECTION}] {field.name}: {values[field.name]!r} is not a number") from error
-    return BridgeSettings(**converted)
-
-
-def _graces(text: str) -> dict[str, float]:
-    """Return the grace of each queue, in seconds, from ``queue=seconds, queue=seconds``.
-
-    :raises ConfigurationError: it is not that, or names a queue twice.
-    """
-    graces: dict[str, float] = {}
-    for item in filter(None, map(str.strip, text.split(","))):
-        queue, _, seconds = (part.strip() for part in item.rpartition("="))
-        try:
-            grace = float(seconds)
-        except ValueError:
-            grace = math.nan
-        least = _LEAST_SECONDS["offline_grace"]
-        if not queue or not (math.isfinite(grace) and grace >= least):
-            raise ConfigurationError(
-                f"[{SECTION}] queue_offline_grace: {item!r} is not of the form queue=seconds with at least {least:g} "
-                "seconds: write, for example, ship=7200, press=60"
-            )
-        if queue in graces:
-            raise ConfigurationError(f"[{SECTION}] queue_offline_grace names queue {queue!r} twice")
-        graces[queue] = grace
-    return graces
-
-
-def _queues(text: str) -> frozenset[str]:
-    return frozenset(filter(None, map(str.strip, text.split(","))))
+    return f"{base_url.rstrip('/')}/execution/"

@@ -23,7 +23,7 @@ from edge_mqtt.certs.credentials import Credentials, expiry_warning
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context, explain_tls_error
 from edge_mqtt.executor.connect import check_role, connect_options
-from edge_mqtt.executor.settings import ExecutorSettings, read_settings
+from edge_mqtt.executor.settings import ExecutorSettings, load_settings
 
 #: Seconds that the bridge may take to answer.
 TIMEOUT_S = 10.0
@@ -35,7 +35,7 @@ def check_command(_args: object = None) -> None:
     The exit code is 1 when the bridge is not reached or does not want us, 2 when a setting or file is wrong.
     """
     try:
-        settings = read_settings(conf)
+        settings = load_settings(conf)
         party = load_credentials(settings.certs)
         check_role(party, settings)
         context = client_context(party)

@@ -28,14 +28,14 @@ from airflow.executors.executor_utils import ExecutorName as AirflowExecutorName
 from airflow.models.callback import CallbackKey
 from airflow.utils.state import TaskInstanceState
 
+from edge_mqtt.broker_bridge.program.settings.setting import SettingError
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobStarted, Outcome, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.executor.bridge_client import BridgeClient, BridgeConnector
-from edge_mqtt.executor.errors import SettingsError
 from edge_mqtt.executor.job_index import JobIndex, Offer
 from edge_mqtt.executor.outbox import UnknownJobs
-from edge_mqtt.executor.settings import ExecutorSettings, read_settings
+from edge_mqtt.executor.settings import ExecutorSettings, load_settings
 from edge_mqtt.executor.workloads import Submission, callback_key, is_task_key, resubmission_of, submission_of
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class EdgeMqttExecutor(BaseExecutor):
         :raises AirflowConfigException: a setting is missing or wrong.
         """
         try:
-            self._settings = read_settings(self.conf)
-        except SettingsError as error:
+            self._settings = load_settings(self.conf, team=self.team_name)
+        except SettingError as error:
             log.critical("%s", error, extra={"action": "settings_error"})
             raise AirflowConfigException(str(error)) from None
         self._answer_to_class_name()

@@ -1,7 +1,6 @@
 """Errors of the executor's side.
 
 ExecutorError
-├── SettingsError   an option of ``[edge_mqtt]`` is missing or wrong
 └── CannotDial      the connection can't even be tried: its certificate is missing or not an executor's
 """
 
@@ -12,10 +11,6 @@ from edge_mqtt.broker_bridge.program.errors import ProgramError
 
 class ExecutorError(ProgramError):
     """Root of what can go wrong on the executor's side; its text is one line that says what to do."""
-
-
-class SettingsError(ExecutorError):
-    """An option of ``[edge_mqtt]`` is missing or wrong."""
 
 
 class CannotDial(ExecutorError):

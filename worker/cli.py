@@ -16,18 +16,16 @@ import typer
 from edge_mqtt.broker_bridge.program.command import new_app, run_command
 from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
+from edge_mqtt.broker_bridge.program.settings import schema
+from edge_mqtt.broker_bridge.program.settings.options import Given, with_settings
+from edge_mqtt.broker_bridge.program.settings.setting import Reader
+from edge_mqtt.broker_bridge.program.settings.sources import CommandLine, Values
 from edge_mqtt.broker_bridge.program.version import VersionOption, own_version
 from edge_mqtt.certs.credentials import expiry_warning
 from edge_mqtt.certs.errors import NotYetValid
 from edge_mqtt.certs.forked_loading import load_credentials_forked
 from edge_mqtt.certs.identity import Role
-from edge_mqtt.worker.config import (
-    AirflowSettings,
-    Options,
-    WorkerSettings,
-    check_options,
-    settle,
-)
+from edge_mqtt.worker.config import WorkerSettings, load_settings
 from edge_mqtt.worker.core.drain import Ask
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError
 from edge_mqtt.worker.launcher.forked import ForkedLauncher, loaded_airflow
@@ -44,28 +42,11 @@ cli = new_app(PROGRAM)
 
 
 @cli.command()
+@with_settings(Reader.WORKER)
 def start(
     *,
-    bridge: Annotated[
-        str | None, typer.Option(help="Where the bridge is.", metavar="wss://HOST:443/mqtt", show_default=False)
-    ] = None,
-    certs: Annotated[
-        Path | None,
-        typer.Option(help="Folder with ca.crt, tls.crt and tls.key of this worker.", show_default=False),
-    ] = None,
-    queues: Annotated[
-        str | None, typer.Option(help="Queues to serve, separated by commas.", metavar="a,b", show_default="default")
-    ] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Slots for tasks.", show_default="8")] = None,
-    state_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder for what must survive a restart.", show_default="AIRFLOW_HOME/edge-mqtt/worker"),
-    ] = None,
-    drain_timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds that running tasks get on Ctrl-C; 0: as long as they take.", show_default="0"),
-    ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more.")] = False,
+    given: Given,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
     version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
 ) -> int:
     """Run Airflow's tasks on this machine, over one outbound connection to the bridge.
@@ -74,15 +55,7 @@ def start(
     Ctrl-C finishes the running tasks and ends; a second one stops them.
     """
     configure_console(verbose=verbose)
-    options = Options(
-        bridge=bridge,
-        certs=certs,
-        queues=queues,
-        concurrency=concurrency,
-        state_dir=state_dir,
-        drain_timeout=drain_timeout,
-    )
-    return run(options)
+    return run(CommandLine(Reader.WORKER, given))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,24 +66,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(cli, PROGRAM, arguments, code_of=_code_of)
 
 
-def run(options: Options) -> int:
+def run(command_line: CommandLine) -> int:
     """Run a worker; return the program's exit code.
 
     :raises ProgramError: it cannot start.
     """
-    check_options(options)
-    party = None if options.certs is None else _load(options.certs)
+    folder = Values(Reader.WORKER, command_line).get(schema.WORKER_CERTS)
+    credentials = None if folder is None else _load(folder)
     # What is there before the fork is shared with the launcher; there must be no thread or loop yet.
     from edge_mqtt.worker import bootstrap
 
     bootstrap.prepare()
     own_version()
     with loaded_airflow() as airflow:
-        settings = settle(options, AirflowSettings(values=airflow.settings))
-        party = party or _load(settings.certs)
+        settings = load_settings(Values(Reader.WORKER, command_line, airflow.settings))
+        credentials = credentials or _load(settings.certs)
         lock = settings.state.prepare()
         process = ForkedLauncher(airflow)
-    return asyncio.run(_run(settings, party, lock, process))
+    return asyncio.run(_run(settings, credentials, lock, process))
 
 
 def _code_of(error: ProgramError) -> ExitCode:
@@ -118,15 +91,15 @@ def _code_of(error: ProgramError) -> ExitCode:
     return ExitCode.FAILED if isinstance(error, (LauncherError, NotYetValid)) else ExitCode.USAGE
 
 
-async def _run(settings: WorkerSettings, party: Credentials, lock: int, process: StartedLauncher) -> int:
+async def _run(settings: WorkerSettings, credentials: Credentials, lock: int, process: StartedLauncher) -> int:
     from edge_mqtt.worker.bootstrap import assemble
 
     launcher = LauncherClient(process)
     try:
         await launcher.ready()
-        _set_title(party.identity.name)
-        _banner(settings, party)
-        worker = assemble(settings, party, launcher, version=own_version())
+        _set_title(credentials.identity.name)
+        _banner(settings, credentials)
+        worker = assemble(settings, credentials, launcher, version=own_version())
     except BaseException:
         process.kill()
         await launcher.stop()
@@ -145,27 +118,27 @@ async def _run(settings: WorkerSettings, party: Credentials, lock: int, process:
 
 
 def _load(folder: Path) -> Credentials:
-    party = load_credentials_forked(folder)
-    if party.identity.role is not Role.WORKER:
+    credentials = load_credentials_forked(folder)
+    if credentials.identity.role is not Role.WORKER:
         raise ConfigurationError(
-            f"the certificate in {folder} is that of {party.identity}, not of a worker: "
+            f"the certificate in {folder} is that of {credentials.identity}, not of a worker: "
             f"make one with 'edge-certs issue worker NAME'"
         )
-    return party
+    return credentials
 
 
-def _banner(settings: WorkerSettings, party: Credentials) -> None:
+def _banner(settings: WorkerSettings, credentials: Credentials) -> None:
     log.info(
         "edge-worker %s: worker %s, queues %s, concurrency %d, bridge %s, state in %s",
         own_version(),
-        party.identity.name,
+        credentials.identity.name,
         ", ".join(settings.queues),
         settings.concurrency,
         settings.bridge_url,
         settings.state.path,
-        extra={"action": "starting", "worker": party.identity.name},
+        extra={"action": "starting", "worker": credentials.identity.name},
     )
-    warning = expiry_warning(party, datetime.now(UTC))
+    warning = expiry_warning(credentials, datetime.now(UTC))
     if warning is not None:
         log.warning("%s", warning, extra={"action": "certificate_expires"})
     for folder in settings.dag_folders:

@@ -10,7 +10,6 @@ import threading
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Final
 
 import typer
@@ -20,6 +19,9 @@ from edge_mqtt.broker_bridge.edge_logs.options import select as select_logs
 from edge_mqtt.broker_bridge.edge_logs.renderers import OutputFormat
 from edge_mqtt.broker_bridge.program.command import new_app, run_command, say
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
+from edge_mqtt.broker_bridge.program.settings.options import Given, with_settings
+from edge_mqtt.broker_bridge.program.settings.setting import Reader
+from edge_mqtt.broker_bridge.program.settings.sources import CommandLine
 from edge_mqtt.broker_bridge.program.version import VersionOption
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ app = new_app(PROGRAM)
 
 
 @app.command()
+@with_settings(Reader.OPERATOR)
 def read(
     dag_id: Annotated[str | None, typer.Argument(metavar="DAG_ID", help="The Dag; its newest run.")] = None,
     task_id: Annotated[str | None, typer.Argument(metavar="TASK_ID", help="One task of it.")] = None,
@@ -64,19 +67,7 @@ def read(
     output: Annotated[
         OutputFormat, typer.Option("--output", "-o", help="For people, one JSON object a line, or bytes as they are.")
     ] = OutputFormat.PRETTY,
-    bridge: Annotated[
-        str | None, typer.Option("--bridge", metavar="URL", help="wss://HOST:443/mqtt [EDGE_MQTT_BRIDGE_URL].")
-    ] = None,
-    certs: Annotated[
-        Path | None,
-        typer.Option(
-            "--certs", metavar="DIR", help="Folder of an operator's certificate [EDGE_MQTT_OPERATOR_CERTS]."
-        ),
-    ] = None,
-    topic_prefix: Annotated[
-        str | None,
-        typer.Option("--topic-prefix", metavar="WORD", help="As set for the bridge [EDGE_MQTT_TOPIC_PREFIX]."),
-    ] = None,
+    given: Given,
     version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
 ) -> int:
     """Show the logs of tasks on edge workers; with -f, live until the run ends.
@@ -95,7 +86,7 @@ def read(
         worker=worker,
         queue=queue,
     )
-    access = find_bridge(url=bridge, certs=certs, topic_prefix=topic_prefix, environ=os.environ)
+    access = find_bridge(CommandLine(Reader.OPERATOR, given), environ=os.environ)
     screen = Screen(_renderer(output, selector), sys.stdout.buffer)
     reader = _reader(access, selector, screen, follow=follow, last_lines=lines)
     return _report(reader.run(), quiet=output is not OutputFormat.PRETTY)

@@ -100,7 +100,7 @@ def make_private_directory(path: Path) -> None:
         for folder in reversed(missing):
             folder.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         if not is_folder(path):
-            raise FileUnusable(f"{path} is a file, not a folder: choose another one")
+            raise FileUnusable(f"{path} is a file, not a folder")
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:

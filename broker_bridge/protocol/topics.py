@@ -20,16 +20,6 @@ DEFAULT_PREFIX = "edge"
 ANY = "+"
 
 
-def check_prefix(prefix: str) -> str:
-    """Return ``prefix`` when topics can begin with it.
-
-    :raises InvalidTopic: it is empty, or more than one plain level.
-    """
-    if not prefix or set(prefix) & set("/+#$"):
-        raise InvalidTopic(f"topic_prefix {prefix!r} must be one level, without / + # $")
-    return prefix
-
-
 def escape(segment: str) -> str:
     """Return ``segment`` as one topic level, free of every character that MQTT or a broker treats specially."""
     if not segment:

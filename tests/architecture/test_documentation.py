@@ -9,16 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from edge_mqtt.executor.provider_info import get_provider_info
+from edge_mqtt.broker_bridge.program.generated import with_generated
+from edge_mqtt.broker_bridge.program.settings.documentation import PAGES
+from edge_mqtt.broker_bridge.program.settings.schema import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_setting_is_documented_with_its_default_and_description() -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_of_settings_are_the_schema_s(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text()
+    assert with_generated(text, {part: table() for part, table in PAGES[page].items()}) == text, "run make docs"
+
+
+def test_every_setting_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
-    for name, option in get_provider_info()["config"]["edge_mqtt"]["options"].items():
-        default = "" if option["default"] is None else f"`{option['default']}`"
-        assert f"| `{name}` | {default} | {' '.join(option['description'].split())} |" in page
+    assert [setting.name for setting in SETTINGS if page.count(f"| `{setting.name}` |") != 1] == []
 
 
 @pytest.mark.parametrize("page", sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]))

@@ -25,8 +25,9 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
 from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming
 from edge_mqtt.executor.connect import open_line
-from edge_mqtt.executor.settings import read_settings
+from edge_mqtt.executor.settings import load_settings
 from tests.support.bad_link import BadLink
+from tests.support.fake_airflow_conf import FakeAirflowConf
 
 #: Seconds that anything may take on a busy machine.
 PATIENCE_S = 60.0
@@ -47,16 +48,6 @@ def numbered(number, marks, hold=None, **_context):
         time.sleep(0.05)
     print(f"job {number} ends")
 """
-
-
-class _Configuration:
-    """Airflow's configuration for the executor."""
-
-    def __init__(self, **options: str) -> None:
-        self._options = options
-
-    def get(self, section: str, key: str, *, fallback: str) -> str | None:
-        return self._options.get(key, fallback)
 
 
 class WorkerProcess:
@@ -160,8 +151,8 @@ class BadLinkSite:
             )
 
     def _open_link(self) -> BridgeClient:
-        settings = read_settings(
-            _Configuration(
+        settings = load_settings(
+            FakeAirflowConf(
                 bridge_url=f"wss://localhost:{self.links['executor'].port}/mqtt",
                 executor_certs=str(self.store.folder(self._executor)),
                 keep_alive=str(KEEP_ALIVE_S),

@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NoReturn
@@ -24,6 +24,7 @@ from setproctitle import getproctitle
 
 from edge_mqtt.broker_bridge.program.airflow_cfg import configuration_fault
 from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
+from edge_mqtt.broker_bridge.program.settings.sources import Snapshot
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError
 from edge_mqtt.worker.runs.launcher_client import AIRFLOW_UNUSABLE, END_WAIT_S, launcher_environment
 
@@ -55,7 +56,7 @@ class Airflow:
     """What is known of Airflow in this process."""
 
     #: What the worker goes by.
-    settings: Mapping[str, str]
+    settings: Snapshot
     #: Descriptors that belong to it.
     open_files: frozenset[int]
 
@@ -82,7 +83,7 @@ class ForkedLauncher:
             self._process.wait(END_WAIT_S)
 
 
-def _load_airflow() -> Mapping[str, str]:
+def _load_airflow() -> Snapshot:
     """Return the settings that the worker goes by."""
     # Titles go where the arguments and the environment were at the start: not to be found once the latter changes.
     getproctitle()
@@ -97,7 +98,7 @@ def _load_airflow() -> Mapping[str, str]:
         from edge_mqtt.worker.launcher.preload import preload
 
         preload()
-        from edge_mqtt.worker.launcher.main import read_settings
+        from edge_mqtt.worker.launcher.settings import read_settings
 
         return read_settings()
     except (Exception, SystemExit) as error:

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from edge_mqtt.worker.config import AIRFLOW_OPTIONS, PRELOAD_IMPORTS, parse_names
 from edge_mqtt.worker.core.lease import Contact, Due, due
 from edge_mqtt.worker.ipc.run_files import contact_file
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.launcher.preload_imports import preload_modules, seed_again
+from edge_mqtt.worker.launcher.settings import modules_to_preload
 from edge_mqtt.worker.system.boot_clock import boot_id, boottime
 from edge_mqtt.worker.system.files import redirect_output
 from edge_mqtt.worker.system.process import ProcessIdentity, kill_orphans, kill_tree, signal_process, start_time
@@ -78,15 +78,14 @@ class ForkServer:
 
     def serve(self) -> None:
         """Work until the worker is gone and every supervisor has ended."""
-        settings = read_settings()
-        left_out = preload_modules(parse_names(settings.get(PRELOAD_IMPORTS, "")))
+        left_out = preload_modules(modules_to_preload())
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._report(ready=True, settings=settings, left_out=left_out)
+        self._report(ready=True, left_out=left_out)
         while self._worker_is_there or self._children:
             for key, _ in self._selector.select(None if self._worker_is_there else GUARD_INTERVAL_S):
                 if key.fileobj is self._channel:
@@ -221,14 +220,3 @@ def _read_exactly(channel: socket.socket, size: int) -> bytes | None:
             return None
         data += piece
     return bytes(data)
-
-
-def read_settings() -> dict[str, str]:
-    """Return what the worker's own process, which has no Airflow in it, needs of Airflow's configuration."""
-    from airflow.sdk.configuration import conf
-
-    section = conf.getsection("edge_mqtt") or {}
-    settings = {str(option): str(value) for option, value in section.items() if value is not None}
-    for option, of_airflow in AIRFLOW_OPTIONS.items():
-        settings[option] = str(conf.get(of_airflow, option))
-    return settings

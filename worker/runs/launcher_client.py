@@ -115,8 +115,8 @@ class LauncherClient:
         #: Set when the process is gone.
         self.gone = asyncio.Event()
 
-    async def ready(self) -> dict[str, str]:
-        """Wait until Airflow is imported; return its settings.
+    async def ready(self) -> None:
+        """Wait until Airflow is imported.
 
         :raises LauncherError: it did not come up.
         """
@@ -132,7 +132,6 @@ class LauncherClient:
             raise LauncherError(AIRFLOW_UNUSABLE)
         _warn_of_left_out(hello["left_out"])
         self._reading = asyncio.create_task(self._read_reports(reader), name="worker.launcher")
-        return {str(option): str(value) for option, value in hello["settings"].items()}
 
     async def launch(self, order: RunRequest) -> int:
         """Start a supervisor; return its pid.

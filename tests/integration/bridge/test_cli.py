@@ -95,14 +95,14 @@ def test_a_port_in_use_is_named(site: Site) -> None:
     ("options", "says"),
     [
         (["--certs", "/nowhere"], "/nowhere"),
-        (["--port", "70000"], "bridge_port must be between 0 and 65535"),
+        (["--port", "70000"], "--port is '70000': it must be a whole number from 0 to 65535"),
         (["--offline-grace", "5"], "offline_grace"),
         (["--presence-interval", "1000"], "presence_interval"),
         (["--queue-offline-grace", "ship"], "queue=seconds"),
-        (["--heartbeat-interval", "0"], "heartbeat_interval"),
-        (["--offline-grace", "nan"], "offline_grace"),
-        (["--kill-grace", "-1"], "kill_grace"),
-        (["--topic-prefix", "a/b#"], "topic_prefix"),
+        (["--heartbeat-interval", "0"], "--heartbeat-interval is '0': it must be a number of seconds, at least 0.1"),
+        (["--offline-grace", "nan"], "--offline-grace is 'nan'"),
+        (["--kill-grace", "-1"], "--kill-grace is '-1'"),
+        (["--topic-prefix", "a/b#"], "--topic-prefix is 'a/b#': it must be one level of a topic"),
         (["--execution-api-url", "foo"], "http://HOST:PORT/execution/"),
         (["--log-folder", "/proc/nope"], "/proc/nope"),
         (["--ledger-url", "not a url"], "ledger"),
@@ -131,7 +131,8 @@ def test_a_setting_that_airflow_cannot_read_is_named_in_one_line(site: Site, con
 
 def test_help_keeps_what_is_in_brackets() -> None:
     text = CliRunner().invoke(app, ["--help"], terminal_width=200).output
-    assert "[bridge_port]" in text
+    assert "(bridge_port; default 443)" in text
+    assert "[logging] base_log_folder" in text
     assert "section [edge_mqtt]" in text
 
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -29,7 +30,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
-from edge_mqtt.executor import edge_mqtt_executor, settings
+from edge_mqtt.executor import edge_mqtt_executor
 from tests.support.fake_bridge import PATIENCE_S, TwinBridge, new_job_id
 from tests.support.scenario_executor import (
     MakeScheduler,
@@ -250,7 +251,7 @@ def test_a_job_that_is_given_back_is_never_submitted_again(bridge: TwinBridge, m
 
 
 def test_a_task_too_large_for_the_present_limit_is_not_submitted_by_the_next_scheduler(
-    bridge: TwinBridge, make_scheduler: MakeScheduler, monkeypatch: pytest.MonkeyPatch
+    bridge: TwinBridge, make_scheduler: MakeScheduler
 ) -> None:
     make_run({"task_id": "t"})
     bridge.broker.stop()
@@ -258,9 +259,9 @@ def test_a_task_too_large_for_the_present_limit_is_not_submitted_by_the_next_sch
     old.loop()
     old.die()
     bridge.broker.start()
-    monkeypatch.setattr(settings, "LEAST_MESSAGE_BYTES", 1)
-    monkeypatch.setenv("AIRFLOW__EDGE_MQTT__MAX_MESSAGE_SIZE", "100")
     new = make_scheduler()
+    _, settings = new.executor._started()
+    new.executor._settings = replace(settings, max_message_bytes=100)
     new.runner.adopt_or_reset_orphaned_tasks()
     assert task_instance().state is None
     new.loop()

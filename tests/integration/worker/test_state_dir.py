@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
+from edge_mqtt.broker_bridge.program.settings.airflow_settings import BASE_LOG_FOLDER
+from edge_mqtt.broker_bridge.program.settings.sources import Found, Snapshot
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
 from edge_mqtt.worker import cli
@@ -102,7 +104,9 @@ def newer_spool(state: Path) -> None:
 
 @pytest.fixture
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "loaded_airflow", lambda: nullcontext(Airflow(settings={}, open_files=frozenset())))
+    settings = Snapshot({str(BASE_LOG_FOLDER): Found(text="/logs")})
+    airflow = Airflow(settings=settings, open_files=frozenset())
+    monkeypatch.setattr(cli, "loaded_airflow", lambda: nullcontext(airflow))
     monkeypatch.setattr(cli, "ForkedLauncher", NoProcess)
     monkeypatch.setattr(cli, "LauncherClient", NoProcess)
     monkeypatch.setattr(cli, "configure_console", lambda **_: None)
@@ -112,8 +116,11 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (file_for_folder, "the state folder {state} cannot be written: File exists. Choose another --state-dir"),
-        (folder_for_lock, "the state folder {state} cannot be written: Is a directory. Choose another --state-dir"),
+        (
+            file_for_folder,
+            "the state folder cannot be used, {state}/runs is a file, not a folder: choose another --state-dir",
+        ),
+        (folder_for_lock, "the state folder cannot be used, {state}/lock cannot be written: Is a directory: choose"),
         (folder_for_socket, "there can be no socket at {state}/api.sock: Is a directory. Check --state-dir"),
         (folder_for_spool, "the spool {state}/spool.db cannot be opened: Is a directory"),
         (damaged_spool, "the spool {state}/spool.db is damaged: file is not a database. Move the file away and"),

@@ -8,92 +8,61 @@ from pathlib import Path
 
 import pytest
 
-from edge_mqtt.worker.config import HUNG_AFTER_S, AirflowSettings, Options, StateDir, check_options, settle
-from edge_mqtt.worker.errors import ConfigurationError, StateDirError
+from edge_mqtt.broker_bridge.program.settings.setting import Reader, SettingError
+from edge_mqtt.broker_bridge.program.settings.sources import AirflowConfiguration, CommandLine, Values
+from edge_mqtt.worker.config import HUNG_AFTER_S, StateDir, WorkerSettings, load_settings
+from edge_mqtt.worker.errors import StateDirError
 from edge_mqtt.worker.runs.launcher_client import launcher_environment
+from tests.support.fake_airflow_conf import FakeAirflowConf
 
 URL = "wss://bridge.example.com/mqtt"
 
 
-def airflow(**values: str) -> AirflowSettings:
-    return AirflowSettings(values={"bridge_url": URL, "worker_certs": "/certs", "base_log_folder": "/logs", **values})
+def settings(given: dict[str, str] | None = None, **in_airflow: str) -> WorkerSettings:
+    """Return the settings of a worker.
+
+    :param given: what was given on the command line, by the setting's name.
+    """
+    conf = FakeAirflowConf(**{"bridge_url": URL, "worker_certs": "/certs", "base_log_folder": "/logs", **in_airflow})
+    airflow = AirflowConfiguration(conf, environ=os.environ)
+    return load_settings(Values(Reader.WORKER, CommandLine(Reader.WORKER, given or {}), airflow))
 
 
 def test_airflow_configuration_alone_is_enough() -> None:
-    settings = settle(Options(), airflow(worker_queues="a, b,a", worker_concurrency="3", worker_state_dir="/s"))
-    assert settings.bridge_url == URL
-    assert settings.queues == ("a", "b")
-    assert settings.concurrency == 3
-    assert settings.state.path == Path("/s")
-    assert settings.base_log_folder == Path("/logs")
+    loaded = settings(worker_queues="a, b,a", worker_concurrency="3", worker_state_dir="/s")
+    assert loaded.bridge_url == URL
+    assert loaded.queues == ("a", "b")
+    assert loaded.concurrency == 3
+    assert loaded.state.path == Path("/s")
+    assert loaded.base_log_folder == Path("/logs")
 
 
 def test_command_line_goes_before_airflow_configuration() -> None:
-    options = Options(bridge="wss://other/mqtt", certs=Path("/mine"), queues="x", concurrency=1, drain_timeout=0)
-    settings = settle(options, airflow(worker_queues="a", drain_timeout="60"))
-    assert (settings.bridge_url, settings.certs, settings.queues) == ("wss://other/mqtt", Path("/mine"), ("x",))
-    assert (settings.concurrency, settings.drain_timeout_s) == (1, 0)
+    given = {"bridge_url": "wss://other/mqtt", "worker_queues": "x", "worker_concurrency": "1", "drain_timeout": "0"}
+    loaded = settings(given, worker_queues="a", worker_concurrency="3", drain_timeout="60")
+    assert (loaded.bridge_url, loaded.certs, loaded.queues) == ("wss://other/mqtt", Path("/certs"), ("x",))
+    assert (loaded.concurrency, loaded.drain_timeout_s) == (1, 0)
 
 
-def test_defaults_are_used_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_are_used_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", "/opt/airflow")
-    settings = settle(Options(), airflow())
-    assert (settings.queues, settings.concurrency, settings.keep_alive_s) == (("default",), 8, 60)
-    assert settings.state.path == Path("/opt/airflow/edge-mqtt/worker")
-
-
-def test_airflow_home_is_filled_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW_HOME", "/opt/airflow")
-    assert settle(Options(), airflow(worker_state_dir="{AIRFLOW_HOME}/w")).state.path == Path("/opt/airflow/w")
+    loaded = settings()
+    assert (loaded.queues, loaded.concurrency, loaded.keep_alive_s) == (("default",), 8, 60)
+    assert loaded.max_message_bytes == 64 * 1024 * 1024
+    assert loaded.state.path == Path("/opt/airflow/edge-mqtt/worker")
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("in_airflow", "says"),
     [
-        (Options(bridge="http://bridge/mqtt"), "must look like wss://"),
-        (Options(bridge="wss://bridge:port/mqtt"), "must look like wss://"),
-        (Options(bridge="wss:///mqtt"), "must look like wss://"),
-        (Options(concurrency=0), "at least 1"),
-        (Options(queues=" , "), "no queue is named"),
-        (Options(drain_timeout=-1), "--drain-timeout is -1: it must be a number of at least 0"),
-        (Options(drain_timeout=float("inf")), "--drain-timeout is inf"),
-        (Options(drain_timeout=float("nan")), "--drain-timeout is nan"),
-    ],
-)
-def test_wrong_option_is_named_in_one_line(options: Options, says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says) as caught:
-        check_options(options)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"bridge_url": ""}, "no bridge is named"),
-        ({"worker_certs": ""}, "no certificates"),
-        ({"worker_concurrency": "many"}, "worker_concurrency is 'many'"),
-        ({"worker_concurrency": "1.5"}, "whole number"),
-        ({"worker_concurrency": "inf"}, "worker_concurrency is 'inf'"),
-        ({"keep_alive": "nan"}, "keep_alive is 'nan'"),
-        ({"keep_alive": "0"}, "keep_alive is 0: it must be a whole number of seconds from 1 to 65535"),
-        ({"keep_alive": "1.5"}, "keep_alive is 1.5: it must be a whole number"),
-        ({"keep_alive": "65536"}, "keep_alive is 65536: it must be"),
-        ({"keep_alive": "1e99"}, "keep_alive is 1e"),
-        ({"topic_prefix": "plant/7"}, "topic_prefix 'plant/7' must be one level"),
-        ({"drain_timeout": "-1"}, "drain_timeout is '-1'"),
-        ({"max_message_size": "1000"}, "max_message_size is 1000: it must be between 1048576 and 67108864 bytes"),
-        ({"max_message_size": "67108865"}, "max_message_size is 67108865: it must be between"),
+        ({"bridge_url": ""}, r"\[edge_mqtt\] bridge_url is not set: give --bridge"),
+        ({"worker_concurrency": "1.5"}, "worker_concurrency is '1.5' .*: it must be a whole number, at least 1"),
         ({"min_heartbeat_interval": "often"}, r"\[workers\] min_heartbeat_interval is 'often'"),
     ],
 )
-def test_wrong_setting_is_named_in_one_line(values: dict[str, str], says: str) -> None:
-    with pytest.raises(ConfigurationError, match=says):
-        settle(Options(), airflow(**values))
-
-
-@pytest.mark.parametrize("seconds", [1, 65535])
-def test_every_keep_alive_of_mqtt_can_be_set(seconds: int) -> None:
-    assert settle(Options(), airflow(keep_alive=str(seconds))).keep_alive_s == seconds
+def test_wrong_setting_is_named_in_one_line(in_airflow: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingError, match=says):
+        settings(**in_airflow)
 
 
 @pytest.mark.parametrize(
@@ -107,13 +76,8 @@ def test_every_keep_alive_of_mqtt_can_be_set(seconds: int) -> None:
     ],
 )
 def test_folders_of_dags_are_those_of_the_local_bundles(bundles: str, folders: tuple[str, ...]) -> None:
-    settings = settle(Options(), airflow(dags_folder="/dags", dag_bundle_config_list=bundles))
-    assert settings.dag_folders == tuple(map(Path, folders))
-
-
-def test_calls_may_be_as_large_as_the_setting_says() -> None:
-    assert settle(Options(), airflow()).max_message_bytes == 64 * 1024 * 1024
-    assert settle(Options(), airflow(max_message_size="2000000")).max_message_bytes == 2_000_000
+    loaded = settings(dags_folder="/dags", dag_bundle_config_list=bundles)
+    assert loaded.dag_folders == tuple(map(Path, folders))
 
 
 @pytest.mark.parametrize(
@@ -122,8 +86,8 @@ def test_calls_may_be_as_large_as_the_setting_says() -> None:
 def test_supervisor_that_is_silent_as_airflows_settings_let_it_is_not_hung(
     interval: str, overtime: str, silence_s: float
 ) -> None:
-    settings = settle(Options(), airflow(min_heartbeat_interval=interval, task_success_overtime=overtime))
-    assert settings.hung_after_s == HUNG_AFTER_S + silence_s
+    loaded = settings(min_heartbeat_interval=interval, task_success_overtime=overtime)
+    assert loaded.hung_after_s == HUNG_AFTER_S + silence_s
 
 
 def test_state_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:

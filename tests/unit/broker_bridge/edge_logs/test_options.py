@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from edge_mqtt.broker_bridge.edge_logs.options import BridgeAccess, UsageError, find_bridge, select
+from edge_mqtt.broker_bridge.program.settings.setting import Reader, SettingError
+from edge_mqtt.broker_bridge.program.settings.sources import CommandLine
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector
 
 NOTHING: dict[str, Any] = {
@@ -51,8 +53,8 @@ def test_everything_and_something_is_a_mistake(too_much: dict[str, str]) -> None
         select(**NOTHING | {"every": True} | too_much)
 
 
-def bridge(environ: dict[str, str], **options: Any) -> BridgeAccess:
-    return find_bridge(**{"url": None, "certs": None, "topic_prefix": None} | options, environ=environ)
+def bridge(environ: dict[str, str], **options: str) -> BridgeAccess:
+    return find_bridge(CommandLine(Reader.OPERATOR, options), environ=environ)
 
 
 @pytest.fixture
@@ -71,7 +73,8 @@ def test_options_come_before_everything(airflow_home: Path) -> None:
         "EDGE_MQTT_OPERATOR_CERTS": "/env",
         "EDGE_MQTT_TOPIC_PREFIX": "env",
     }
-    assert bridge(environ, url="wss://option/mqtt", certs=Path("/option"), topic_prefix="p") == BridgeAccess(
+    options = {"bridge_url": "wss://option/mqtt", "operator_certs": "/option", "topic_prefix": "p"}
+    assert bridge(environ, **options) == BridgeAccess(
         url="wss://option/mqtt", certs=Path("/option"), topic_prefix="p"
     )
 
@@ -93,31 +96,36 @@ def test_airflow_s_file_is_read_as_airflow_reads_it(airflow_home: Path, monkeypa
 
 
 def test_without_airflow_the_prefix_is_the_usual_one(tmp_path: Path) -> None:
-    access = bridge({"AIRFLOW_HOME": str(tmp_path)}, url="wss://b/mqtt", certs=Path("c"))
+    access = bridge({"AIRFLOW_HOME": str(tmp_path)}, bridge_url="wss://b/mqtt", operator_certs="c")
     assert access.topic_prefix == "edge"
 
 
 @pytest.mark.parametrize(
-    ("options", "says"), [({"certs": Path("c")}, "--bridge wss://"), ({"url": "wss://b"}, "--certs DIR")]
+    ("options", "says"),
+    [
+        (
+            {"operator_certs": "c"},
+            "bridge_url is not set: give --bridge, or set it in airflow.cfg or as EDGE_MQTT_B",
+        ),
+        (
+            {"bridge_url": "wss://b"},
+            "operator_certs is not set: give --certs, or set it in airflow.cfg or as EDGE_M",
+        ),
+    ],
 )
-def test_what_is_missing_is_named(tmp_path: Path, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_what_is_missing_is_named(tmp_path: Path, options: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingError, match=says):
         bridge({"AIRFLOW_HOME": str(tmp_path)}, **options)
-
-
-def test_a_prefix_that_cannot_be_one_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="topic_prefix 'a/b' must be one level"):
-        bridge({"AIRFLOW_HOME": str(tmp_path)}, url="wss://b", certs=Path("c"), topic_prefix="a/b")
 
 
 @pytest.mark.parametrize("content", [b"bridge_url = x\n", b"[edge_mqtt]\n\xff = 1\n"])
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "airflow.cfg"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"airflow\.cfg cannot be read") as caught:
+    with pytest.raises(SettingError, match=r"airflow\.cfg cannot be read") as caught:
         bridge({"AIRFLOW_HOME": str(tmp_path)})
     assert "\n" not in str(caught.value)
     # What the line says helps.
-    options: dict[str, Any] = {"url": "wss://b", "certs": Path("c"), "topic_prefix": "edge"}
+    options = {"bridge_url": "wss://b", "operator_certs": "c", "topic_prefix": "edge"}
     assert set(re.findall(r"--[a-z-]+", str(caught.value))) == {"--bridge", "--certs", "--topic-prefix"}
     assert bridge({"AIRFLOW_HOME": str(tmp_path)}, **options).url == "wss://b"
