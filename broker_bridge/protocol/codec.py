@@ -50,7 +50,8 @@ def encode(message: Message) -> list[bytes]:
             f"a {message.kind} message of {len(plain)} bytes is over the limit of {MAX_MESSAGE_BYTES} bytes"
         )
     # What says that the versions differ must be read by every other version, whatever dictionary it has.
-    packet = plain if isinstance(message, ErrorReply) or not _is_compressible(plain) else compress(plain)
+    is_plain = isinstance(message, ErrorReply | Fragment) or not _is_compressible(plain)
+    packet = plain if is_plain else compress(plain)
     return [packet] if len(packet) <= MAX_PACKET_BYTES else _split(packet)
 
 
@@ -122,9 +123,11 @@ def _parse(plain: bytes) -> Message:
     if isinstance(version, int) and version > PROTOCOL_VERSION:
         raise UnsupportedVersion(version, PROTOCOL_VERSION)
     kind = header.get("kind")
-    model = MESSAGE_OF_KIND.get(kind) if isinstance(kind, str) else None
+    if not isinstance(kind, str):
+        raise MalformedMessage("not a message of ours: kind is missing, or not text")
+    model = MESSAGE_OF_KIND.get(kind)
     if model is None:
-        raise UnknownKind(str(kind))
+        raise UnknownKind(kind)
     header["body"] = body
     try:
         return model.model_validate(header)

@@ -27,13 +27,12 @@ _REPEATED: Final = frozenset(
         "tail_request",
     }
 )
-#: Kinds that are answers to something that its sender repeats until it is answered, and fragments of anything.
+#: Kinds that are answers to something that its sender repeats until it is answered.
 _ANSWERS: Final = frozenset(
     {
         "adopt_reply",
         "api_response",
         "cancel_ack",
-        "fragment",
         "job_accepted",
         "log_ack",
         "presence_ack",
@@ -48,5 +47,5 @@ WITHOUT_PUBACK: Final = _REPEATED | _ANSWERS
 
 
 def qos_of(kind: str) -> QoS:
-    """Return the QoS for messages of ``kind``."""
+    """Return the QoS for messages of ``kind``; the fragments of a message have its own."""
     return 0 if kind in WITHOUT_PUBACK else 1

@@ -81,7 +81,7 @@ class TailReply(BinaryMessage):
     streams: tuple[LogStream, ...] = ()
     #: Slices of the body, in order.
     slices: tuple[StreamBytes, ...] = ()
-    #: The run that ``selector.run_id`` None was resolved to.
+    #: The newest run, when the selector named none.
     run_id: str | None = None
     #: To be sent back with the next request, so that nothing which begins and ends between two of them is missed.
     cursor: int = 0

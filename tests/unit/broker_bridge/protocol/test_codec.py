@@ -143,7 +143,8 @@ def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest
         (b'{"v":1,"kind":"event_ack","job_id":"\xff"}', MalformedMessage, "not a message of ours"),
         (b'{"v":2,"kind":"submit"}', UnsupportedVersion, "version 2, this program speaks 1: upgrade"),
         (b'{"v":1,"kind":"later"}', UnknownKind, "'later'"),
-        (b"{}", UnknownKind, "None"),
+        (b"{}", MalformedMessage, "kind is missing"),
+        (b'{"v":1,"kind":7}', MalformedMessage, "kind is missing, or not text"),
         (b'{"v":1,"kind":"submit"}', MalformedMessage, "malformed submit message: job"),
         (b'{"v":1,"kind":"event_ack","job_id":"\\ud800"}', MalformedMessage, "not a message of ours"),
         (
