@@ -116,7 +116,8 @@ def _be_launcher(channel: socket.socket, airflow: Airflow) -> NoReturn:
         # What the worker was started with, and has opened.
         for descriptor in _open_files() - airflow.open_files - {channel.fileno()}:
             with contextlib.suppress(OSError):  # That of the folder in which they stand is closed by now.
-                os.close(descriptor)
+                if not _is_library(descriptor):
+                    os.close(descriptor)
         os.dup2(_STDOUT, _STDIN)  # There is nothing in it.
         from edge_mqtt.worker.launcher.main import ForkServer, become_launcher
 
@@ -128,6 +129,17 @@ def _be_launcher(channel: socket.socket, airflow: Airflow) -> NoReturn:
             traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _is_library(descriptor: int) -> bool:
+    """Tell whether a library is open there.
+
+    A newer libffi keeps its own file open and maps it again when there are many callbacks. Without it a task that
+    makes them with ctypes fails, or crashes where another file has the number by then.
+
+    :raises OSError: there is no such descriptor.
+    """
+    return ".so" in Path(f"/proc/self/fd/{descriptor}").readlink().suffixes
 
 
 def _open_files() -> frozenset[int]:

@@ -38,9 +38,14 @@ def launcher_of(program: Program) -> psutil.Process:
 
 
 def open_files(process: psutil.Process) -> set[str]:
-    """Return the files and sockets that a process has open."""
-    names = {str(path.readlink()) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
+    """Return the files and sockets that a process has open, but not libraries: each process opens the same."""
+    names = {str(file) for file in descriptors(process) if ".so" not in file.suffixes}
     return {name for name in names if name.startswith(("/", "socket:"))} - {"/dev/null"}
+
+
+def descriptors(process: psutil.Process) -> set[Path]:
+    """Return what the process's descriptors stand for."""
+    return {path.readlink() for path in Path(f"/proc/{process.pid}/fd").iterdir()}
 
 
 def in_python(code: str, home: Path, **environment: str) -> list[str]:
@@ -82,6 +87,15 @@ def test_launcher_has_none_of_the_files_that_the_worker_has_open(tmp_path: Path,
         name = str(Path(f"/proc/self/fd/{inherited.fileno()}").readlink())
     assert name in open_files(worker)
     assert of_both == set()
+    assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
+
+
+def test_launcher_keeps_the_files_that_libraries_have_open(tmp_path: Path, live_site: Site) -> None:
+    library = tmp_path / "libffi.so.8.5.0"
+    with library.open("wb") as inherited:
+        program = start(tmp_path, *options(live_site, "lab-1", tmp_path), inherit=(inherited.fileno(),))
+        program.line("connected to")
+    assert library in descriptors(launcher_of(program))
     assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
 
 
