@@ -38,6 +38,8 @@ _ENVIRONMENT: Final = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    # Without it uv trusts those alone that come with it.
+    "SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt",
 }
 
 
