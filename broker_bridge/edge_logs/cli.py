@@ -25,7 +25,7 @@ from edge_mqtt.broker_bridge.program.settings.sources import CommandLine
 from edge_mqtt.broker_bridge.program.version import VersionOption
 
 if TYPE_CHECKING:
-    from edge_mqtt.broker_bridge.edge_logs.line_assembler import StreamPart
+    from edge_mqtt.broker_bridge.edge_logs.line_assembler import LogLine
     from edge_mqtt.broker_bridge.edge_logs.renderers import Renderer
     from edge_mqtt.broker_bridge.edge_logs.tail_client import Ending, TailClient
     from edge_mqtt.broker_bridge.protocol.messages import LogSelector
@@ -107,14 +107,14 @@ class Screen:
         self._renderer = renderer
         self._stdout = stdout
 
-    def lines(self, pieces: Sequence[StreamPart]) -> None:
+    def lines(self, lines: Sequence[LogLine]) -> None:
         """Print lines, now.
 
         :raises BrokenPipeError: nobody reads any more.
         """
         try:
-            for piece in pieces:
-                self._stdout.write(self._renderer.render(piece))
+            for line in lines:
+                self._stdout.write(self._renderer.render(line))
             self._stdout.flush()
         except BrokenPipeError:
             # A new one, without an errno: typer takes one that has it for its own and ends with exit code 1.

@@ -8,12 +8,12 @@ from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, LogStream, TailReply, TailRequest
 
-#: A line longer than this is printed in pieces: bounds what we hold in memory.
+#: A line longer than this is printed in parts: bounds what we hold in memory.
 MAX_LINE_BYTES: Final = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StreamPart:
+class LogLine:
     """A line of a stream, without its line feed."""
 
     stream: LogStream
@@ -26,7 +26,7 @@ class StreamPart:
 class Taken:
     """What a reply brought."""
 
-    pieces: tuple[StreamPart, ...]
+    lines: tuple[LogLine, ...]
     #: The next request differs from the one before.
     progress: bool
 
@@ -69,7 +69,7 @@ class LineAssembler:
         """Take a reply to the newest request; return the lines that it completes."""
         if reply.forgotten:
             self._taken = ""
-            return Taken(pieces=(), progress=True)
+            return Taken(lines=(), progress=True)
         before = dict(self._positions)
         if reply.run_id is not None and self._selector.dag_id is not None:
             # A run that begins later must not take the place of the one that is being read.
@@ -78,29 +78,29 @@ class LineAssembler:
         self._last_lines = None
         self._cursor = reply.cursor
         self._streams.update((stream.stream_id, stream) for stream in reply.streams)
-        pieces: list[StreamPart] = []
+        lines: list[LogLine] = []
         grown = set()
         self._taken = reply.request_id
         start = 0
         for part in reply.slices:
             data = reply.body[start : start + part.length]
             start += part.length
-            if self._advance(part.stream_id, part.offset, data, pieces):
+            if self._advance(part.stream_id, part.offset, data, lines):
                 grown.add(part.stream_id)
         for stream in reply.streams:
             if stream.complete and stream.stream_id not in grown:
-                pieces.extend(self._flush(stream.stream_id))
-        return Taken(pieces=tuple(pieces), progress=self._positions != before)
+                lines.extend(self._flush(stream.stream_id))
+        return Taken(lines=tuple(lines), progress=self._positions != before)
 
-    def rest(self) -> tuple[StreamPart, ...]:
+    def rest(self) -> tuple[LogLine, ...]:
         """Return the incomplete lines, when nothing more will be asked for."""
-        return tuple(piece for stream_id in tuple(self._held) for piece in self._flush(stream_id))
+        return tuple(line for stream_id in tuple(self._held) for line in self._flush(stream_id))
 
     def incomplete(self) -> tuple[LogStream, ...]:
         """Return the streams of which something will never come."""
         return tuple(stream for stream in self._streams.values() if stream.missing)
 
-    def _advance(self, stream_id: str, offset: int, data: bytes, pieces: list[StreamPart]) -> bool:
+    def _advance(self, stream_id: str, offset: int, data: bytes, lines: list[LogLine]) -> bool:
         if stream_id not in self._streams:
             self._taken = ""
             return False
@@ -110,23 +110,23 @@ class LineAssembler:
             self._taken = ""
             return False
         self._positions[stream_id] = offset + len(data)
-        pieces.extend(self._lines(stream_id, data[position - offset :]))
+        lines.extend(self._lines(stream_id, data[position - offset :]))
         return offset + len(data) > position
 
-    def _lines(self, stream_id: str, data: bytes) -> Iterator[StreamPart]:
+    def _lines(self, stream_id: str, data: bytes) -> Iterator[LogLine]:
         stream = self._streams[stream_id]
         *lines, rest = data.split(b"\n")
         held = self._held.pop(stream_id, bytearray())
         for line in lines:
-            yield StreamPart(stream=stream, data=bytes(held) + line)
+            yield LogLine(stream=stream, data=bytes(held) + line)
             held = bytearray()
         held += rest
         if len(held) > MAX_LINE_BYTES:
-            yield StreamPart(stream=stream, data=bytes(held), terminated=False)
+            yield LogLine(stream=stream, data=bytes(held), terminated=False)
         elif held:
             self._held[stream_id] = held
 
-    def _flush(self, stream_id: str) -> Iterator[StreamPart]:
+    def _flush(self, stream_id: str) -> Iterator[LogLine]:
         held = self._held.pop(stream_id, None)
         if held:
-            yield StreamPart(stream=self._streams[stream_id], data=bytes(held), terminated=False)
+            yield LogLine(stream=self._streams[stream_id], data=bytes(held), terminated=False)

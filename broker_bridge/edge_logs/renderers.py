@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from edge_mqtt.broker_bridge.edge_logs.line_assembler import StreamPart
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import LogLine
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, LogStream
 
 #: Puts a text into a style (in rich's notation), or leaves it as it is.
@@ -78,8 +78,8 @@ class OutputFormat(StrEnum):
 class Renderer(Protocol):
     """Turns lines into what is printed."""
 
-    def render(self, piece: StreamPart) -> bytes:
-        """Return the bytes to print for ``piece``."""
+    def render(self, line: LogLine) -> bytes:
+        """Return the bytes to print for ``line``."""
 
 
 class RawRenderer:
@@ -88,23 +88,23 @@ class RawRenderer:
     def __init__(self) -> None:
         self._unterminated: str | None = None
 
-    def render(self, piece: StreamPart) -> bytes:
+    def render(self, line: LogLine) -> bytes:
         """Return the line; on a line of its own when another stream's is unfinished."""
-        stream_id = piece.stream.stream_id
+        stream_id = line.stream.stream_id
         begin = b"\n" if self._unterminated not in (None, stream_id) else b""
-        self._unterminated = None if piece.terminated else stream_id
-        return begin + piece.data + (b"\n" if piece.terminated else b"")
+        self._unterminated = None if line.terminated else stream_id
+        return begin + line.data + (b"\n" if line.terminated else b"")
 
 
 class JsonRenderer:
     """One JSON object a line, with where it comes from added."""
 
-    def render(self, piece: StreamPart) -> bytes:
+    def render(self, line: LogLine) -> bytes:
         """Return the line's object with the stream's fields; a line that is none becomes its ``event``."""
-        stream = piece.stream
-        fields = _object(piece.data)
+        stream = line.stream
+        fields = _object(line.data)
         if fields is None:
-            fields = {"event": _text(piece.data)}
+            fields = {"event": _text(line.data)}
         fields.update(
             dag_id=stream.dag_id,
             run_id=stream.run_id,
@@ -145,10 +145,10 @@ class PrettyRenderer:
         self._headed: dict[str, str] = {}
         self._width = 0
 
-    def render(self, piece: StreamPart) -> bytes:
+    def render(self, line: LogLine) -> bytes:
         """Return the line, below a header when its stream is new or goes on elsewhere."""
-        stream = piece.stream
-        fields = _object(piece.data)
+        stream = line.stream
+        fields = _object(line.data)
         if fields is not None and "event" not in fields:
             fields = None
         lines: list[str] = []
@@ -157,7 +157,7 @@ class PrettyRenderer:
             lines.append(self._header(stream, fields))
         self._prefixed = self._prefixed or len(self._headed) > 1
         prefix = self._prefix(stream) if self._prefixed else ""
-        body = self._plain(piece.data) if fields is None else self._structured(fields)
+        body = self._plain(line.data) if fields is None else self._structured(fields)
         lines.extend(prefix + line for line in body)
         return "".join(line + "\n" for line in lines).encode(self._encoding, errors="replace")
 

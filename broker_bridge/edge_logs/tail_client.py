@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Protocol
 
-from edge_mqtt.broker_bridge.edge_logs.line_assembler import LineAssembler, StreamPart
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import LineAssembler, LogLine
 from edge_mqtt.broker_bridge.protocol.messages import ErrorReply, Message, TailReply
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
@@ -77,7 +77,7 @@ class Ending:
 class Output(Protocol):
     """Where lines and news go."""
 
-    def lines(self, pieces: Sequence[StreamPart]) -> None:
+    def lines(self, lines: Sequence[LogLine]) -> None:
         """Print lines, now.
 
         :raises BrokenPipeError: nobody reads any more.
@@ -311,7 +311,7 @@ class TailClient:
         if reply.forgotten:
             self._ask()
             return None
-        self._output.lines(taken.pieces)
+        self._output.lines(taken.lines)
         if reply.ended or (not self._follow and len(reply.body) < SHORT_REPLY_BYTES):
             self._output.lines(self._tail.rest())
             self._tell_incomplete()

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from edge_mqtt.broker_bridge.edge_logs.line_assembler import StreamPart
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import LogLine
 from edge_mqtt.broker_bridge.protocol.messages import LogStream, Message, StreamBytes, TailReply, TailRequest
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
@@ -177,10 +177,10 @@ class Paper:
         with self._changed:
             return list(self._news)
 
-    def lines(self, pieces: Sequence[StreamPart]) -> None:
+    def lines(self, lines: Sequence[LogLine]) -> None:
         """Keep lines."""
         with self._changed:
-            self._printed.extend((piece.stream.stream_id, piece.data) for piece in pieces)
+            self._printed.extend((line.stream.stream_id, line.data) for line in lines)
             self._changed.notify_all()
 
     def news(self, text: str) -> None:

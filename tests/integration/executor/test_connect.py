@@ -177,7 +177,7 @@ def test_a_job_submitted_while_the_bridge_restarts_arrives_afterwards(
     assert link.flush(timeout_s=PATIENCE_S)
 
 
-def test_a_workload_of_fifty_megabytes_crosses_in_pieces_and_holds_nothing_back(
+def test_a_workload_of_fifty_megabytes_crosses_in_fragments_and_holds_nothing_back(
     bridge: BridgeOverWss, link: BridgeClient
 ) -> None:
     bridge.expect(ExecutorHello)

@@ -1,4 +1,4 @@
-"""Logs come in from workers in pieces, are stored in order across deferrals, and are read while they grow."""
+"""Logs come in from workers in chunks, are stored in order across deferrals, and are read while they grow."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mqtt.broker_bridge.edge_logs.line_assembler import MAX_LINE_BYTES, LineAssembler, StreamPart
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import MAX_LINE_BYTES, LineAssembler, LogLine
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, LogStream, StreamBytes, TailReply, TailRequest
 
 SELECTOR = LogSelector(dag_id="d")
@@ -46,24 +46,24 @@ def asked_whole(reading: LineAssembler) -> TailRequest:
     return reading.request("again")
 
 
-def texts(pieces: tuple[StreamPart, ...]) -> list[bytes]:
-    return [piece.data for piece in pieces]
+def texts(lines: tuple[LogLine, ...]) -> list[bytes]:
+    return [line.data for line in lines]
 
 
 def test_an_incomplete_line_waits_for_its_end() -> None:
     reading = tail()
-    assert texts(reading.accept(reply(("a", 0, b"one\ntw"))).pieces) == [b"one"]
+    assert texts(reading.accept(reply(("a", 0, b"one\ntw"))).lines) == [b"one"]
     assert asked_whole(reading).positions == {"a": 6}
-    assert texts(reading.accept(reply(("a", 6, b"o\nthree\n"))).pieces) == [b"two", b"three"]
+    assert texts(reading.accept(reply(("a", 6, b"o\nthree\n"))).lines) == [b"two", b"three"]
     assert reading.rest() == ()
 
 
 def test_an_incomplete_last_line_is_printed_when_its_stream_is_complete_and_read_to_the_end() -> None:
     reading = tail()
-    assert reading.accept(reply(("a", 0, b"cut sh"), complete=True)).pieces == ()
-    (piece,) = reading.accept(reply(streams=(stream(complete=True),))).pieces
-    assert (piece.data, piece.terminated) == (b"cut sh", False)
-    assert reading.accept(reply(streams=(stream(complete=True),))).pieces == ()
+    assert reading.accept(reply(("a", 0, b"cut sh"), complete=True)).lines == ()
+    (line,) = reading.accept(reply(streams=(stream(complete=True),))).lines
+    assert (line.data, line.terminated) == (b"cut sh", False)
+    assert reading.accept(reply(streams=(stream(complete=True),))).lines == ()
 
 
 def test_what_is_left_at_the_end_is_printed_even_when_its_stream_goes_on() -> None:
@@ -76,30 +76,30 @@ def test_a_slice_that_was_read_before_is_not_printed_again() -> None:
     reading = tail()
     reading.accept(reply(("a", 0, b"one\ntwo\n")))
     again = reading.accept(reply(("a", 0, b"one\ntwo\n")))
-    assert again.pieces == ()
+    assert again.lines == ()
     assert not again.progress
-    assert texts(reading.accept(reply(("a", 4, b"two\nthree\n"))).pieces) == [b"three"]
+    assert texts(reading.accept(reply(("a", 4, b"two\nthree\n"))).lines) == [b"three"]
 
 
 def test_a_slice_after_a_gap_is_not_taken_but_asked_for_again() -> None:
     reading = tail()
     reading.accept(reply(("a", 0, b"one\n")))
     ahead = reading.accept(reply(("a", 9, b"three\n")))
-    assert (ahead.pieces, ahead.progress) == ((), False)
+    assert (ahead.lines, ahead.progress) == ((), False)
     assert asked_whole(reading).positions == {"a": 4}
 
 
 def test_a_slice_of_an_unknown_stream_is_left_alone() -> None:
     reading = tail()
     taken = reading.accept(reply(("a", 0, b"one\n"), streams=()))
-    assert (taken.pieces, taken.progress) == ((), False)
+    assert (taken.lines, taken.progress) == ((), False)
     assert asked_whole(reading).positions == {}
 
 
 def test_a_stream_begins_where_the_bridge_says() -> None:
     reading = tail(last_lines=1)
     assert reading.request("1").last_lines == 1
-    assert texts(reading.accept(reply(("a", 100, b"last\n"))).pieces) == [b"last"]
+    assert texts(reading.accept(reply(("a", 100, b"last\n"))).lines) == [b"last"]
     assert asked_whole(reading).positions == {"a": 105}
 
 
@@ -123,12 +123,12 @@ def test_the_newest_run_is_looked_up_once() -> None:
     assert (second.selector.run_id, second.cursor) == ("first", 7)
 
 
-def test_a_line_without_end_is_printed_in_pieces_instead_of_held() -> None:
+def test_a_line_without_end_is_printed_in_parts_instead_of_held() -> None:
     reading = tail()
     half = b"x" * (MAX_LINE_BYTES // 2 + 1)
-    assert reading.accept(reply(("a", 0, half))).pieces == ()
-    (piece,) = reading.accept(reply(("a", len(half), half))).pieces
-    assert (len(piece.data), piece.terminated) == (2 * len(half), False)
+    assert reading.accept(reply(("a", 0, half))).lines == ()
+    (line,) = reading.accept(reply(("a", len(half), half))).lines
+    assert (len(line.data), line.terminated) == (2 * len(half), False)
     assert reading.rest() == ()
 
 
@@ -142,11 +142,11 @@ def test_any_cut_of_a_log_gives_its_bytes_once(log: bytes, windows: list[tuple[i
     printed = b""
     for start, length in [*windows, (0, len(log))]:
         begin = min(start, len(log))
-        for piece in reading.accept(reply(("a", begin, log[begin : begin + length]))).pieces:
-            assert b"\n" not in piece.data
-            printed += piece.data + b"\n" * piece.terminated
-    for piece in reading.rest():
-        printed += piece.data
+        for line in reading.accept(reply(("a", begin, log[begin : begin + length]))).lines:
+            assert b"\n" not in line.data
+            printed += line.data + b"\n" * line.terminated
+    for line in reading.rest():
+        printed += line.data
     assert printed == log
 
 
