@@ -1,4 +1,4 @@
-"""A worker put together of its parts; importing this imports them all."""
+"""A worker with its connection, from settings and credentials; importing this imports all of its parts."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def prepare() -> None:
         message.model_rebuild()
 
 
-def assemble(settings: WorkerSettings, party: Credentials, launcher: LauncherClient, *, version: str) -> Worker:
-    """Return the worker, connected to nobody yet."""
+def assemble(settings: WorkerSettings, credentials: Credentials, launcher: LauncherClient, *, version: str) -> Worker:
+    """Return the worker, not connected yet."""
     address = WorkerAddress(
-        name=WorkerName(party.identity.name),
+        name=WorkerName(credentials.identity.name),
         incarnation=uuid.uuid4().hex,
         topics=Topics(settings.topic_prefix),
     )
     connect = ConnectOptions(
-        identity=party.identity,
+        identity=credentials.identity,
         incarnation=address.incarnation,
         keep_alive_s=settings.keep_alive_s,
         subscriptions=address.subscriptions,
         will=address.will,
     )
-    transport = PahoTransport(settings.bridge_url, client_context(party), connect)
+    transport = PahoTransport(settings.bridge_url, client_context(credentials), connect)
     try:
         return Worker(settings, address, transport, launcher, version=version)
     except BaseException:

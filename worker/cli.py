@@ -26,10 +26,11 @@ from edge_mqtt.certs.errors import NotYetValid
 from edge_mqtt.certs.forked_loading import load_credentials_forked
 from edge_mqtt.certs.identity import Role
 from edge_mqtt.worker.config import WorkerSettings, load_settings
-from edge_mqtt.worker.core.drain import Ask
+from edge_mqtt.worker.core.drain import StopSignal
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError
 from edge_mqtt.worker.launcher.forked import ForkedLauncher, loaded_airflow
-from edge_mqtt.worker.runs.launcher_client import LauncherClient, StartedLauncher
+from edge_mqtt.worker.launcher.started import StartedLauncher
+from edge_mqtt.worker.runs.launcher_client import LauncherClient
 
 if TYPE_CHECKING:
     from edge_mqtt.certs.credentials import Credentials
@@ -96,7 +97,7 @@ async def _run(settings: WorkerSettings, credentials: Credentials, lock: int, pr
 
     launcher = LauncherClient(process)
     try:
-        await launcher.ready()
+        await launcher.wait_ready()
         _set_title(credentials.identity.name)
         _banner(settings, credentials)
         worker = assemble(settings, credentials, launcher, version=own_version())
@@ -107,8 +108,8 @@ async def _run(settings: WorkerSettings, credentials: Credentials, lock: int, pr
     # The lock is the kernel's to release: it must outlive everything here, whatever happens.
     assert lock >= 0  # noqa: S101 -- names the descriptor that is kept open on purpose
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, worker.ask, Ask.INTERRUPT)
-    loop.add_signal_handler(signal.SIGTERM, worker.ask, Ask.TERMINATE)
+    loop.add_signal_handler(signal.SIGINT, worker.request_stop, StopSignal.INTERRUPT)
+    loop.add_signal_handler(signal.SIGTERM, worker.request_stop, StopSignal.TERMINATE)
     code = await worker.run()
     for number in (signal.SIGINT, signal.SIGTERM):
         # All is done: one more could only spoil the exit code.

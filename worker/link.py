@@ -80,9 +80,9 @@ class Link:
         self._channel = channel
         self.address = address
         self._loop = asyncio.get_running_loop()
-        #: What happened, for the one that handles it.
+        #: What happened, for the message router.
         self.events: asyncio.Queue[LinkEvent] = asyncio.Queue()
-        #: The centre has welcomed this connection: what waits may be sent.
+        #: The bridge has welcomed this connection: what waits may be sent.
         self.ready = False
 
     @property
@@ -114,8 +114,8 @@ class Link:
         """Pass on."""
         self._put(Refused(refusal))
 
-    def received(self, topic: str, message: Message) -> None:  # noqa: ARG002 -- the port's signature
-        """Pass on. The access table lets nobody but the bridge write to our topics."""
+    def received(self, topic: str, message: Message) -> None:  # noqa: ARG002 -- the listener's signature
+        """Pass on. Only the bridge may write to our topics, says the access table."""
         self._put(Received(message))
 
     def _put(self, event: LinkEvent) -> None:
@@ -147,5 +147,5 @@ class Link:
         return self._channel.send(self.address.topics.rpc_request(self.address.name), message)
 
     def send_log(self, job_id: JobId, message: Message) -> int:
-        """Ship a piece of log; return its bytes as they travel, 0 while there is no connection."""
+        """Ship a chunk of log; return its bytes as they travel, 0 while there is no connection."""
         return self._channel.send_counted(self.address.topics.log(self.address.name, job_id), message)

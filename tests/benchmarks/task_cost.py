@@ -30,9 +30,10 @@ from rich.table import Table
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
 from edge_mqtt.worker.app import Worker
 from edge_mqtt.worker.config import StateDir, WorkerSettings
-from edge_mqtt.worker.core.drain import Ask
+from edge_mqtt.worker.core.drain import StopSignal
+from edge_mqtt.worker.launcher.spawned import SpawnedLauncher
 from edge_mqtt.worker.link import WorkerAddress
-from edge_mqtt.worker.runs.launcher_client import LauncherClient, LauncherProcess
+from edge_mqtt.worker.runs.launcher_client import LauncherClient
 from tests.benchmarks.task_centre import NAME, PATIENCE_S, TOPICS, Centre
 
 TREE = Path(__file__).parents[2]
@@ -113,7 +114,7 @@ def pss_mb(launcher: int) -> float:
 # ---------------------------------------------------------------- one round
 
 
-async def measure(process: LauncherProcess, folder: Path, tasks: int) -> Figures:
+async def measure(process: SpawnedLauncher, folder: Path, tasks: int) -> Figures:
     """Run a worker: tasks in turn, then with every slot busy, then some that hold their slots."""
     pid = process.process.pid
     settings = WorkerSettings(
@@ -126,7 +127,7 @@ async def measure(process: LauncherProcess, folder: Path, tasks: int) -> Figures
     )
     lock = settings.state.prepare()
     launcher = LauncherClient(process)
-    await launcher.ready()
+    await launcher.wait_ready()
     broker = MemoryBroker()
     centre = Centre(broker)
     address = WorkerAddress(name=NAME, incarnation=uuid.uuid4().hex, topics=TOPICS)
@@ -143,7 +144,7 @@ async def measure(process: LauncherProcess, folder: Path, tasks: int) -> Figures
         busy_pss = await holding(centre, folder, pid)
         return Figures(**alone, **busy, idle_pss=idle_pss, busy_pss=busy_pss, launcher_private=private)
     finally:
-        worker.ask(Ask.INTERRUPT)
+        worker.request_stop(StopSignal.INTERRUPT)
         await asyncio.wait_for(running, PATIENCE_S)
         os.close(lock)
 
@@ -219,7 +220,7 @@ def one_round(tasks: int, imports: str = "", *, ahead: bool = False) -> tuple[Fi
             TASK_COST_IMPORTS=imports,
             AIRFLOW__EDGE_MQTT__PRELOAD_IMPORTS=imports if ahead else "",
         )
-        process = LauncherProcess()
+        process = SpawnedLauncher()
         figures = asyncio.run(measure(process, folder, tasks))
         return figures, told(folder)[-1]["modules"]
 

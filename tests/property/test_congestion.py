@@ -66,11 +66,11 @@ def flood(window: CongestionWindow, link: Link, *, acknowledgements: int) -> tup
     began, total, queues = link.now, 0, []
     for _ in range(acknowledgements):
         while window.admits(link.on_the_way):
-            link.send(window.piece)
+            link.send(window.chunk_bytes)
         sent, length = link.next_acknowledgement()
-        window.measured(sent_at=sent.at, now=link.now, held_s=link.held_s, on_the_way=sent.on_the_way)
+        window.record_ack(sent_at=sent.at, now=link.now, held_s=link.held_s, on_the_way=sent.on_the_way)
         assert SMALLEST_WINDOW_BYTES <= window.size <= LARGEST_WINDOW_BYTES
-        assert 0 < window.piece <= window.size
+        assert 0 < window.chunk_bytes <= window.size
         assert window.admits(0)
         total += length
         queues.append(sent.queue_s)
@@ -142,6 +142,6 @@ def test_whatever_is_measured_a_piece_may_be_sent_when_nothing_is_on_the_way(
     window, now = CongestionWindow(), 0.0
     for pause_s, took_s, held_s, on_the_way in measured:
         now += pause_s
-        window.measured(sent_at=now - took_s, now=now, held_s=held_s, on_the_way=on_the_way)
+        window.record_ack(sent_at=now - took_s, now=now, held_s=held_s, on_the_way=on_the_way)
         assert window.admits(0)
         assert SMALLEST_WINDOW_BYTES <= window.size <= LARGEST_WINDOW_BYTES

@@ -19,12 +19,12 @@ from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
 from edge_mqtt.worker.api.server import ExecutionApiServer
-from edge_mqtt.worker.bridge.presence import PresenceLoop
+from edge_mqtt.worker.bridge.lease_guard import LeaseGuard
 from edge_mqtt.worker.bridge.results import Results
 from edge_mqtt.worker.core import lease
 from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.log_cursor import LogCursor
-from edge_mqtt.worker.runs.watchdog import SupervisorWatch
+from edge_mqtt.worker.runs.watchdog import SupervisorWatchdog
 from tests.simulation.plan import GRACE_S, Manners, Plan, Work
 from tests.simulation.programs import Now
 
@@ -158,7 +158,7 @@ BROKEN = (
     ),
     BrokenRule(
         name="a log's offset advances before the acknowledgement",
-        replaced=((LogCursor, "advance", _advance_before_ack),),
+        replaced=((LogCursor, "record_sent", _advance_before_ack),),
         noticed="promise 3",
     ),
     BrokenRule(
@@ -169,33 +169,36 @@ BROKEN = (
     ),
     BrokenRule(
         name="new processes find the lease from before the idle time",
-        replaced=((PresenceLoop, "_valid_contact", lambda self: self._contact),),
+        replaced=((LeaseGuard, "_valid_contact", lambda self: self._contact),),
         noticed="promise 4",
         reshape=lambda plan: replace(_only(plan, "api down"), work=_idle_between(plan.work)),
     ),
     BrokenRule(
         name="results are not sent again",
-        replaced=((Results, "resend", lambda _self: None),),
+        replaced=((Results, "resend_results", lambda _self: None),),
         noticed="promise 1",
     ),
     BrokenRule(
         name="calls are not sent again",
-        replaced=((ExecutionApiServer, "resend", lambda _self: None), (ExecutionApiServer, "repeat", _do_nothing)),
+        replaced=(
+            (ExecutionApiServer, "resend_calls", lambda _self: None),
+            (ExecutionApiServer, "repeat_calls", _do_nothing),
+        ),
         noticed="promise [14]",
     ),
     BrokenRule(
         name="the worker forgets a job before its log is stored",
-        replaced=((LocalJob, "settled", _settled_without_log),),
+        replaced=((LocalJob, "is_settled", _settled_without_log),),
         noticed="promise 3",
     ),
     BrokenRule(
         name="the worker forgets a job before its result is stored",
-        replaced=((LocalJob, "settled", _settled_without_ack),),
+        replaced=((LocalJob, "is_settled", _settled_without_ack),),
         noticed="promise [14]",
     ),
     BrokenRule(
         name="a hung supervisor is reported alive",
-        replaced=((SupervisorWatch, "run", _do_nothing),),
+        replaced=((SupervisorWatchdog, "run", _do_nothing),),
         noticed="promise 1",
         reshape=lambda plan: _only(plan, "hang"),
     ),

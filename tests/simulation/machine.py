@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 from edge_mqtt.worker.core.job import LocalJob
-from edge_mqtt.worker.core.lease import Contact, Due, due
-from edge_mqtt.worker.ipc.run_files import contact_file
+from edge_mqtt.worker.core.lease import Due, due
+from edge_mqtt.worker.ipc.contact_file import contact_path, read_contact
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.supervisor.main import START_TARGET
@@ -93,11 +93,11 @@ class Machine:
 
     def leftovers(self) -> list[str]:
         """Return the files of runs that nobody has deleted."""
-        return [path.name for path in self.runs.iterdir() if path != contact_file(self.runs)]
+        return [path.name for path in self.runs.iterdir() if path != contact_path(self.runs)]
 
-    def fork(self, order: RunRequest) -> Process:
+    def fork(self, request: RunRequest) -> Process:
         """Start a supervisor."""
-        process = Process(self, order)
+        process = Process(self, request)
         self._processes[process.pid] = process
         process.life.spawn(process.run())
         return process
@@ -128,7 +128,7 @@ class Machine:
         chance = self.world.chance
         for process in self.living():
             process.lose_files(chance)
-        contact = contact_file(self.runs)
+        contact = contact_path(self.runs)
         if contact.exists() and chance.random() < 0.5:
             contact.write_bytes(b"")
         self.reboot()
@@ -139,19 +139,13 @@ class Machine:
         if not orphans:
             return
         now = self.computer.boottime()
-        contact = Contact.from_json(self._contact(), now=now)
+        contact = read_contact(self.runs, now=now)
         for process in orphans:
-            todo = due(contact, lease_s=process.order.lease_s, now=now)
+            todo = due(contact, lease_s=process.request.lease_s, now=now)
             if todo is Due.KILL:
                 process.kill("its lease ended without a worker")
             elif todo is Due.STOP and not process.told_to_end:
                 process.terminate("its lease ends without a worker")
-
-    def _contact(self) -> bytes:
-        try:
-            return contact_file(self.runs).read_bytes()
-        except OSError:
-            return b""
 
     def watch(self) -> Shell:
         """Guard for ever."""
@@ -164,7 +158,7 @@ class Machine:
 class Process:
     """A supervisor with its task. It outlives the worker's program."""
 
-    def __init__(self, machine: Machine, order: RunRequest) -> None:
+    def __init__(self, machine: Machine, request: RunRequest) -> None:
         self._world = machine.world
         self._machine = machine
         self.life = Life(machine.world.clock)
@@ -172,10 +166,10 @@ class Process:
         self.pid = machine.world.count()
         #: In the kernel's words.
         self.started = self.pid
-        self.order = order
-        self.job_id = order.job_id
-        self.fence = order.fence
-        self.spec: JobSpec = machine.world.jobs[order.job_id]
+        self.request = request
+        self.job_id = request.job_id
+        self.fence = request.fence
+        self.spec: JobSpec = machine.world.jobs[request.job_id]
         #: The life of the worker that had it started.
         self.launcher = machine.worker.life
         self.has_begun = False
@@ -186,7 +180,7 @@ class Process:
         self._began = machine.world.clock.now
         #: Bytes of the log file that no loss of power takes away.
         self._synced = 0
-        self._log = None if order.log_path is None else machine.logs / order.log_path
+        self._log = None if request.log_path is None else machine.logs / request.log_path
         if self._log is not None and self._log.exists():
             self._synced = self._log.stat().st_size
 
@@ -210,7 +204,7 @@ class Process:
         chance = self._world.chance
         yield self.life.sleep(chance.uniform(0.05, 0.5))
         me = ProcessIdentity(pid=self.pid, start=self.started, boot=self._machine.boot_id)
-        if not create_exclusively(self.order.files.process, str(me).encode()):
+        if not create_exclusively(self.request.files.process, str(me).encode()):
             self.die(None)
             return
         if chance.random() < 0.3:
@@ -220,7 +214,7 @@ class Process:
             status = yield from self._call("POST", START_TARGET)
         else:
             self.life.spawn(self._heartbeat())
-            target = f"task-instances/{self.order.workload['ti']['id']}/run"
+            target = f"task-instances/{self.request.workload['ti']['id']}/run"
             status = yield from self._call("PATCH", target, self._who)
         if status >= ERROR:
             self.die(RunOutcome(exit_code=1, error=f"refused with {status}"))
@@ -254,7 +248,7 @@ class Process:
     def _final_call(self) -> Shell:
         if self.spec.type is WorkloadType.CALLBACK:
             return self.work.exit_code
-        target = f"task-instances/{self.order.workload['ti']['id']}/state"
+        target = f"task-instances/{self.request.workload['ti']['id']}/state"
         if self.work.defers and not self.spec.workload["resumed"]:
             status = yield from self._call("PATCH", target, {"state": "deferred", **self._who})
             return 0 if status < ERROR else 1
@@ -298,14 +292,14 @@ class Process:
         while not statuses:
             # A connection that is up is waited on for ever; a worker that died has broken it.
             if worker.life is not called and worker.call(
-                self.order.secret, request_id, method, target, body=content, answer=answer
+                self.request.secret, request_id, method, target, body=content, answer=answer
             ):
                 called = worker.life
             yield answered.within(self.life, RETRY_S)
         return statuses[0]
 
     def _heartbeat(self) -> Shell:
-        target = f"task-instances/{self.order.workload['ti']['id']}/heartbeat"
+        target = f"task-instances/{self.request.workload['ti']['id']}/heartbeat"
         while True:
             yield self.life.sleep(HEARTBEAT_S)
             status = yield from self._call("PUT", target, self._who)
@@ -316,13 +310,13 @@ class Process:
 
     def lose_files(self, chance: random.Random) -> None:
         """Lose the end of the log, and the file that says who we are when it is new."""
-        if self._log is not None and self.order.log_path is not None and self._log.exists():
+        if self._log is not None and self.request.log_path is not None and self._log.exists():
             written = self._log.read_bytes()
-            self._machine.torn_logs[self.order.log_path] = written
+            self._machine.torn_logs[self.request.log_path] = written
             unsynced = max(0, len(written) - self._synced)
             os.truncate(self._log, len(written) - chance.randint(0, unsynced))
         if self._world.clock.now - self._began < SYNCED_AFTER_S and chance.random() < 0.5:
-            self.order.files.process.unlink(missing_ok=True)
+            self.request.files.process.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ how it ends
 
@@ -332,7 +326,7 @@ class Process:
             return
         self._is_gone = True
         if outcome is not None:
-            self.order.files.outcome.write_bytes(outcome.to_json())
+            self.request.files.outcome.write_bytes(outcome.to_json())
         self._world.trace("%s ends: %s", self, outcome)
         self.has_begun = False
         self.life.end()

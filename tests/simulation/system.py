@@ -18,6 +18,7 @@ from edge_mqtt.broker_bridge import app as bridge_app
 from edge_mqtt.worker import app as worker_app
 from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.logs import log_file, shipper
+from edge_mqtt.worker.runs import process_exit
 from edge_mqtt.worker.system import boot_clock, oom, process
 from edge_mqtt.worker.system.process import ProcessIdentity
 from tests.simulation import bridge, scheduler
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
     from tests.simulation.machine import Machine
     from tests.simulation.world import World
-
-#: Seconds between looks at task logs. The real ones are twenty times as often, which proves nothing more.
-LOG_LOOK_S = 1.0
 
 
 def _machine() -> Machine:
@@ -83,7 +81,7 @@ def _oom_kills() -> int:
     return 0
 
 
-async def _process_exit(identity: ProcessIdentity) -> None:
+async def _wait_process_exit(identity: ProcessIdentity) -> None:
     if not identity.alive():
         return
     process = _machine().process(identity.pid)
@@ -115,7 +113,7 @@ async def _serve(self: ExecutionApiServer, _path: object) -> None:
     worker.api = self
 
 
-#: What the worker's modules have from ``worker.system``, wherever they have imported it to.
+#: What the worker's modules have from those that ask the kernel, wherever they have imported it to.
 _OF_THE_KERNEL: dict[str, Callable[..., Any]] = {
     "boot_id": _boot_id,
     "start_time": _start_time,
@@ -125,7 +123,7 @@ _OF_THE_KERNEL: dict[str, Callable[..., Any]] = {
     "kill_orphans": _kill_orphans,
     "has_child": _has_child,
     "oom_kills": _oom_kills,
-    "process_exit": _process_exit,
+    "wait_process_exit": _wait_process_exit,
 }
 
 
@@ -185,8 +183,7 @@ def simulated_system(world: World) -> Iterator[None]:
         (secrets, "token_hex", lambda _: f"{world.count():08x}"),
         (worker_app, "Spool", RecordedSpool),
         (ExecutionApiServer, "serve", _serve),
-        (shipper, "LOOK_S", LOG_LOOK_S),
-        (shipper, "LogWatch", _no_watch),
+        (shipper, "InotifyWatch", _no_watch),
         (log_file, "datetime", Datetime),
         (bridge_app, "datetime", Datetime),
         *bridge.replaced(bridge_app, world),
@@ -195,7 +192,9 @@ def simulated_system(world: World) -> Iterator[None]:
     replaced += _logging(world)
     workers = [module for name, module in sys.modules.items() if name.startswith("edge_mqtt.worker.")]
     for name, stand_in in _OF_THE_KERNEL.items():
-        real = next(getattr(module, name) for module in (boot_clock, oom, process) if hasattr(module, name))
+        real = next(
+            getattr(module, name) for module in (boot_clock, oom, process, process_exit) if hasattr(module, name)
+        )
         replaced += [(module, name, stand_in) for module in workers if getattr(module, name, None) is real]
     with contextlib.ExitStack() as stack:
         for place, name, stand_in in replaced:

@@ -16,13 +16,14 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.app import Worker as App
 from edge_mqtt.worker.config import StateDir, WorkerSettings
-from edge_mqtt.worker.core.drain import Ask
+from edge_mqtt.worker.core.drain import StopSignal
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import LauncherError, SpoolError
 from edge_mqtt.worker.ipc.api_contract import REQUEST_ID_HEADER
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.jobs.spool import Spool
 from edge_mqtt.worker.link import WorkerAddress
+from edge_mqtt.worker.timing import WorkerTiming
 from tests.simulation.network import SimulatedTransport
 from tests.simulation.plan import KEEPING_QUEUE, PATIENT_QUEUE
 from tests.simulation.programs import Now, Program
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from tests.simulation.machine import Machine
     from tests.simulation.world import World
 
+#: Real workers look at task logs twenty times as often, which proves nothing more.
+TIMING = WorkerTiming(log_look_s=1.0)
 QUEUES = ("lab", PATIENT_QUEUE, KEEPING_QUEUE)
 
 
@@ -64,7 +67,13 @@ class Worker(Program):
         incarnation = f"i{self.world.count()}"
         address = WorkerAddress(name=self.name, incarnation=incarnation, topics=self.world.topics)
         transport = SimulatedTransport(self.wire, self.life, incarnation, step=self.step, will=address.will)
-        self.app = App(self._settings(), address, transport, Launcher(self))  # type: ignore[arg-type]  # a stand-in
+        self.app = App(
+            self._settings(),
+            address,
+            transport,
+            Launcher(self),  # type: ignore[arg-type]  # a stand-in
+            timing=TIMING,
+        )
         await self.app.run()
 
     def _settings(self) -> WorkerSettings:
@@ -81,7 +90,7 @@ class Worker(Program):
         """Have it finish what runs, and end. Only once: the second time would mean to stop what runs."""
         if self.life.alive and self.app is not None and self.loop is not None and not self._is_draining:
             self._is_draining = True
-            self.loop.call_soon(self.app.ask, Ask.INTERRUPT)
+            self.loop.call_soon(self.app.request_stop, StopSignal.INTERRUPT)
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """Start it again when it has drained: somebody wanted it upgraded."""
@@ -146,7 +155,7 @@ class RecordedSpool(Spool):
         assert isinstance(worker, Worker)
         worker.spool = spool
         spool.machine = worker.machine
-        spool.jobs = {job.job_id: job for job in spool.load()}
+        spool.jobs = {job.job_id: job for job in spool.load_jobs()}
         return spool
 
     machine: Machine
@@ -156,20 +165,20 @@ class RecordedSpool(Spool):
         """Return what tells this disk from every other: not a random word, for a seed to replay exactly."""
         return f"{self.machine.name}.{self.machine.state.parent.name}"
 
-    def store(self, job: LocalJob) -> None:
+    def store_job(self, job: LocalJob) -> None:
         """Store."""
         self._need_room()
-        super().store(job)
+        super().store_job(job)
         self.jobs[job.job_id] = job
         if job.state is LocalJobState.LAUNCHED:
             self.machine.bound_log(job, MAX_INTEGER)
         elif job.result is not None:
             self.machine.bound_log(job, job.log_base + job.result.log_size)
 
-    def forget(self, job_id: JobId) -> None:
+    def delete_job(self, job_id: JobId) -> None:
         """Forget."""
         self._need_room()
-        super().forget(job_id)
+        super().delete_job(job_id)
         self.jobs.pop(job_id, None)
 
     def _need_room(self) -> None:
@@ -184,7 +193,7 @@ class Launcher:
         self._worker = worker
         self.gone = asyncio.Event()
 
-    async def launch(self, order: RunRequest) -> int:
+    async def launch(self, request: RunRequest) -> int:
         """Start a supervisor."""
         worker, world = self._worker, self._worker.world
         await asyncio.sleep(world.chance.uniform(0.01, 0.1))
@@ -192,14 +201,14 @@ class Launcher:
         fails = world.chance.random() < world.launcher_fails
         if fails and world.chance.random() < 0.5:
             raise LauncherError("the launcher process is gone")
-        pid = worker.machine.fork(order).pid
+        pid = worker.machine.fork(request).pid
         worker.step()
         await asyncio.sleep(world.chance.uniform(0.001, 0.1))
         if fails:
             raise LauncherError("the launcher process is gone")
         return pid
 
-    async def exit_code(self, pid: int, _timeout: float) -> int | None:
+    async def wait_exit_code(self, pid: int, _timeout: float) -> int | None:
         """Return the exit code of a process that was killed."""
         process = self._worker.machine.process(pid)
         return None if process is None or process.signal is None else -process.signal

@@ -285,26 +285,14 @@ AIRFLOW: Final = (
     ),
     *_all(
         "apache-airflow-task-sdk",
-        "worker/launcher/airflow_patches.py",
+        "worker/supervisor/airflow_internals.py",
         {
-            "airflow.sdk.execution_time.comms:TypeAdapter": "type, config, _parent_depth, module",
-            "airflow.sdk.execution_time.task_runner:TypeAdapter": "type, config, _parent_depth, module",
-        },
-    ),
-    *_all(
-        "apache-airflow-task-sdk",
-        "worker/launcher/warm_up.py",
-        {
-            "airflow.sdk.execution_time.comms:_RequestFrame": None,
-            "airflow.sdk.execution_time.comms:_ResponseFrame": None,
-        },
-    ),
-    *_all(
-        "apache-airflow-task-sdk",
-        "worker/supervisor/main.py",
-        {
+            "airflow.sdk.api.client:Client._get_ssl_context_cached": "ca_file, ca_path",
             "airflow.sdk.api.datamodels._generated:BundleInfo": None,
             "airflow.sdk.api.datamodels._generated:TaskInstance": None,
+            "airflow.sdk.execution_time.comms:TypeAdapter": "type, config, _parent_depth, module",
+            "airflow.sdk.execution_time.comms:_RequestFrame": None,
+            "airflow.sdk.execution_time.comms:_ResponseFrame": None,
             "airflow.sdk.execution_time.connection_test_supervisor:Client": None,
             "airflow.sdk.execution_time.supervisor:WatchedSubprocess.pid": None,
             "airflow.sdk.execution_time.supervisor:WatchedSubprocess.selector": None,
@@ -315,12 +303,8 @@ AIRFLOW: Final = (
             "airflow.sdk.execution_time.supervisor:WatchedSubprocess._service_subprocess": (
                 "max_wait_time, raise_on_timeout, expect_signal"
             ),
+            "airflow.sdk.execution_time.task_runner:TypeAdapter": "type, config, _parent_depth, module",
         },
-    ),
-    *_all(
-        "apache-airflow-task-sdk",
-        "worker/supervisor/airflow_client.py",
-        {"airflow.sdk.api.client:Client._get_ssl_context_cached": "ca_file, ca_path"},
     ),
 )
 

@@ -15,6 +15,7 @@ from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTranspo
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.link import Link, WorkerAddress
 from edge_mqtt.worker.logs.shipper import LogShipper
+from edge_mqtt.worker.timing import WorkerTiming
 
 JOB_ID = JobId("j")
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
@@ -25,7 +26,7 @@ LAUNCHED = LocalJob(spec=SPEC, fence=Fence(3), lease_s=60.0, state=LocalJobState
 class LogScene:
     """Stores every chunk at its offset, and acknowledges when it is asked to."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timing: WorkerTiming | None = None) -> None:
         self.path = folder / "task.log"
         self.stored = bytearray()
         #: How many chunks have come.
@@ -37,7 +38,7 @@ class LogScene:
         link = Link(MessageChannel(MemoryTransport(broker, "worker:w")), ADDRESS)
         link.start()
         link.ready = True
-        self.shipper = LogShipper(link, lambda _: self.path)
+        self.shipper = LogShipper(link, lambda _: self.path, timing)
 
     def _received(self, topic: str, payload: bytes) -> None:
         chunk = self._decoder.feed(topic, payload)
@@ -55,7 +56,7 @@ class LogScene:
 
     def acknowledge(self) -> None:
         """Say what is stored."""
-        self.shipper.acknowledge(LogAck(job_id=JOB_ID, fence=LAUNCHED.fence, offset=len(self.stored)))
+        self.shipper.record_ack(LogAck(job_id=JOB_ID, fence=LAUNCHED.fence, offset=len(self.stored)))
 
     def ship(self, *, acknowledged: bool = True) -> bytes:
         """Ship what there is; return what the centre has then."""
@@ -72,7 +73,7 @@ class LogScene:
 
     def end(self) -> int:
         """End the job; return the size of its log."""
-        size = self.shipper.size(JOB_ID)
+        size = self.shipper.measure_log(JOB_ID)
         result = Finished(job_id=JOB_ID, fence=LAUNCHED.fence, exit_code=0, log_size=size)
-        self.shipper.ended(replace(LAUNCHED, state=LocalJobState.FINISHED, result=result))
+        self.shipper.finish_log(replace(LAUNCHED, state=LocalJobState.FINISHED, result=result))
         return size

@@ -17,8 +17,9 @@ from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.messages import Presence
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.worker.app import Worker
-from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.runs.launcher_client import LauncherClient, LauncherProcess
+from edge_mqtt.worker.core.drain import StopSignal
+from edge_mqtt.worker.launcher.spawned import SpawnedLauncher
+from edge_mqtt.worker.runs.launcher_client import LauncherClient
 from tests.support.worker_lab import FakeBridge, kill_supervisors, make_airflow_home, make_worker, settings_for
 
 
@@ -90,26 +91,26 @@ def play(
     tmp_path: Path,
     scenario: Scenario,
     *,
-    ask: Ask | None = Ask.INTERRUPT,
+    ask: StopSignal | None = StopSignal.INTERRUPT,
     settings: Mapping[str, Any] = MappingProxyType({}),
     **bridge: object,
 ) -> ExitCode:
     """Run a worker through a scenario; then ask it to end, and return its exit code."""
-    process = LauncherProcess()
+    process = SpawnedLauncher()
 
     async def run() -> ExitCode:
         broker = MemoryBroker()
         ours = settings_for(tmp_path / "home", tmp_path / "state", **settings)
         lock = ours.state.prepare()
         launcher = LauncherClient(process)
-        await launcher.ready()
+        await launcher.wait_ready()
         lab = Lab(tmp_path, FakeBridge(broker, **bridge), make_worker(broker, ours, launcher))  # type: ignore[arg-type]  # fields of it
         running = asyncio.create_task(lab.worker.run())
         try:
             await lab.bridge.until(lambda: lab.bridge.of(Presence))
             await scenario(lab)
             if ask is not None:
-                lab.worker.ask(ask)
+                lab.worker.request_stop(ask)
             return await asyncio.wait_for(running, 30)
         finally:
             os.close(lock)

@@ -19,7 +19,7 @@ from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
 from edge_mqtt.worker.bridge.assignments import Assignments
 from edge_mqtt.worker.bridge.results import Results
-from edge_mqtt.worker.core.job import LocalJob
+from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import LauncherError
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.ipc.run_request import RunRequest
@@ -29,19 +29,29 @@ from edge_mqtt.worker.link import Link, WorkerAddress
 from edge_mqtt.worker.logs.shipper import LogShipper
 from edge_mqtt.worker.runs.run_plan import RunPlan
 from edge_mqtt.worker.runs.supervisors import Supervisors
+from edge_mqtt.worker.timing import WorkerTiming
 
 ADDRESS = WorkerAddress(name=WorkerName("w"), incarnation="i", topics=Topics())
 JOB_ID = JobId("j")
 
 
+@asynccontextmanager
+async def connected_link() -> AsyncIterator[Link]:
+    """A link on which nothing listens."""
+    link = Link(MessageChannel(MemoryTransport(MemoryBroker(), "worker:w")), ADDRESS)
+    link.start()
+    yield link
+    link.stop()
+
+
 class Scene:
     """A worker's parts around a spool on disk; the launcher is one that only remembers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, timing: WorkerTiming | None = None) -> None:
         self.spool = Spool.open(folder / "spool.db")
         self.spool._connection.execute("PRAGMA busy_timeout = 10")
         self.path = folder / "spool.db"
-        self.held = JobStore(self.spool)
+        self.jobs = JobStore(self.spool)
         link = Link(MessageChannel(MemoryTransport(MemoryBroker(), "worker:w")), ADDRESS)
         link.start()
         link.ready = True
@@ -52,32 +62,42 @@ class Scene:
             socket_path=folder / "api.sock",
             base_log_folder=folder / "logs",
         )
-        self.orders: list[RunRequest] = []
-        self.ordered = asyncio.Event()
+        self.requests: list[RunRequest] = []
+        self.requested = asyncio.Event()
         self.launcher_gone = False
         #: The supervisor's, once it is forked.
         self.pid: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.reporter = Results(self.held, link, LogShipper(link, plan.log_file), plan)
-        self.runs = Supervisors(plan, self.held, cast("Any", self), self)
-        self.intake = Assignments(self.held, link, self.runs, self.reporter, queues=("q",), draining=lambda: False)
+        logs = LogShipper(link, plan.log_file)
+        self.results = Results(self.jobs, link, logs, plan, timing)
+        self.supervisors = Supervisors(plan, self.jobs, cast("Any", self), self, timing)
+        self.assignments = Assignments(
+            self.jobs,
+            link,
+            self.supervisors,
+            self.results,
+            logs,
+            queues=("q",),
+            draining=lambda: False,
+            timing=timing,
+        )
 
     # ------------------------------------------------------------ launcher, RunEvents
 
-    async def launch(self, order: RunRequest) -> int:
-        self.orders.append(order)
-        self.ordered.set()
+    async def launch(self, request: RunRequest) -> int:
+        self.requests.append(request)
+        self.requested.set()
         if self.launcher_gone:
             raise LauncherError("the launcher process is gone")
         return await asyncio.shield(self.pid)
 
-    def launched(self, job: LocalJob) -> None:
+    def follow_launch(self, job: LocalJob) -> None:
         pass
 
-    async def exited(self, job: LocalJob, outcome: RunOutcome) -> None:
+    async def report_exit(self, job: LocalJob, outcome: RunOutcome) -> None:
         pass
 
-    async def unstarted(self, job: LocalJob, reason: str) -> None:
-        await self.intake.unstarted(job, reason)
+    async def give_back_job(self, job: LocalJob, reason: str) -> None:
+        await self.assignments.give_back_job(job, reason)
 
     # ------------------------------------------------------------ the disk
 
@@ -91,12 +111,12 @@ class Scene:
         other.close()
 
 
-def play(folder: Path, scenario: Callable[[Scene], Awaitable[None]]) -> None:
+def play(folder: Path, scenario: Callable[[Scene], Awaitable[None]], *, timing: WorkerTiming | None = None) -> None:
     async def run() -> None:
-        scene = Scene(folder)
+        scene = Scene(folder, timing)
         await scenario(scene)
-        await scene.runs.close()
-        scene.held.close()
+        await scene.supervisors.close()
+        scene.jobs.close()
 
     asyncio.run(asyncio.wait_for(run(), 30))
 
@@ -115,6 +135,12 @@ def assignment(fence: int = 1) -> Assign:
     workload = {"ti": {"id": "x"}, "bundle_info": {"name": "b"}, "dag_rel_path": "a.py"}
     spec = JobSpec(job_id=JOB_ID, type=WorkloadType.TASK, queue="q", workload=workload)
     return Assign(fence=Fence(fence), job=spec, lease_s=60.0)
+
+
+def launched_job(assign: Assign | None = None) -> LocalJob:
+    """Return a job that is launched, as it is to be stored."""
+    job = LocalJob.from_assignment(assign or assignment())
+    return job.moved_to(LocalJobState.LAUNCHED, secret="s", launch="4e5f6071")
 
 
 class Log(logging.Handler):

@@ -43,9 +43,10 @@ from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
 from edge_mqtt.worker.app import Worker
 from edge_mqtt.worker.config import StateDir, WorkerSettings
-from edge_mqtt.worker.core.drain import Ask
+from edge_mqtt.worker.core.drain import StopSignal
+from edge_mqtt.worker.launcher.spawned import SpawnedLauncher
 from edge_mqtt.worker.link import WorkerAddress
-from edge_mqtt.worker.runs.launcher_client import LauncherClient, LauncherProcess
+from edge_mqtt.worker.runs.launcher_client import LauncherClient
 from edge_mqtt.worker.system.process import ProcessIdentity, kill_tree
 from tests.support.task_jobs import answer_json, run_context, task_spec
 from tests.support.worker_dag import DAG_FILE
@@ -258,11 +259,11 @@ def make_worker(broker: MemoryBroker, settings: WorkerSettings, launcher: Launch
 
 async def program(home: Path, state: Path, *, cut: bool, **settings_: Any) -> int:
     """Be a worker in a process of its own."""
-    process = LauncherProcess()
+    process = SpawnedLauncher()
     settings = settings_for(home, state, **settings_)
     lock = settings.state.prepare()
     launcher = LauncherClient(process)
-    await launcher.ready()
+    await launcher.wait_ready()
     broker = MemoryBroker()
     if cut:
         broker.stop()
@@ -283,7 +284,7 @@ async def program(home: Path, state: Path, *, cut: bool, **settings_: Any) -> in
             bridge.assign(Assign.model_validate_json(line))
 
     threading.Thread(target=obey, daemon=True).start()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.ask, Ask.TERMINATE)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.request_stop, StopSignal.TERMINATE)
     code = await worker.run()
     os.close(lock)
     return int(code)

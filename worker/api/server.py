@@ -1,4 +1,4 @@
-"""The Execution API as supervisors see it: HTTP on a unix socket, passed on to the centre as messages.
+"""The Execution API as supervisors see it: HTTP on a unix socket, passed on to the bridge as messages.
 
 Heartbeats are answered here. Every other call waits for its answer for as long as it takes: an outage delays a task's
 calls and fails none of them.
@@ -33,6 +33,7 @@ from edge_mqtt.worker.ipc.api_contract import REPEATED_HEADER, REQUEST_ID_HEADER
 from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.system.boot_clock import boottime
+from edge_mqtt.worker.timing import WorkerTiming
 
 log = logging.getLogger(__name__)
 
@@ -40,23 +41,20 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-#: What of a call's headers the centre is given. Never the authorization: that one is ours. The correlation id is
+#: What of a call's headers the bridge is given. Never the authorization: that one is ours. The correlation id is
 #: the call's own id.
 PASSED_ON: Final = frozenset({"airflow-api-version", "content-type", "traceparent", "tracestate"})
 #: What of an answer's headers is about its connection and not about the answer.
 _OF_THE_CONNECTION: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 #: Seconds that an idle connection of a supervisor stays open; it makes a call a second anyway.
 KEEP_ALIVE_S: Final = 3600
-#: Seconds after which an unanswered call is sent again on a connection that is up: the broker may have lost it, or
-#: its answer. The bridge performs a call once, however often it comes.
-REPEAT_S: Final = 30.0
 _HEARTBEAT: Final = re.compile(r"task-instances/[^/?]+/heartbeat")
 _RUN: Final = re.compile(r"task-instances/[^/?]+/run")
 
 
 @dataclass(slots=True)
 class _Call:
-    """A call that waits for the centre's answer."""
+    """A call that waits for the bridge's answer."""
 
     request: ApiRequest | StartRequest
     answer: asyncio.Future[ApiResponse]
@@ -65,10 +63,13 @@ class _Call:
     #: When it was last sent.
     repeated_at: float = 0.0
 
-    def is_overdue(self, now: float) -> bool:
-        """Whether it has been on its way for longer than a slow link and a quick answer take."""
+    def is_overdue(self, now: float, repeat_s: float) -> bool:
+        """Tell whether it has been on its way for longer than a slow link and a quick answer take.
+
+        :param repeat_s: seconds that a small call may take.
+        """
         size = len(self.request.body) if isinstance(self.request, ApiRequest) else 0
-        return now - self.repeated_at >= REPEAT_S + size / SLOW_LINK_BYTES_PER_S
+        return now - self.repeated_at >= repeat_s + size / SLOW_LINK_BYTES_PER_S
 
     @property
     def starts_a_job(self) -> bool:
@@ -82,29 +83,31 @@ class ExecutionApiServer:
     """Answers supervisors.
 
     :param stop_reason: returns why a job must not go on; None while it may.
-    :param permitted: told when a job may start: when that was asked, in seconds since boot.
-    :param heard: told whose supervisor has just said something, or been answered.
+    :param record_permission: told when a job may start: when that was asked, in seconds since boot.
+    :param record_call: told whose supervisor has just made a call, or been answered.
     :param max_call_bytes: bytes of a call's body at most.
     """
 
     def __init__(
         self,
-        held: JobStore,
+        jobs: JobStore,
         link: Link,
         *,
         stop_reason: Callable[[JobId], str | None],
-        permitted: Callable[[float], None],
-        heard: Callable[[JobId], None],
+        record_permission: Callable[[float], None],
+        record_call: Callable[[JobId], None],
         max_call_bytes: int = MAX_MESSAGE_BYTES,
+        timing: WorkerTiming | None = None,
     ) -> None:
-        self._held = held
+        self._jobs = jobs
         self._link = link
         self._stop_reason = stop_reason
-        self._permitted = permitted
-        self._heard = heard
+        self._record_permission = record_permission
+        self._record_call = record_call
         self._max_call_bytes = max_call_bytes
+        self._timing = timing or WorkerTiming()
         self._waiting: dict[str, _Call] = {}
-        self._asked = asyncio.Event()
+        self._call_made = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._state = ServerState()
 
@@ -152,52 +155,52 @@ class ExecutionApiServer:
                 await task
         await self._server.wait_closed()
 
-    # ------------------------------------------------------------ the centre's side
+    # ------------------------------------------------------------ the bridge's side
 
-    def answered(self, response: ApiResponse) -> None:
+    def record_response(self, response: ApiResponse) -> None:
         """Take the answer to a call."""
         call = self._waiting.get(response.request_id)
         if call is None or call.answer.done():
             return
         if call.starts_a_job and call.sent_at is not None and response.status < HTTPStatus.BAD_REQUEST:
-            self._permitted(call.sent_at)
+            self._record_permission(call.sent_at)
         call.answer.set_result(response)
 
-    def resend(self) -> None:
+    def resend_calls(self) -> None:
         """Send again whatever is not answered: the connection is a new one."""
-        for call in self._unanswered():
-            self._send(call)
+        for call in self._unanswered_calls():
+            self._send_call(call)
 
-    async def repeat(self) -> None:
+    async def repeat_calls(self) -> None:
         """Send again, for ever, what stays unanswered on a live connection."""
         while True:
-            self._asked.clear()
+            self._call_made.clear()
             if not self._waiting:
-                await self._asked.wait()
-            await asyncio.sleep(REPEAT_S)
+                await self._call_made.wait()
+            await asyncio.sleep(self._timing.call_repeat_s)
             if self._link.ready:
                 self._repeat_overdue()
 
     def _repeat_overdue(self) -> None:
         now = boottime()
-        for call in self._unanswered():
-            if call.is_overdue(now):
+        for call in self._unanswered_calls():
+            if call.is_overdue(now, self._timing.call_repeat_s):
                 request = call.request
                 log.warning(
                     "a call of job %s is not answered, sending it again",
                     request.job_id,
                     extra={"action": "call_repeated", "job_id": request.job_id, "request_id": request.request_id},
                 )
-                self._send(call)
+                self._send_call(call)
 
-    def _unanswered(self) -> list[_Call]:
+    def _unanswered_calls(self) -> list[_Call]:
         return [call for call in self._waiting.values() if not call.answer.done()]
 
-    def waiting(self) -> set[JobId]:
+    def jobs_with_calls(self) -> set[JobId]:
         """Return the jobs whose supervisor waits for an answer."""
         return {call.request.job_id for call in self._waiting.values()}
 
-    def forget(self, job_id: JobId) -> None:
+    def cancel_calls(self, job_id: JobId) -> None:
         """Give up the calls of a job that has ended."""
         for call in list(self._waiting.values()):
             if call.request.job_id == job_id:
@@ -212,7 +215,7 @@ class ExecutionApiServer:
             # Its supervisor is gone, or makes it again.
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        response = await self._answer(scope, headers, body)
+        response = await self._answer_request(scope, headers, body)
         content = b"" if response.status == HTTPStatus.NO_CONTENT else response.body
         fields = [(k, v) for k, v in response.headers.items() if k.lower() not in _OF_THE_CONNECTION]
         if response.status != HTTPStatus.NO_CONTENT:
@@ -221,14 +224,14 @@ class ExecutionApiServer:
         await send({"type": "http.response.start", "status": response.status, "headers": raw})
         await send({"type": "http.response.body", "body": content})
 
-    async def _answer(self, scope: Scope, headers: dict[str, str], body: bytes) -> ApiResponse:
+    async def _answer_request(self, scope: Scope, headers: dict[str, str], body: bytes) -> ApiResponse:
         request_id = headers.get(REQUEST_ID_HEADER) or uuid.uuid4().hex
-        job = await self._held.by_secret(headers.get("authorization", "").removeprefix("Bearer "))
+        job = await self._jobs.find_by_secret(headers.get("authorization", "").removeprefix("Bearer "))
         path = scope["raw_path"].decode("latin-1")
         if job is None or not path.startswith(ROOT):
             log.warning("call without a job refused", extra={"action": "call_refused"})
             return problem(request_id, HTTPStatus.UNAUTHORIZED, "unknown_job", "no job of this worker")
-        self._heard(job.job_id)
+        self._record_call(job.job_id)
         target = path.removeprefix(ROOT)
         stop_reason = self._stop_reason(job.job_id)
         if scope["method"] == "PUT" and _HEARTBEAT.fullmatch(target):
@@ -237,7 +240,7 @@ class ExecutionApiServer:
             return problem(request_id, HTTPStatus.GONE, "stopped", stop_reason)
         query = scope["query_string"].decode("latin-1")
         if target == START_TARGET:
-            return await self._ask_centre(StartRequest(request_id=request_id, job_id=job.job_id, fence=job.fence))
+            return await self._ask_bridge(StartRequest(request_id=request_id, job_id=job.job_id, fence=job.fence))
         request = ApiRequest(
             request_id=request_id,
             job_id=job.job_id,
@@ -252,18 +255,18 @@ class ExecutionApiServer:
         if len(body) > self._max_call_bytes:
             what = f"a call of {len(body)} bytes is over the limit of {self._max_call_bytes} bytes (max_message_size)"
             return problem(request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", what)
-        return await self._ask_centre(request)
+        return await self._ask_bridge(request)
 
-    async def _ask_centre(self, request: ApiRequest | StartRequest) -> ApiResponse:
+    async def _ask_bridge(self, request: ApiRequest | StartRequest) -> ApiResponse:
         request_id = request.request_id
         call = self._waiting.get(request_id)
         # There is one when the supervisor lost its connection to us and asks again.
         if call is None:
             call = self._waiting[request_id] = _Call(request, asyncio.get_running_loop().create_future())
             call.answer.add_done_callback(lambda _: self._waiting.pop(request_id, None))
-            self._asked.set()
+            self._call_made.set()
             if self._link.ready:
-                self._send(call)
+                self._send_call(call)
         try:
             return await asyncio.shield(call.answer)
         except asyncio.CancelledError:
@@ -271,9 +274,9 @@ class ExecutionApiServer:
                 raise
             return problem(request_id, HTTPStatus.GONE, "stopped", "the job has ended on this worker")
         finally:
-            self._heard(request.job_id)
+            self._record_call(request.job_id)
 
-    def _send(self, call: _Call) -> None:
+    def _send_call(self, call: _Call) -> None:
         call.repeated_at = boottime()
         if call.sent_at is None:
             call.sent_at = call.repeated_at

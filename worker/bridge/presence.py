@@ -1,190 +1,129 @@
-"""Says that we are there, counts the leases by what the centre confirms, and stops each job when its lease ends."""
+"""Tells the bridge that this worker is there, and what it has: at every connection, and while it has jobs."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import math
 from collections import OrderedDict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.messages import Presence, PresenceAck, Welcome, WorkerState
-from edge_mqtt.worker.core.job import LocalJob
-from edge_mqtt.worker.core.lease import Contact, Lease
-from edge_mqtt.worker.ipc.run_files import contact_file
 from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.link import Link
-from edge_mqtt.worker.logs.log_file import note
-from edge_mqtt.worker.runs.supervisors import Supervisors
 from edge_mqtt.worker.system.boot_clock import boottime
-from edge_mqtt.worker.system.files import write_atomically
+from edge_mqtt.worker.timing import WorkerTiming
 
-log = logging.getLogger(__name__)
-
-#: Seconds after which a presence that nobody welcomed is sent again: the bridge may just not be there yet.
-WELCOME_WAIT_S: Final = 5.0
-#: Seconds between looks at a lease that is running out: the machine may have slept meanwhile.
-LEASE_LOOK_S: Final = 2.0
 #: Presences whose confirmation may still come.
 SENT_KEPT: Final = 16
-OUT_OF_REACH: Final = "the bridge was out of reach for longer than offline_grace"
 
 
 class PresenceLoop:
-    """One worker's presence, and the leases of its jobs."""
+    """One worker's presence.
+
+    :param concurrency: slots of the worker.
+    :param state: returns what is said of the worker.
+    :param record_contact: told when a presence was sent, in seconds since boot, that the bridge has confirmed.
+    """
 
     def __init__(
         self,
         link: Link,
-        held: JobStore,
-        runs: Supervisors,
+        jobs: JobStore,
         *,
         version: str,
         queues: tuple[str, ...],
+        concurrency: int,
         state: Callable[[], WorkerState],
+        record_contact: Callable[[float], None],
+        timing: WorkerTiming | None = None,
     ) -> None:
         self._link = link
-        self._held = held
-        self._runs = runs
+        self._jobs = jobs
         self._version = version
         self._queues = queues
+        self._concurrency = concurrency
         self._state = state
+        self._record_contact = record_contact
+        self._timing = timing or WorkerTiming()
         self._interval_s = 20.0
-        self._kill_grace_s = 10.0
         self._sequence = 0
         #: When the presences of this connection were sent, by their sequence.
         self._sent: OrderedDict[int, float] = OrderedDict()
-        self._contact_file = contact_file(runs.plan.runs_dir)
-        #: What the leases count from; at first, what the worker before us left.
-        self._contact = Contact.from_json(_read(self._contact_file), now=boottime())
-        self._busy = bool(held.with_process())
-        #: Since when there is always a process; those of the worker before us have the leases that it left.
-        self._busy_since = -math.inf
         self._wake = asyncio.Event()
         #: There is nothing to say until a job comes.
-        self._quiet = False
-        held.on_change = self._held_changed
+        self._is_quiet = False
+        jobs.add_listener(self._wake_if_quiet)
 
     # ------------------------------------------------------------ what happens
 
-    def connected(self) -> None:
-        """Introduce ourselves on a new connection."""
+    def introduce_worker(self) -> None:
+        """Send the first presence of a new connection."""
         self._sequence = 0
         self._sent.clear()
-        self._send()
+        self._send_presence()
 
-    def changed(self) -> None:
+    def announce_change(self) -> None:
         """Say at once what is new about us, and look at the clock again."""
         if self._link.ready:
-            self._sequence += 1
-            self._send()
+            self._send_next()
         self._wake.set()
 
-    def welcomed(self, welcome: Welcome) -> None:
-        """Take over what the centre wants; being welcomed also confirms the first presence."""
+    def record_welcome(self, welcome: Welcome) -> None:
+        """Go by what the bridge wants; being welcomed also confirms the first presence."""
         self._interval_s = welcome.presence_interval_s
-        self._kill_grace_s = welcome.kill_grace_s
-        self._confirm(0)
+        self._confirm_presence(0)
         self._wake.set()
 
-    def confirmed(self, ack: PresenceAck) -> None:
-        """Count the leases from a presence that the centre has."""
+    def record_ack(self, ack: PresenceAck) -> None:
+        """Count the leases from a presence that the bridge has."""
         if (ack.incarnation, ack.connection) == (self._link.address.incarnation, self._link.connection):
-            self._confirm(ack.sequence)
+            self._confirm_presence(ack.sequence)
 
-    def permitted(self, asked_at: float) -> None:
-        """Count the leases from the question whether a job may start, which the centre has answered with yes.
-
-        :param asked_at: when it was sent, in seconds since boot.
-        """
-        self._grant(asked_at)
-
-    def farewell(self) -> None:
+    def send_farewell(self) -> None:
         """Say that we are going."""
-        self._sequence += 1
-        self._send(WorkerState.OFFLINE)
+        self._send_next(WorkerState.OFFLINE)
 
-    # ------------------------------------------------------------ loops
+    # ------------------------------------------------------------ loop
 
     async def run(self) -> None:
         """Send presences: until we are welcome, and then for as long as there are jobs."""
         while True:
             self._wake.clear()
-            wait_s = self._interval_s if self._link.ready else WELCOME_WAIT_S
-            self._quiet = self._link.ready and not len(self._held)
+            wait_s = self._interval_s if self._link.ready else self._timing.welcome_wait_s
+            self._is_quiet = self._link.ready and not len(self._jobs)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if self._quiet else wait_s):
+                async with asyncio.timeout(None if self._is_quiet else wait_s):
                     await self._wake.wait()
                     continue
             if self._link.ready:
                 # The last job may be gone since the wait began: then there is nothing to say any more.
-                if len(self._held):
-                    self._sequence += 1
-                    self._send()
+                if len(self._jobs):
+                    self._send_next()
             elif self._sent:
-                # Still the first: nobody has answered it.
-                self._send()
+                # Still the first: it has not been answered.
+                self._send_presence()
 
-    async def guard(self) -> None:
-        """Stop each running job when its lease ends."""
-        while True:
-            await self._held.until(lambda held: bool(held.with_process()))
-            await asyncio.sleep(self._end_leases())
-
-    def _end_leases(self) -> float:
-        """Stop the jobs whose lease is over; return the seconds until the next look."""
-        contact, now = self._valid_contact(), boottime()
-        wait_s = LEASE_LOOK_S
-        if contact is None:
-            return wait_s
-        for job in self._held.with_process():
-            lease = contact.lease(job.lease_s)
-            if now >= lease.stop_at:
-                self._stop(job, lease)
-            else:
-                wait_s = min(wait_s, lease.stop_at - now)
-        return wait_s
-
-    def _stop(self, job: LocalJob, lease: Lease) -> None:
-        if not self._runs.goes_on(job.job_id):
-            return
-        note(self._runs.plan.log_file(job), f"Stopped by the edge worker: {OUT_OF_REACH}")
-        self._runs.stop(job, OUT_OF_REACH, grace_s=max(0.0, lease.kill_at - boottime()))
-
-    # ------------------------------------------------------------ parts
-
-    def _valid_contact(self) -> Contact | None:
-        """Return what leases count from; None while the processes are new and the centre has permitted none to start.
-
-        An idle worker says nothing, so that its contact is an old one when it gets something to do.
-        """
-        contact = self._contact
-        return contact if contact is not None and contact.confirmed_at >= self._busy_since else None
-
-    def _held_changed(self) -> None:
-        before, self._busy = self._busy, bool(self._held.with_process())
-        if self._busy and not before:
-            self._busy_since = boottime()
-            # For whoever looks after the processes should we die now: they are permitted to start from here on only.
-            self._write(Contact(confirmed_at=self._busy_since, kill_grace_s=self._kill_grace_s))
-        if self._quiet:
+    def _wake_if_quiet(self) -> None:
+        if self._is_quiet:
             self._wake.set()
 
-    def _send(self, state: WorkerState | None = None) -> None:
-        jobs = (job.for_presence() for job in self._held)
+    def _send_next(self, state: WorkerState | None = None) -> None:
+        self._sequence += 1
+        self._send_presence(state)
+
+    def _send_presence(self, state: WorkerState | None = None) -> None:
+        reports = (job.to_report() for job in self._jobs)
         presence = Presence(
             incarnation=self._link.address.incarnation,
-            home=self._held.home,
+            home=self._jobs.home,
             connection=self._link.connection,
             sequence=self._sequence,
             state=state or self._state(),
             version=self._version,
             queues=self._queues,
-            concurrency=self._runs.plan.concurrency,
-            jobs=tuple(job for job in jobs if job is not None),
+            concurrency=self._concurrency,
+            jobs=tuple(report for report in reports if report is not None),
         )
         now = boottime()
         if self._link.send_presence(presence):
@@ -193,27 +132,7 @@ class PresenceLoop:
             while len(self._sent) > SENT_KEPT:
                 self._sent.popitem(last=False)
 
-    def _confirm(self, sequence: int) -> None:
+    def _confirm_presence(self, sequence: int) -> None:
         sent_at = self._sent.get(sequence)
         if sent_at is not None:
-            self._grant(sent_at)
-
-    def _grant(self, sent_at: float) -> None:
-        if self._contact is not None and sent_at < self._contact.confirmed_at:
-            return
-        self._contact = Contact(confirmed_at=sent_at, kill_grace_s=self._kill_grace_s)
-        self._write(self._contact)
-
-    def _write(self, contact: Contact) -> None:
-        # Not synced to the disk: after a loss of power there is nothing left to stop.
-        try:
-            write_atomically(self._contact_file, contact.to_json(), durable=False)
-        except OSError as error:
-            log.warning("the lease cannot be written: %s", error.strerror, extra={"action": "lease_unwritable"})
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+            self._record_contact(sent_at)

@@ -1,4 +1,4 @@
-"""Results: stored, sent, sent again until the centre has stored them too."""
+"""Results: stored, sent, sent again until the bridge has stored them too."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import Finished
@@ -17,149 +16,154 @@ from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.logs.shipper import LogShipper
 from edge_mqtt.worker.runs.run_plan import RunPlan
-from edge_mqtt.worker.runs.supervisors import describe
+from edge_mqtt.worker.timing import WorkerTiming
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which an unacknowledged result is sent again on a connection that is up: the centre may have had no
-#: room to store it.
-REPEAT_S: Final = 30.0
-#: Seconds between attempts to store a result on a disk that is full.
-STORE_RETRY_S: Final = 5.0
-
 
 class Results:
-    """Reports how jobs ended and forgets those that are settled."""
+    """Reports how jobs ended, and forgets those of which the bridge has everything."""
 
-    def __init__(self, held: JobStore, link: Link, logs: LogShipper, plan: RunPlan) -> None:
-        self._held = held
+    def __init__(
+        self, jobs: JobStore, link: Link, logs: LogShipper, plan: RunPlan, timing: WorkerTiming | None = None
+    ) -> None:
+        self._jobs = jobs
         self._link = link
         self._logs = logs
         self._plan = plan
+        self._timing = timing or WorkerTiming()
+        #: There may be results that are not acknowledged.
         self._pending = asyncio.Event()
 
-    async def finished(self, job: LocalJob, outcome: RunOutcome) -> None:
-        """Store and report how a job's run ended."""
-        result = self._result(job, outcome)
+    def restore_unsent(self) -> None:
+        """Take up the results and logs that the worker before us left."""
+        for job in self._jobs:
+            if job.result is not None:
+                self._logs.follow_log(job)
+                self._pending.set()
+
+    async def report_exit(self, job: LocalJob, outcome: RunOutcome) -> None:
+        """Store and report how a job's run ended, however long the disk has no room for it."""
+        result = self._make_result(job, outcome)
 
         def finish(current: LocalJob | None) -> LocalJob | None:
             if current is None or current.fence != job.fence or current.state is LocalJobState.DROPPED:
                 return None
-            return current.to(LocalJobState.FINISHED, result=result)
+            return current.moved_to(LocalJobState.FINISHED, result=result)
 
-        stored = await self._store(job.job_id, finish)
+        stored = await self._store_result(job.job_id, finish)
         if stored is None:
-            self.forget_files(job)
-            self._logs.forget(job.job_id)
+            self._delete_files(job)
+            self._logs.forget_log(job.job_id)
             return
-        self._report(stored, result)
+        self._report_end(stored, result)
 
-    async def cancelled(self, waiting: LocalJob, reason: str) -> None:
+    async def report_cancelled(self, waiting: LocalJob, reason: str) -> None:
         """Store and report that a job that waits will not run.
 
         :raises SpoolError: it could not be stored, and goes on waiting.
         """
-        result = self._result(waiting, RunOutcome(error=f"cancelled before it started: {reason}"))
+        result = self._make_result(waiting, RunOutcome(error=f"cancelled before it started: {reason}"))
 
         def cancel(current: LocalJob | None) -> LocalJob | None:
-            return waiting.to(LocalJobState.FINISHED, result=result) if current is waiting else current
+            return waiting.moved_to(LocalJobState.FINISHED, result=result) if current is waiting else current
 
-        stored = await self._held.change(waiting.job_id, cancel)
+        stored = await self._jobs.change_job(waiting.job_id, cancel)
         if stored is not None and stored.result is result:
-            self._report(stored, result)
+            self._report_end(stored, result)
 
-    def _result(self, job: LocalJob, outcome: RunOutcome) -> Finished:
-        return Finished(
-            job_id=job.job_id,
-            fence=job.fence,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            error=outcome.error,
-            log_size=self._logs.size(job.job_id),
-            started_at=outcome.started_at,
-            ended_at=outcome.ended_at,
-        )
-
-    def _report(self, job: LocalJob, result: Finished) -> None:
-        _log_end(job, result)
-        self._logs.ended(job)
-        self._send(job)
-        self._pending.set()
-
-    def resend(self) -> None:
+    def resend_results(self) -> None:
         """Send every result that is not acknowledged."""
-        for job in self._held:
+        for job in self._jobs:
             if not job.result_acked:
-                self._send(job)
+                self._send_result(job)
 
-    async def acknowledged(self, job_id: JobId, fence: Fence) -> None:
-        """Take note that the centre has a job's result."""
+    async def record_ack(self, job_id: JobId, fence: Fence) -> None:
+        """Store that the bridge has a job's result.
+
+        :raises SpoolError: it could not be stored.
+        """
 
         def acked(job: LocalJob | None) -> LocalJob | None:
             if job is None or job.fence != fence or job.result is None or job.result_acked:
                 return job
             return replace(job, result_acked=True)
 
-        await self._held.change(job_id, acked)
-        await self.settle(job_id)
+        await self._jobs.change_job(job_id, acked)
+        await self.forget_if_settled(job_id)
 
-    async def settle(self, job_id: JobId) -> None:
-        """Forget a job of which the centre has everything."""
-        job = self._held.get(job_id)
-        if job is None or not job.settled(log_stored=self._logs.stored(job_id)):
-            return
-        await self.forget(job)
+    async def forget_if_settled(self, job_id: JobId) -> None:
+        """Forget a job of which the bridge has everything.
 
-    async def forget(self, job: LocalJob) -> None:
+        :raises SpoolError: it could not be forgotten.
+        """
+        job = self._jobs.get(job_id)
+        if job is not None and job.is_settled(log_stored=self._logs.is_stored(job_id)):
+            await self.forget_job(job)
+
+    async def forget_job(self, job: LocalJob) -> None:
         """Forget a job, files and all.
 
         :raises SpoolError: it could not be forgotten.
         """
-        await self._held.change(job.job_id, lambda current: None if current is job else current)
-        if self._held.get(job.job_id) is None:
-            self._logs.forget(job.job_id)
-            self.forget_files(job)
-
-    def silence(self, job_id: JobId) -> None:
-        """Ship no more of a job's log: it is somebody else's now."""
-        self._logs.forget(job_id)
-
-    def remember(self) -> None:
-        """Take note that there are results from before."""
-        self._pending.set()
-
-    def forget_files(self, job: LocalJob) -> None:
-        """Delete the run's files."""
-        self._plan.files(job).remove()
+        await self._jobs.change_job(job.job_id, lambda current: None if current is job else current)
+        if self._jobs.get(job.job_id) is None:
+            self._logs.forget_log(job.job_id)
+            self._delete_files(job)
 
     async def run(self) -> None:
         """Repeat what stays unacknowledged on a live connection."""
         while True:
             await self._pending.wait()
-            await asyncio.sleep(REPEAT_S)
-            finished = [job for job in self._held if job.result is not None]
+            await asyncio.sleep(self._timing.result_repeat_s)
+            finished = [job for job in self._jobs if job.result is not None]
             try:
                 for job in finished:
-                    await self.settle(job.job_id)
+                    await self.forget_if_settled(job.job_id)
             except SpoolError as error:
                 log.error("%s", error, extra={"action": "spool_failed"})  # noqa: TRY400 -- the line says it all
             if not finished:
                 self._pending.clear()
             elif self._link.ready:
-                self.resend()
+                self.resend_results()
 
-    async def _store(self, job_id: JobId, decide: Callable[[LocalJob | None], LocalJob | None]) -> LocalJob | None:
+    # ------------------------------------------------------------ parts
+
+    def _make_result(self, job: LocalJob, outcome: RunOutcome) -> Finished:
+        return Finished(
+            job_id=job.job_id,
+            fence=job.fence,
+            exit_code=outcome.exit_code,
+            signal=outcome.signal,
+            error=outcome.error,
+            log_size=self._logs.measure_log(job.job_id),
+            started_at=outcome.started_at,
+            ended_at=outcome.ended_at,
+        )
+
+    def _report_end(self, job: LocalJob, result: Finished) -> None:
+        _log_end(job, result)
+        self._logs.finish_log(job)
+        self._send_result(job)
+        self._pending.set()
+
+    def _delete_files(self, job: LocalJob) -> None:
+        self._plan.files(job).remove()
+
+    async def _store_result(
+        self, job_id: JobId, decide: Callable[[LocalJob | None], LocalJob | None]
+    ) -> LocalJob | None:
         """Store a result, however long the disk has no room for it: it must not be lost."""
         while True:
             try:
-                return await self._held.change(job_id, decide)
+                return await self._jobs.change_job(job_id, decide)
             except SpoolError as error:
                 log.error(  # noqa: TRY400 -- the line says it all
                     "a result waits to be stored: %s", error, extra={"action": "result_waits", "job_id": job_id}
                 )
-                await asyncio.sleep(STORE_RETRY_S)
+                await asyncio.sleep(self._timing.store_retry_s)
 
-    def _send(self, job: LocalJob) -> None:
+    def _send_result(self, job: LocalJob) -> None:
         if job.result is not None and self._link.ready:
             self._link.send_result(job.result)
 
@@ -176,7 +180,7 @@ def _log_end(job: LocalJob, result: Finished) -> None:
     log.log(
         logging.INFO if result.exit_code == 0 else logging.WARNING,
         "%s %s",
-        describe(job),
+        job.label,
         how,
         extra={"action": "job_finished", "job_id": job.job_id, "exit_code": result.exit_code},
     )

@@ -1,6 +1,6 @@
 """How much log may be on the way: what the link carries without a queue that other messages would wait in.
 
-Delay-based, as LEDBAT (RFC 6817): what a piece takes from its sending to its acknowledgement is compared with what it
+Delay-based, as LEDBAT (RFC 6817): what a chunk takes from its sending to its acknowledgement is compared with what it
 takes on the empty link. What was on the way, divided by that time, is the link's rate, so one measurement tells how
 much is right, however far it is from that.
 """
@@ -14,20 +14,20 @@ from typing import Final
 #: Bytes on the link at least, so that a log always moves, and at most; packed, as they travel.
 SMALLEST_WINDOW_BYTES: Final = 4 * 1024
 LARGEST_WINDOW_BYTES: Final = 1024 * 1024
-#: The same on a link that nothing is known of.
+#: The same on a link of which nothing is known.
 FIRST_WINDOW_BYTES: Final = 16 * 1024
-#: Pieces that a full window has at least.
-PIECES: Final = 4
-#: Bytes of a piece at least: smaller ones would be headers more than log.
-SMALLEST_PIECE_BYTES: Final = 2 * 1024
-#: Seconds that a piece, and whatever is sent behind it, may wait for what is before it. RFC 6817 allows 0.1; a job's
+#: Chunks that a full window has at least.
+CHUNKS_PER_WINDOW: Final = 4
+#: Bytes of a chunk at least: smaller ones would be headers more than log.
+SMALLEST_CHUNK_BYTES: Final = 2 * 1024
+#: Seconds that a chunk, and whatever is sent behind it, may wait for what is before it. RFC 6817 allows 0.1; a job's
 #: start and end pass the queue once each, and together must not take long.
 QUEUE_TARGET_S: Final = 0.05
 #: Seconds of a queue that is none, but the scatter of an empty link.
 NO_QUEUE_S: Final = QUEUE_TARGET_S / 4
 #: Measurements that one decision is made of at least; the best counts, for a single one may be late for many reasons.
 MEASUREMENTS: Final = 4
-#: Seconds that a piece takes at least, as far as this can be measured.
+#: Seconds that a chunk takes at least, as far as this can be measured.
 SHORTEST_S: Final = 1e-6
 #: Seconds after which the empty link is measured anew, with little on the way: the route may be another one.
 EMPTY_FOR_S: Final = 30.0
@@ -45,19 +45,19 @@ class CongestionWindow:
     #: When the window was set; what was sent before says nothing about it.
     _set_at: float = -math.inf
     #: What was measured since: how much might be on the way, how long the queue was, and how many times larger the
-    #: window might be; of a window that was not full nobody can tell.
+    #: window might be; of a window that was not full this is not known.
     _best: float = 0.0
     _shortest_queue_s: float = math.inf
     _growth: float = 0.0
     _measured: int = 0
-    #: When that began: it goes on for a round at least, as pieces that were sent at once have queued for each other.
+    #: When that began: it goes on for a round at least, as chunks that were sent at once have queued for each other.
     _round_at: float = math.inf
-    #: Seconds that a piece takes on the empty link, and when that was measured.
+    #: Seconds that a chunk takes on the empty link, and when that was measured.
     _empty_s: float = math.inf
     _empty_at: float = -math.inf
-    #: Seconds that the centre took to store the last piece.
+    #: Seconds that the bridge took to store the last chunk.
     _held_s: float = 0.0
-    #: While it is measured anew: seconds of each piece that had the link for itself.
+    #: While it is measured anew: seconds of each chunk that had the link for itself.
     _empty: list[float] = field(default_factory=list)
     _is_emptying: bool = False
 
@@ -67,21 +67,21 @@ class CongestionWindow:
         return SMALLEST_WINDOW_BYTES if self._is_emptying else int(self._size)
 
     @property
-    def piece(self) -> int:
-        """Bytes that one piece should have."""
-        # Others wait for a whole piece: it may have no more of the time than the queue.
+    def chunk_bytes(self) -> int:
+        """Bytes that one chunk should have."""
+        # Others wait for a whole chunk: it may have no more of the time than the queue.
         share = QUEUE_TARGET_S / 2 / (self._empty_s + QUEUE_TARGET_S + self._held_s)
-        return max(SMALLEST_PIECE_BYTES, int(self.size * min(share, 1 / PIECES)))
+        return max(SMALLEST_CHUNK_BYTES, int(self.size * min(share, 1 / CHUNKS_PER_WINDOW)))
 
     def admits(self, on_the_way: int) -> bool:
-        """Tell whether another piece may be sent."""
-        return on_the_way + self.piece <= self.size
+        """Tell whether another chunk may be sent."""
+        return on_the_way + self.chunk_bytes <= self.size
 
-    def measured(self, *, sent_at: float, now: float, held_s: float, on_the_way: int) -> None:
-        """Take note that a piece has been acknowledged.
+    def record_ack(self, *, sent_at: float, now: float, held_s: float, on_the_way: int) -> None:
+        """Take note that a chunk has been acknowledged.
 
         :param sent_at: monotonic time in seconds.
-        :param held_s: seconds that the centre took to store it: not the link's.
+        :param held_s: seconds that the bridge took to store it: not the link's.
         :param on_the_way: bytes, once it was sent and itself included.
         """
         link_s, self._held_s = max(0.0, now - sent_at - held_s), held_s

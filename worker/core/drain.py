@@ -8,8 +8,6 @@ from typing import Final
 
 #: Seconds that running tasks get after SIGTERM: service managers and container runtimes kill soon after it.
 SIGTERM_DRAIN_S: Final = 20.0
-#: Seconds that results and logs get to reach the centre once nothing runs; what is left goes out at the next start.
-SETTLE_S: Final = 10.0
 
 
 class Phase(StrEnum):
@@ -22,8 +20,8 @@ class Phase(StrEnum):
     TERMINATING = "terminating"
 
 
-class Ask(StrEnum):
-    """What somebody asks of the worker."""
+class StopSignal(StrEnum):
+    """How the worker is asked to end."""
 
     INTERRUPT = "interrupt"
     TERMINATE = "terminate"
@@ -36,7 +34,7 @@ class Drain:
     phase: Phase = Phase.SERVING
     deadline: float | None = None
 
-    def asked(self, ask: Ask, now: float, *, drain_timeout_s: float) -> Drain:
+    def after_signal(self, signal: StopSignal, now: float, *, drain_timeout_s: float) -> Drain:
         """Return the state after a signal; the second one means at once.
 
         :param drain_timeout_s: seconds that running jobs get, 0 for as long as they take.
@@ -44,7 +42,7 @@ class Drain:
         if self.phase is not Phase.SERVING:
             return replace(self, phase=Phase.TERMINATING, deadline=None)
         limits = [drain_timeout_s] if drain_timeout_s > 0 else []
-        if ask is Ask.TERMINATE:
+        if signal is StopSignal.TERMINATE:
             limits.append(SIGTERM_DRAIN_S)
         return Drain(phase=Phase.DRAINING, deadline=now + min(limits) if limits else None)
 
@@ -55,6 +53,6 @@ class Drain:
         return self
 
     @property
-    def takes_jobs(self) -> bool:
-        """Tell whether new jobs are taken."""
+    def accepts_jobs(self) -> bool:
+        """Tell whether new jobs are accepted."""
         return self.phase is Phase.SERVING

@@ -1,4 +1,4 @@
-"""Where a job is on its worker, and what an assignment does to it."""
+"""A job on its worker: how far it is, and what an assignment does to it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class LocalJobState(StrEnum):
     ACCEPTED = "accepted"
     #: In the spool as launched: its supervisor runs, ran, or was about to.
     LAUNCHED = "launched"
-    #: It ended; result and log are kept until the centre has them.
+    #: It ended; result and log are kept until the bridge has them.
     FINISHED = "finished"
     #: Not ours any more: its supervisor is being stopped and nothing is reported.
     DROPPED = "dropped"
 
 
-#: The one transition table. None is the state of a job that is not held.
+#: The one transition table. None is the state of a job that the worker does not have.
 TRANSITIONS: Final[Mapping[LocalJobState, frozenset[LocalJobState | None]]] = {
     LocalJobState.ACCEPTED: frozenset({LocalJobState.LAUNCHED, LocalJobState.FINISHED, None}),
     LocalJobState.LAUNCHED: frozenset({LocalJobState.FINISHED, LocalJobState.DROPPED, None}),
@@ -40,8 +40,8 @@ TRANSITIONS: Final[Mapping[LocalJobState, frozenset[LocalJobState | None]]] = {
     LocalJobState.DROPPED: frozenset({None}),
 }
 
-#: What the centre is told of a job in each state; a dropped one is not mentioned.
-_ON_THE_WIRE: Final = {
+#: What the bridge is told of a job in each state; a dropped one is not mentioned.
+_REPORTED: Final = {
     LocalJobState.ACCEPTED: ReportedJobState.ACCEPTED,
     LocalJobState.LAUNCHED: ReportedJobState.RUNNING,
     LocalJobState.FINISHED: ReportedJobState.FINISHED,
@@ -65,7 +65,7 @@ class LocalJob:
 
     spec: JobSpec
     fence: Fence
-    #: Seconds that it may go on after a confirmed contact with the centre.
+    #: Seconds that it may go on after a confirmed contact with the bridge.
     lease_s: float
     #: Whether its log is shipped; otherwise it stays here.
     ships_log: bool = True
@@ -80,7 +80,7 @@ class LocalJob:
     result_acked: bool = False
 
     @classmethod
-    def taken(cls, assign: Assign) -> Self:
+    def from_assignment(cls, assign: Assign) -> Self:
         """Return the job of an assignment."""
         return cls(spec=assign.job, fence=assign.fence, lease_s=assign.lease_s, ships_log=assign.ships_log)
 
@@ -89,14 +89,23 @@ class LocalJob:
         """The job's id."""
         return self.spec.job_id
 
-    def settled(self, *, log_stored: bool) -> bool:
-        """Tell whether the centre has everything, so that the job can be forgotten.
+    @property
+    def label(self) -> str:
+        """What people call the job."""
+        spec = self.spec
+        if not spec.task_id:
+            return f"{spec.type} {spec.job_id}"
+        index = f"[{spec.map_index}]" if spec.map_index >= 0 else ""
+        return f"{spec.dag_id}.{spec.task_id}{index} {spec.run_id} try {spec.try_number}"
 
-        :param log_stored: the centre has the job's log.
+    def is_settled(self, *, log_stored: bool) -> bool:
+        """Tell whether the bridge has everything, so that the job can be forgotten.
+
+        :param log_stored: the bridge has the job's log.
         """
         return self.result is not None and self.result_acked and log_stored
 
-    def to(self, state: LocalJobState, **changes: object) -> LocalJob:
+    def moved_to(self, state: LocalJobState, **changes: object) -> LocalJob:
         """Return the job in ``state``.
 
         :raises IllegalTransition: the transition table has no such way.
@@ -105,9 +114,9 @@ class LocalJob:
             raise IllegalTransition(f"job {self.job_id} cannot go from {self.state} to {state}")
         return replace(self, state=state, **changes)  # type: ignore[arg-type]  # callers name real fields
 
-    def for_presence(self) -> HeldJob | None:
+    def to_report(self) -> HeldJob | None:
         """Return what the presence says of it."""
-        state = _ON_THE_WIRE.get(self.state)
+        state = _REPORTED.get(self.state)
         return None if state is None else HeldJob(job_id=self.job_id, fence=self.fence, state=state)
 
 
@@ -115,7 +124,7 @@ class Verdict(StrEnum):
     """What to do with an assignment."""
 
     #: Store it, then accept.
-    TAKE = "take"
+    ACCEPT = "accept"
     #: It is stored: accept again.
     CONFIRM = "confirm"
     #: An earlier assignment of the same job, overtaken on the way.
@@ -136,14 +145,14 @@ class AssignmentDecision:
 
 
 def decide_assignment(
-    assign: Assign, held: LocalJob | None, *, queues: Collection[str], draining: bool
+    assign: Assign, current: LocalJob | None, *, queues: Collection[str], draining: bool
 ) -> AssignmentDecision:
-    """Decide what to do with ``assign`` when ``held`` is what we have of the same job."""
-    if held is not None and assign.fence <= held.fence:
-        confirmed = assign.fence == held.fence and held.state is not LocalJobState.DROPPED
+    """Decide what to do with ``assign`` when ``current`` is what we have of the same job."""
+    if current is not None and assign.fence <= current.fence:
+        confirmed = assign.fence == current.fence and current.state is not LocalJobState.DROPPED
         return AssignmentDecision(verdict=Verdict.CONFIRM if confirmed else Verdict.IGNORE)
-    if held is not None and held.state is not LocalJobState.ACCEPTED:
-        return _reject(f"an earlier assignment of the job ({held.fence}) is still {held.state} here")
+    if current is not None and current.state is not LocalJobState.ACCEPTED:
+        return _reject(f"an earlier assignment of the job ({current.fence}) is still {current.state} here")
     if assign.job.queue not in queues:
         return _reject(f"this worker does not serve queue {assign.job.queue!r}")
     if draining:
@@ -151,7 +160,7 @@ def decide_assignment(
     wrong = problem_of(assign.job)
     if wrong:
         return AssignmentDecision(verdict=Verdict.REJECT, reason=wrong, permanent=True)
-    return AssignmentDecision(verdict=Verdict.TAKE if held is None else Verdict.REPLACE)
+    return AssignmentDecision(verdict=Verdict.ACCEPT if current is None else Verdict.REPLACE)
 
 
 def _reject(reason: str) -> AssignmentDecision:

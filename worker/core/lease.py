@@ -1,4 +1,4 @@
-"""How long a running job may go on without the centre."""
+"""How long a running job may go on without the bridge."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Lease:
     def granted(cls, *, confirmed_at: float, lease_s: float, kill_grace_s: float) -> Self:
         """Return the lease that a confirmed contact gives.
 
-        It ends on the worker before it ends in the centre, which counts from the receipt of the same message.
+        It ends on the worker before it ends in the bridge, which counts from the receipt of the same message.
 
-        :param confirmed_at: when the presence that the centre has confirmed was sent.
+        :param confirmed_at: when the presence that the bridge has confirmed was sent.
         :param lease_s: the job's, in seconds.
         """
         kill_at = confirmed_at + lease_s - LEASE_MARGIN_S
@@ -34,9 +34,10 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contact:
-    """The last contact that the centre has confirmed: every job's lease counts from it.
+    """The last contact that the bridge has confirmed: every job's lease counts from it.
 
-    It lies in a file, for the launcher, which guards the leases when the worker is dead, and for a restarted worker.
+    It lies in a file, for launcher and supervisors, which guard the leases when the worker is dead, and for the next
+    worker.
     """
 
     #: When the confirmed message was sent, in seconds since boot.
@@ -79,7 +80,7 @@ class Due(Enum):
 def due(contact: Contact | None, *, lease_s: float, now: float) -> Due:
     """Return what is due to a job that has no worker to look after it.
 
-    :param contact: the last one; without any the centre has permitted nothing to run.
+    :param contact: the last one; without any the bridge has permitted nothing to run.
     :param lease_s: the job's, in seconds.
     :param now: seconds since boot.
     """

@@ -19,10 +19,10 @@ def used(jobs: Iterable[LocalJob], concurrency: int) -> int:
 
 def launchable(jobs: Iterable[LocalJob], concurrency: int) -> list[LocalJob]:
     """Return the accepted jobs that fit, in the order of their arrival; none overtakes one that does not fit."""
-    held = list(jobs)
-    free = concurrency - used(held, concurrency)
+    present = list(jobs)
+    free = concurrency - used(present, concurrency)
     chosen: list[LocalJob] = []
-    for job in held:
+    for job in present:
         if job.state is not LocalJobState.ACCEPTED:
             continue
         price = cost(job, concurrency)

@@ -17,20 +17,15 @@ _READABLE = 40
 #: Names of runs' files, half-written ones too; the stem tells the run.
 _RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+\.[0-9a-f]+)\.(pid|exit|out)(\.\d+)?")
 
-#: Where the link leads that stands in the place of a process when nobody is to run a job any more.
-NOBODY: Final = "nobody"
-
-
-def contact_file(runs_dir: Path) -> Path:
-    """Return where the last confirmed contact stands, next to the runs whose leases count from it."""
-    return runs_dir / "lease"
+#: Where the link leads that stands in the place of a process when no process is to run a job any more.
+NO_PROCESS: Final = "nobody"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFiles:
     """The files of one launch, in the state folder."""
 
-    #: Who runs it: pid, start and boot. Whoever creates it owns the run; it is created once.
+    #: The supervisor's pid, start and boot. The process that creates it owns the run; it is created once.
     process: Path
     #: How it ended.
     outcome: Path
@@ -48,11 +43,11 @@ class RunFiles:
         stem = f"{readable}.{digest}.{fence}.{launch}"
         return cls(process=folder / f"{stem}.pid", outcome=folder / f"{stem}.exit", output=folder / f"{stem}.out")
 
-    def claim_for_nobody(self) -> bool:
-        """Make sure that nobody runs this who has not begun; False when somebody has."""
-        # A link is there whole or not at all, and is in the way of whoever wants to create the file.
+    def claim_for_no_process(self) -> bool:
+        """Make sure that no supervisor begins any more; False when one has."""
+        # A link is there whole or not at all, and is in the way of a supervisor that wants to create the file.
         try:
-            self.process.symlink_to(NOBODY)
+            self.process.symlink_to(NO_PROCESS)
         except FileExistsError:
             # Perhaps a worker that died before it could store that the job is given back.
             return self.process.is_symlink()

@@ -1,6 +1,6 @@
-"""What the worker hands its launcher for one job, and what comes back: small JSON documents.
+"""What the worker hands its launcher for one job: a small JSON document.
 
-Nothing here is secret but ``secret``, which opens the worker's own socket and nothing else; it travels in a pipe,
+Nothing in it is secret but ``secret``, which opens the worker's own socket and nothing else; it travels in a pipe,
 never in arguments or the environment.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.worker.ipc.run_files import RunFiles
@@ -29,7 +29,7 @@ class RunRequest:
     log_path: str | None
     socket_path: str
     secret: str = field(repr=False)
-    #: Seconds that the run may go on after a confirmed contact with the centre.
+    #: Seconds that the run may go on after a confirmed contact with the bridge.
     lease_s: float
     runs_dir: str
     title: str
@@ -37,6 +37,11 @@ class RunRequest:
     def to_json(self) -> bytes:
         """Return it as JSON."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        return cls(**json.loads(data))
 
     @property
     def files(self) -> RunFiles:

@@ -1,7 +1,4 @@
-"""What must survive the worker: accepted jobs, what was launched, results on their way. One SQLite file.
-
-Every method commits, durably, before it returns. It is called from one thread of its own, never from the loop's.
-"""
+"""What must survive the worker: accepted jobs, what was launched, results on their way. One SQLite file."""
 
 from __future__ import annotations
 
@@ -52,7 +49,14 @@ _UPSERT: Final = f"""
 
 
 class Spool:
-    """The open file."""
+    """The open file: a table of jobs by id, and the id of the state folder.
+
+    :meth:`open` comes first and :meth:`close` last. The methods may be called in any thread, by one at a time: the
+    job store calls :meth:`load_jobs` once, before its loop has anything to do, and the rest from a thread of its own.
+    When :meth:`store_job` or :meth:`delete_job` returns, the change is committed and synced to the disk. When it
+    raises :class:`SpoolError`, there is no change: the disk is full, another program has locked the file for longer
+    than 5 s, or what is in it is damaged.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -76,7 +80,7 @@ class Spool:
                 raise
         return cls(connection)
 
-    def load(self) -> list[LocalJob]:
+    def load_jobs(self) -> list[LocalJob]:
         """Return the jobs in the order of their arrival."""
         with _translated(None):
             rows = self._connection.execute(f"SELECT {_COLUMNS} FROM jobs ORDER BY sequence").fetchall()  # noqa: S608 -- constant
@@ -88,12 +92,12 @@ class Spool:
             ((home,),) = self._connection.execute("SELECT id FROM home").fetchall()
             return str(home)
 
-    def store(self, job: LocalJob) -> None:
+    def store_job(self, job: LocalJob) -> None:
         """Store ``job`` in the place of what there is of it."""
         with _translated(None):
             self._connection.execute(_UPSERT, _row(job))
 
-    def forget(self, job_id: JobId) -> None:
+    def delete_job(self, job_id: JobId) -> None:
         """Delete a job."""
         with _translated(None):
             self._connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))

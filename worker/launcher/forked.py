@@ -1,7 +1,7 @@
 """The worker's first launcher: forked from the worker itself, so that both share the memory that they take.
 
 Airflow is loaded before the fork, and the worker does not use it, so that its copy stays the launcher's. A launcher
-that has to be replaced is a program of its own (``runs.launcher_client.LauncherProcess``): by then the worker has
+that has to be replaced is a program of its own (:mod:`edge_mqtt.worker.launcher.spawned`): by then the worker has
 threads, and must not be forked.
 """
 
@@ -26,7 +26,8 @@ from edge_mqtt.broker_bridge.program.airflow_cfg import configuration_fault
 from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
 from edge_mqtt.broker_bridge.program.settings.sources import Snapshot
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError
-from edge_mqtt.worker.runs.launcher_client import AIRFLOW_UNUSABLE, END_WAIT_S, launcher_environment
+from edge_mqtt.worker.launcher.environment import launcher_environment
+from edge_mqtt.worker.launcher.started import AIRFLOW_UNUSABLE, END_WAIT_S
 
 _STDIN: Final = 0
 _STDOUT: Final = 1
@@ -77,7 +78,7 @@ class ForkedLauncher:
         """End it."""
         self._process.kill()
 
-    def let_go(self) -> None:
+    def wait_end(self) -> None:
         """Wait a moment for its end."""
         with contextlib.suppress(psutil.Error):
             self._process.wait(END_WAIT_S)

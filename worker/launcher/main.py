@@ -1,8 +1,8 @@
-"""The launcher's process: has Airflow loaded, and forks a supervisor for every order that it reads.
+"""The launcher's process: has Airflow loaded, and forks a supervisor for every request that it reads.
 
-It has one thread and never starts another, so that forking it is safe. Orders and reports are JSON documents, each
-behind its length in four bytes, on one socket to the worker. When the worker is gone the launcher stays until its
-supervisors have ended, and stops each when its lease ends: nobody else could.
+It has one thread and never starts another, so that forking it is safe. Requests and reports are JSON documents on one
+socket to the worker (:mod:`edge_mqtt.worker.ipc.framing`). When the worker is gone the launcher stays until its
+supervisors have ended, and stops each when its lease ends.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from edge_mqtt.worker.core.lease import Contact, Due, due
-from edge_mqtt.worker.ipc.run_files import contact_file
+from edge_mqtt.worker.ipc.contact_file import read_contact
+from edge_mqtt.worker.ipc.framing import frame_document, read_document
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.launcher.preload_imports import preload_modules, seed_again
 from edge_mqtt.worker.launcher.settings import modules_to_preload
@@ -29,18 +29,8 @@ from edge_mqtt.worker.system.boot_clock import boot_id, boottime
 from edge_mqtt.worker.system.files import redirect_output
 from edge_mqtt.worker.system.process import ProcessIdentity, kill_orphans, kill_tree, signal_process, start_time
 
-LENGTH: Final = struct.Struct("!I")
 #: Seconds between looks at the leases while the worker is gone.
 GUARD_INTERVAL_S: Final = 1.0
-
-
-def main(descriptor: int) -> None:
-    """Load Airflow, and serve the worker at the other end of ``descriptor``."""
-    become_launcher()
-    from edge_mqtt.worker.launcher.preload import preload
-
-    preload()
-    ForkServer(socket.socket(fileno=descriptor)).serve()
 
 
 def become_launcher() -> None:
@@ -57,7 +47,7 @@ class _Child:
     """A supervisor."""
 
     identity: ProcessIdentity
-    #: Seconds that it may go on after a confirmed contact with the centre.
+    #: Seconds that it may go on after a confirmed contact with the bridge.
     lease_s: float
     asked_to_stop: bool = False
 
@@ -67,7 +57,7 @@ class ForkServer:
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
-        #: Where the runs' files and the worker's last contact are; orders name it.
+        #: Where the runs' files and the worker's last contact are; requests name it.
         self._runs_dir: Path | None = None
         #: The last contact that could be read. Without any, nothing may run once the worker is gone.
         self._contact: Contact | None = None
@@ -89,38 +79,35 @@ class ForkServer:
         while self._worker_is_there or self._children:
             for key, _ in self._selector.select(None if self._worker_is_there else GUARD_INTERVAL_S):
                 if key.fileobj is self._channel:
-                    self._read_order()
+                    self._read_request()
                 else:
                     self._drain_wakeups()
             self._reap()
             if not self._worker_is_there:
                 self._guard_leases()
 
-    def _read_order(self) -> None:
+    def _read_request(self) -> None:
         data = read_document(self._channel)
         if data is None:
             self._worker_is_there = False
             self._selector.unregister(self._channel)
             return
-        order = RunRequest(**json.loads(data))
+        request = RunRequest.from_json(data)
         if self._runs_dir is None:
-            self._settle_in(Path(order.runs_dir))
-        launcher = os.getpid()
+            self._runs_dir = Path(request.runs_dir)
+            # From here on we may outlive the worker, whose terminal or pipe must not be held open by us.
+            redirect_output(self._runs_dir / "launcher.out")
+        launcher_pid = os.getpid()
         pid = os.fork()
         if pid == 0:
-            self._become_supervisor(order, launcher)
+            self._become_supervisor(request, launcher_pid)
         # The child may be gone by now, but not reaped: its pid is its own.
         identity = ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
-        self._children[pid] = _Child(identity, order.lease_s)
-        self._report(launched=order.job_id, fence=order.fence, pid=pid)
+        self._children[pid] = _Child(identity, request.lease_s)
+        self._report(launched=request.job_id, fence=request.fence, pid=pid)
 
-    def _settle_in(self, runs_dir: Path) -> None:
-        self._runs_dir = runs_dir
-        # From here on we may outlive the worker, whose terminal or pipe must not be held open by us.
-        redirect_output(runs_dir / "launcher.out")
-
-    def _leave(self) -> None:
-        """Be the launcher no longer: this is a process that it has forked."""
+    def _shed_launcher(self) -> None:
+        """Keep nothing of the launcher: this is a process that it has forked."""
         os.setsid()
         signal.set_wakeup_fd(-1)
         for signum in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
@@ -129,18 +116,18 @@ class ForkServer:
         for end in (self._channel, self._wake_read, self._wake_write):
             end.close()
 
-    def _become_supervisor(self, order: RunRequest, launcher: int) -> NoReturn:
+    def _become_supervisor(self, request: RunRequest, launcher_pid: int) -> NoReturn:
         code = 1
         try:
-            self._leave()
+            self._shed_launcher()
             seed_again()
             nowhere = os.open(os.devnull, os.O_RDONLY)
             os.dup2(nowhere, 0)
             os.close(nowhere)
             gc.enable()
-            from edge_mqtt.worker.supervisor.main import run
+            from edge_mqtt.worker.supervisor.main import run_job
 
-            code = run(order, launcher)
+            code = run_job(request, launcher_pid)
         finally:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
@@ -171,7 +158,7 @@ class ForkServer:
         if not self._worker_is_there:
             return
         try:
-            self._channel.sendall(framed(json.dumps(document).encode()))
+            self._channel.sendall(frame_document(json.dumps(document).encode()))
         except OSError:
             self._worker_is_there = False
             self._selector.unregister(self._channel)
@@ -179,7 +166,7 @@ class ForkServer:
     def _guard_leases(self) -> None:
         now = boottime()
         if self._runs_dir is not None:
-            self._contact = Contact.from_json(_read(contact_file(self._runs_dir)), now=now) or self._contact
+            self._contact = read_contact(self._runs_dir, now=now) or self._contact
         for child in list(self._children.values()):
             todo = due(self._contact, lease_s=child.lease_s, now=now)
             if todo is Due.KILL:
@@ -187,36 +174,3 @@ class ForkServer:
             elif todo is Due.STOP and not child.asked_to_stop:
                 child.asked_to_stop = True
                 signal_process(child.identity, signal.SIGTERM)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def framed(document: bytes) -> bytes:
-    """Return ``document`` behind its length."""
-    return LENGTH.pack(len(document)) + document
-
-
-def read_document(channel: socket.socket) -> bytes | None:
-    """Return the next document; None at the end."""
-    header = _read_exactly(channel, LENGTH.size)
-    if header is None:
-        return None
-    return _read_exactly(channel, LENGTH.unpack(header)[0])
-
-
-def _read_exactly(channel: socket.socket, size: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < size:
-        try:
-            piece = channel.recv(size - len(data))
-        except ConnectionError:
-            return None
-        if not piece:
-            return None
-        data += piece
-    return bytes(data)

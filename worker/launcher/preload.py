@@ -28,8 +28,6 @@ _USEFUL: Final = (
     "airflow.sdk.definitions.asset.metadata",
     "airflow.sdk.definitions.decorators",
     "airflow.version",
-    "airflow.sdk._shared.logging.factory",
-    "airflow.sdk._shared.logging.remote",
     "airflow.sdk.execution_time.callback_supervisor",
     "airflow.sdk.execution_time.connection_test_supervisor",
     "airflow.sdk.execution_time.secrets",
@@ -50,7 +48,7 @@ _USEFUL: Final = (
     "airflow.providers.standard.decorators.python",
     "encodings.ascii",
     "jinja2.ext",
-    "edge_mqtt.worker.supervisor.airflow_client",
+    "edge_mqtt.worker.supervisor.airflow_internals",
     "edge_mqtt.worker.supervisor.main",
 )
 

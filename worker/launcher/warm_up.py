@@ -54,7 +54,7 @@ def rehearse() -> None:
 
 
 def _calls() -> None:
-    from edge_mqtt.worker.supervisor.airflow_client import WorkerClient
+    from edge_mqtt.worker.supervisor.airflow_internals import WorkerClient
 
     with WorkerClient(httpx.MockTransport(_answer), "") as client:
         task_instance = uuid.uuid4()
@@ -70,9 +70,10 @@ def _answer(_request: httpx.Request) -> httpx.Response:
 def _frames() -> None:
     """Build what task and supervisor read each other's frames with: msgspec keeps it with the class."""
     import msgspec
-    from airflow.sdk.execution_time.comms import _RequestFrame, _ResponseFrame
 
-    for kind in (_RequestFrame, _ResponseFrame):
+    from edge_mqtt.worker.supervisor.airflow_internals import FRAMES
+
+    for kind in FRAMES:
         msgspec.msgpack.Decoder(kind)
 
 

@@ -1,4 +1,4 @@
-"""Tells when files grow, by inotify, so that nobody has to look."""
+"""Tells when files grow, by inotify, so that they need not be looked at."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 _READ_BYTES: Final = 64 * 1024
 
 
-class LogWatch:
+class InotifyWatch:
     """Watches files. Tells once that some have grown, and again only after :meth:`listen`.
 
     What another machine writes on a network mount is not seen; a file may then be looked at, as where there is no
@@ -58,19 +58,19 @@ class LogWatch:
             while os.read(self._inotify.fileno(), _READ_BYTES):
                 pass
         if not self._listening:
-            self._loop.add_reader(self._inotify.fileno(), self._heard)
+            self._loop.add_reader(self._inotify.fileno(), self._tell_grown)
             self._listening = True
 
     def close(self) -> None:
         """End."""
-        self._quiet()
+        self._stop_listening()
         self._inotify.close()
 
-    def _heard(self) -> None:
-        self._quiet()
+    def _tell_grown(self) -> None:
+        self._stop_listening()
         self._grown()
 
-    def _quiet(self) -> None:
+    def _stop_listening(self) -> None:
         if self._listening:
             self._loop.remove_reader(self._inotify.fileno())
             self._listening = False

@@ -1,4 +1,4 @@
-"""One task's log file, read by offset while somebody else writes it, and cuts it off or moves it away."""
+"""One task's log file, read by offset while others write it, cut it off or move it away."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class LogFile:
     def size(self) -> int:
         """Return its size in bytes; 0 while there is none.
 
-        :raises OSError: it is there, or may be, and nobody can tell how large it is.
+        :raises OSError: it is there, or may be, and its size cannot be seen.
         """
-        # What cannot be opened, for want of descriptors say, can still be looked at.
+        # What cannot be opened (no descriptors are left, say) can still be looked at.
         with contextlib.suppress(OSError):
-            self._opened()
+            self._descriptor_of_file()
         try:
             return (self.path.stat() if self._descriptor < 0 else os.fstat(self._descriptor)).st_size
         except FileNotFoundError:
@@ -34,9 +34,9 @@ class LogFile:
 
         :raises OSError: it is gone or cannot be read.
         """
-        return os.pread(self._opened(), length, position)
+        return os.pread(self._descriptor_of_file(), length, position)
 
-    def let_go(self) -> None:
+    def close_if_unmoved(self) -> None:
         """Hold it open no longer, unless it has been moved away and could not be found again."""
         with contextlib.suppress(OSError):
             if self._descriptor >= 0 and os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
@@ -48,13 +48,13 @@ class LogFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _opened(self) -> int:
+    def _descriptor_of_file(self) -> int:
         if self._descriptor < 0:
             self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptor
 
 
-def note(path: Path | None, text: str) -> None:
+def append_line(path: Path | None, text: str) -> None:
     """Add a line of our own to a task's log, in the form of Airflow's."""
     if path is None:
         return

@@ -25,23 +25,23 @@ class PendingLaunches:
     def __init__(self, launch: Callable[[LocalJob], Coroutine[Any, Any, int]]) -> None:
         self._launch = launch
         #: By the job's secret, which is new at every launch.
-        self._under_way: dict[str, asyncio.Task[int]] = {}
+        self._forks: dict[str, asyncio.Task[int]] = {}
 
-    def begin(self, job: LocalJob) -> None:
+    def begin_fork(self, job: LocalJob) -> None:
         """Have a job's supervisor forked."""
-        self._under_way[job.secret] = asyncio.create_task(self._launch(job), name=f"worker.fork[{job.job_id}]")
+        self._forks[job.secret] = asyncio.create_task(self._launch(job), name=f"worker.fork[{job.job_id}]")
 
-    async def supervisor(self, job: LocalJob) -> ProcessIdentity:
-        """Return a job's supervisor; if that has not begun, it is forked now.
+    async def wait_supervisor(self, job: LocalJob) -> ProcessIdentity:
+        """Return a job's supervisor once it is forked; if that has not begun, it is forked now.
 
         :raises LauncherError: the launcher is gone; nothing was started unless the run's process file exists.
         """
-        forked = self._under_way.pop(job.secret, None)
-        pid = await (self._launch(job) if forked is None else forked)
+        fork = self._forks.pop(job.secret, None)
+        pid = await (self._launch(job) if fork is None else fork)
         return ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
 
     async def close(self) -> None:
-        """Wait for none of them any more."""
-        for forked in self._under_way.values():
-            forked.cancel()
-        await asyncio.gather(*self._under_way.values(), return_exceptions=True)
+        """Cancel what is still waited for; a supervisor that is forked goes on."""
+        for fork in self._forks.values():
+            fork.cancel()
+        await asyncio.gather(*self._forks.values(), return_exceptions=True)

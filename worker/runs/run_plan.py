@@ -1,4 +1,4 @@
-"""What runs need to know that does not change."""
+"""Where a worker's runs and their files are, and what a launcher is told of them: what does not change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_mqtt.worker.ipc.run_request import RunRequest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunPlan:
-    """Where a worker's runs and their files are, and what a launcher is told of them."""
+    """What all runs of a worker have in common."""
 
     worker: str
     concurrency: int
@@ -28,7 +28,7 @@ class RunPlan:
     def log_file_size(self, job: LocalJob) -> int:
         """Return the bytes in the job's log file, behind which its own log begins.
 
-        :raises SpoolError: nobody can tell, and so the job cannot be stored as launched.
+        :raises SpoolError: the file cannot be looked at, and so the job cannot be stored as launched.
         """
         path = self.log_file(job)
         try:
@@ -42,7 +42,7 @@ class RunPlan:
         """Return the run's files."""
         return RunFiles.of(self.runs_dir, job.job_id, job.fence, job.launch)
 
-    def order(self, job: LocalJob) -> RunRequest:
+    def run_request(self, job: LocalJob) -> RunRequest:
         """Return what the launcher is told."""
         spec = job.spec
         what = f"{spec.dag_id}.{spec.task_id} {spec.run_id}" if spec.task_id else f"{spec.type} {spec.job_id}"

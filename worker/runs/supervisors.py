@@ -1,4 +1,4 @@
-"""Supervisors: launched, watched, stopped, found again after a restart."""
+"""Every supervisor of this worker: launched, watched to its end, stopped."""
 
 from __future__ import annotations
 
@@ -6,355 +6,242 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import signal
-from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.core.slots import launchable
 from edge_mqtt.worker.errors import LauncherError, SpoolError
-from edge_mqtt.worker.ipc.run_files import sweep
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.jobs.store import JobStore
-from edge_mqtt.worker.logs.log_file import note
+from edge_mqtt.worker.logs.log_file import append_line
+from edge_mqtt.worker.runs.adoption import Adoption
+from edge_mqtt.worker.runs.background_tasks import BackgroundTasks
 from edge_mqtt.worker.runs.launcher_client import LauncherClient
 from edge_mqtt.worker.runs.pending_launches import PendingLaunches
+from edge_mqtt.worker.runs.process_exit import wait_process_exit
+from edge_mqtt.worker.runs.run_events import RunEvents
 from edge_mqtt.worker.runs.run_plan import RunPlan
+from edge_mqtt.worker.runs.stopping import RunningSupervisor, stop_supervisor
 from edge_mqtt.worker.system.oom import oom_kills
-from edge_mqtt.worker.system.process import (
-    ProcessIdentity,
-    has_child,
-    kill_below,
-    kill_orphans,
-    kill_tree,
-    process_exit,
-    signal_process,
-)
+from edge_mqtt.worker.system.process import ProcessIdentity, has_child, kill_orphans
+from edge_mqtt.worker.timing import WorkerTiming
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the launcher gets to say how a supervisor died that wrote nothing.
-EXIT_CODE_WAIT_S: Final = 2.0
-#: Seconds before the SIGKILL from which on a task's heartbeats are refused. Airflow's supervisor, which makes one a
-#: second, then repeats the SIGTERM and waits 5 s for the task's end before it sends SIGKILL itself (``kill`` in
-#: airflow.sdk execution_time/supervisor.py): it has to be waiting when ours comes, and ours has to come first.
-REFUSED_BEFORE_S: Final = 3.0
-#: Seconds that a supervisor gets to end by itself when its task is killed.
-SUPERVISOR_END_S: Final = 3.0
-#: Seconds after which a supervisor that was given up, and came too late, has come and gone.
-LATECOMER_S: Final = 60.0
-#: Seconds between attempts while the disk is full.
-STORE_RETRY_S: Final = 5.0
 GONE: Final = "the supervisor process is gone (reboot or kill)"
 
 
-@dataclass(slots=True)
-class _Run:
-    """A supervisor that is alive, as far as we know."""
-
-    identity: ProcessIdentity
-    ours: bool
-    #: Processes that the kernel had killed for want of memory by then.
-    oom_kills: int = field(default_factory=oom_kills)
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-    #: Why it is being stopped.
-    stop_reason: str | None = None
-    #: Heartbeats are refused now.
-    refused: bool = False
-    stopping: asyncio.Task[None] | None = None
-
-
-class RunEvents(Protocol):
-    """Whom runs tell."""
-
-    def launched(self, job: LocalJob) -> None:
-        """Tell that a job's supervisor is about to start, or was found again."""
-
-    async def exited(self, job: LocalJob, outcome: RunOutcome) -> None:
-        """Tell how a run ended."""
-
-    async def unstarted(self, job: LocalJob, reason: str) -> None:
-        """Tell that a job could not be started, and never was."""
-
-
 class Supervisors:
-    """Every supervisor of this worker."""
+    """Every supervisor of this worker. All methods belong to the loop.
 
-    def __init__(self, plan: RunPlan, held: JobStore, launcher: LauncherClient, events: RunEvents) -> None:
+    At the start :meth:`adopt_running` comes first, once: it takes over what the worker before us left. A launch has
+    two halves, so that fork and commit overlap: :meth:`begin_launch` returns the job as launched and has its
+    supervisor forked, which waits for the answer to its first call. The caller stores the job, and then calls
+    :meth:`finish_launch`, or :meth:`abandon_launch` when it could not be stored. :meth:`launch_waiting` does all of
+    that for the accepted jobs that have room.
+
+    Durable are the job store, and two files that each supervisor writes: one when it begins, one when it ends. How a
+    run ended is told to ``events``, which stores it before it returns. A launcher that is gone raises nothing here:
+    the job is given back, or its supervisor found again. After a :class:`SpoolError` a job goes on waiting, and its
+    launch is tried again. What else goes wrong in the background is raised by :meth:`wait_failure`.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        jobs: JobStore,
+        launcher: LauncherClient,
+        events: RunEvents,
+        timing: WorkerTiming | None = None,
+    ) -> None:
         self.plan = plan
-        self._held = held
         self.launcher = launcher
+        self._jobs = jobs
         self._events = events
-        self._forks = PendingLaunches(lambda job: self.launcher.launch(plan.order(job)))
-        self._runs: dict[JobId, _Run] = {}
+        self._timing = timing or WorkerTiming()
+        self._tasks = BackgroundTasks()
+        self._pending_launches = PendingLaunches(lambda job: self.launcher.launch(plan.run_request(job)))
+        self._adoption = Adoption(plan, jobs, supervisors=self, events=events, tasks=self._tasks, timing=self._timing)
+        self._running: dict[JobId, RunningSupervisor] = {}
         self._launching = asyncio.Lock()
-        self._again: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._retry: asyncio.TimerHandle | None = None
         #: Seconds between SIGTERM and SIGKILL.
         self.kill_grace_s = 10.0
 
     def __len__(self) -> int:
-        return len(self._runs)
+        return len(self._running)
 
-    def refuses(self, job_id: JobId) -> str | None:
+    def refusal_reason(self, job_id: JobId) -> str | None:
         """Return why the job's heartbeats are refused; None while they are not."""
-        run = self._runs.get(job_id)
-        return run.stop_reason if run is not None and run.refused else None
+        supervisor = self._running.get(job_id)
+        return supervisor.stop_reason if supervisor is not None and supervisor.is_refused else None
 
-    def goes_on(self, job_id: JobId) -> bool:
+    def is_running(self, job_id: JobId) -> bool:
         """Tell whether the job's supervisor runs, as far as we know, and is not being stopped."""
-        run = self._runs.get(job_id)
-        return run is not None and run.stopping is None
+        supervisor = self._running.get(job_id)
+        return supervisor is not None and supervisor.stopping is None
 
-    def has_child(self, job_id: JobId) -> bool:
+    def has_task_process(self, job_id: JobId) -> bool:
         """Tell whether the job's supervisor has a child: the task's process, which it has not seen end."""
-        run = self._runs.get(job_id)
-        return run is not None and run.identity.alive() and has_child(run.identity.pid)
+        supervisor = self._running.get(job_id)
+        return supervisor is not None and supervisor.identity.alive() and has_child(supervisor.identity.pid)
 
-    # ------------------------------------------------------------ start
+    # ------------------------------------------------------------ launch
 
-    def prepared(self, job: LocalJob) -> LocalJob:
-        """Return ``job`` as launched, to be stored before :meth:`start` is called."""
-        return job.to(
+    def begin_launch(self, job: LocalJob) -> LocalJob:
+        """Have a job's supervisor forked; return the job as launched: to be stored, then finished or abandoned.
+
+        :raises SpoolError: its log file cannot be looked at.
+        """
+        launched = job.moved_to(
             LocalJobState.LAUNCHED,
             secret=secrets.token_urlsafe(32),
             launch=secrets.token_hex(4),
             log_base=self.plan.log_file_size(job),
         )
-
-    def forked(self, job: LocalJob) -> LocalJob:
-        """Have a job's supervisor forked; return it as launched: to be stored, and then started or abandoned."""
-        launched = self.prepared(job)
-        self._forks.begin(launched)
+        self._pending_launches.begin_fork(launched)
         return launched
 
-    def abandon(self, job: LocalJob) -> None:
+    async def finish_launch(self, job: LocalJob) -> None:
+        """Watch the supervisor of a job that is stored as launched."""
+        self._events.follow_launch(job)
+        try:
+            identity = await self._pending_launches.wait_supervisor(job)
+        except LauncherError as error:
+            self._adoption.adopt_or_give_back(job, str(error))
+            return
+        log.info(
+            "%s started (pid %d)",
+            job.label,
+            identity.pid,
+            extra={"action": "job_launched", "job_id": job.job_id, "pid": identity.pid},
+        )
+        self.watch_supervisor(job, identity, is_ours=True)
+
+    def abandon_launch(self, job: LocalJob) -> None:
         """Leave the supervisor, if any, of a job that could not be stored: its first call is refused, and it ends."""
         if job.state is LocalJobState.LAUNCHED:
-            self._spawn(self._until_gone(job), f"worker.abandoned[{job.job_id}]")
+            self._tasks.start(self._remove_files_at_end(job), f"worker.abandoned[{job.job_id}]")
 
-    async def _until_gone(self, job: LocalJob) -> None:
+    async def _remove_files_at_end(self, job: LocalJob) -> None:
         with contextlib.suppress(LauncherError):
-            await process_exit(await self._forks.supervisor(job))
+            await wait_process_exit(await self._pending_launches.wait_supervisor(job))
         self.plan.files(job).remove()
 
-    async def launch_ready(self) -> None:
+    async def launch_waiting(self) -> None:
         """Launch every accepted job that has room."""
         async with self._launching:
-            for job in launchable(self._held, self.plan.concurrency):
+            for job in launchable(self._jobs, self.plan.concurrency):
                 try:
-                    await self._launch(job)
+                    await self._launch_job(job)
                 except SpoolError as error:
-                    log.error("a job waits to be launched: %s", error, extra={"action": "launch_waits"})  # noqa: TRY400
-                    self._again = asyncio.get_running_loop().call_later(STORE_RETRY_S, self._launch_again)
+                    log.error(  # noqa: TRY400 -- the line says it all
+                        "a job waits to be launched: %s",
+                        error,
+                        extra={"action": "launch_waits", "job_id": job.job_id},
+                    )
+                    retry_s = self._timing.store_retry_s
+                    self._retry = asyncio.get_running_loop().call_later(retry_s, self._launch_again)
                     return
 
     def _launch_again(self) -> None:
-        self._spawn(self.launch_ready(), "worker.launch")
+        self._tasks.start(self.launch_waiting(), "worker.launch")
 
-    async def _launch(self, waiting: LocalJob) -> None:
+    async def _launch_job(self, waiting: LocalJob) -> None:
         launched: LocalJob | None = None
 
         def launch(current: LocalJob | None) -> LocalJob | None:
             nonlocal launched
             if current is not waiting:
-                return current  # Gone, or replaced a moment ago, and whoever replaced it starts what he has launched.
-            launched = self.forked(waiting)
+                return current  # Gone, or replaced a moment ago by an assignment that is launched on its own.
+            launched = self.begin_launch(waiting)
             return launched
 
         try:
-            await self._held.change(waiting.job_id, launch)
+            await self._jobs.change_job(waiting.job_id, launch)
         except SpoolError:
             if launched is not None:
-                self.abandon(launched)
+                self.abandon_launch(launched)
             raise
         if launched is not None:
-            await self.start(launched)
+            await self.finish_launch(launched)
 
-    async def start(self, job: LocalJob) -> None:
-        """Start the supervisor of a job that the spool has as launched."""
-        self._events.launched(job)
-        try:
-            identity = await self._forks.supervisor(job)
-        except LauncherError as error:
-            if self.plan.files(job).claim_for_nobody():
-                self._give_back(job, str(error))
-            else:
-                self._adopt(job)
-            return
-        log.info(
-            "%s started (pid %d)",
-            describe(job),
-            identity.pid,
-            extra={"action": "job_launched", "job_id": job.job_id, "pid": identity.pid},
-        )
-        self._watch(job, identity, ours=True)
-
-    # ------------------------------------------------------------ restart
-
-    async def find_again(self) -> None:
+    async def adopt_running(self) -> None:
         """Take over the supervisors of the worker that ran before this one."""
-        self._spawn(self._sweep(), "worker.sweep")
-        ended = []
-        for job in self._held.with_process():
-            if self.plan.files(job).claim_for_nobody():
-                # Stored as launched, but nothing ever came to run it; and now nothing can any more.
-                ended.append(self._give_back(job, "the worker was restarted before the job had started"))
-            else:
-                watch = self._adopt(job)
-                if not self._runs[job.job_id].identity.alive():
-                    ended.append(watch)
-        # So that our first word to the centre does not call running what has ended: it would have it dropped, and
-        # with it the end of its log, when it has given the job up meanwhile.
-        if ended:
-            await asyncio.wait(ended, timeout=STORE_RETRY_S)
-
-    def _give_back(self, job: LocalJob, reason: str) -> asyncio.Task[None]:
-        # Aside: it may have to wait for the disk, for which running jobs and what comes over the link must not.
-        return self._spawn(self._unstarted(job, reason), f"worker.unstarted[{job.job_id}]")
-
-    async def _unstarted(self, job: LocalJob, reason: str) -> None:
-        await self._events.unstarted(job, reason)
-        self._spawn(self._sweep(), "worker.sweep")
-
-    async def _sweep(self) -> None:
-        """Delete, some time later, what runs have left that are not held any more.
-
-        Their supervisor came when its job was given back already and was refused, or the worker before us died before
-        it could delete them.
-        """
-        await asyncio.sleep(LATECOMER_S)
-        try:
-            count = sweep(self.plan.runs_dir, (self.plan.files(job) for job in self._held))
-        except OSError as error:
-            log.warning("old runs' files stay: %s", error, extra={"action": "sweep_failed"})
-        else:
-            if count:
-                log.info("deleted %d files of old runs", count, extra={"action": "runs_swept"})
-
-    def _adopt(self, job: LocalJob) -> asyncio.Task[None]:
-        self._events.launched(job)
-        text = self.plan.files(job).process.read_text(encoding="ascii", errors="replace")
-        identity = ProcessIdentity.parse(text) or ProcessIdentity(pid=0, start=0, boot="")
-        if identity.alive():
-            log.info(
-                "%s goes on (pid %d)",
-                describe(job),
-                identity.pid,
-                extra={"action": "job_adopted", "job_id": job.job_id, "pid": identity.pid},
-            )
-        watch = self._watch(job, identity, ours=False)
-        if job.state is LocalJobState.DROPPED:
-            self.stop(job, "no longer this worker's")
-        return watch
+        await self._adoption.adopt_all()
 
     # ------------------------------------------------------------ end
 
-    def _watch(self, job: LocalJob, identity: ProcessIdentity, *, ours: bool) -> asyncio.Task[None]:
-        run = self._runs[job.job_id] = _Run(identity=identity, ours=ours)
-        name = f"worker.run[{job.job_id}]"
-        return self._spawn(self._until_exit(job, run), name)
+    def watch_supervisor(self, job: LocalJob, identity: ProcessIdentity, *, is_ours: bool) -> asyncio.Task[None]:
+        """Wait for a supervisor's end, and tell of it; return the task that does.
 
-    async def _until_exit(self, job: LocalJob, run: _Run) -> None:
-        await process_exit(run.identity)
-        outcome = await self._outcome(job, run)
-        run.exited.set()
-        del self._runs[job.job_id]
-        await self._events.exited(job, outcome)
-        await self.launch_ready()
+        :param is_ours: this worker's launcher forked it.
+        """
+        supervisor = self._running[job.job_id] = RunningSupervisor(identity=identity, is_ours=is_ours)
+        return self._tasks.start(self._await_exit(job, supervisor), f"worker.run[{job.job_id}]")
 
-    async def _outcome(self, job: LocalJob, run: _Run) -> RunOutcome:
-        outcome = RunOutcome(error=GONE)
+    async def _await_exit(self, job: LocalJob, supervisor: RunningSupervisor) -> None:
+        await wait_process_exit(supervisor.identity)
+        outcome = await self._read_outcome(job, supervisor)
+        supervisor.exited.set()
+        del self._running[job.job_id]
+        await self._events.report_exit(job, outcome)
+        await self.launch_waiting()
+
+    async def _read_outcome(self, job: LocalJob, supervisor: RunningSupervisor) -> RunOutcome:
         try:
             outcome = RunOutcome.from_json(self.plan.files(job).outcome.read_bytes())
         except (OSError, ValueError):
-            # It was killed, so its task was not, which would run beside the next try. The launcher may be gone too.
-            orphans = await asyncio.to_thread(kill_orphans, run.identity)
-            if orphans:
-                log.warning(
-                    "%s: killed %d processes that its supervisor left",
-                    describe(job),
-                    orphans,
-                    extra={"action": "orphans_killed", "job_id": job.job_id},
-                )
-            code = await self.launcher.exit_code(run.identity.pid, EXIT_CODE_WAIT_S) if run.ours else None
-            if code:
-                outcome = RunOutcome.of_exit_code(code, oom_kills=oom_kills() - run.oom_kills)
-            if not run.stop_reason:
-                text = f"The task's supervisor on the edge has ended without a word: {outcome.cause}"
-                note(self.plan.log_file(job), text)
-        return replace(outcome, error=run.stop_reason) if run.stop_reason else outcome
+            outcome = await self._reconstruct_outcome(job, supervisor)
+        return replace(outcome, error=supervisor.stop_reason) if supervisor.stop_reason else outcome
 
-    def stop(self, job: LocalJob, reason: str, *, grace_s: float | None = None) -> None:
+    async def _reconstruct_outcome(self, job: LocalJob, supervisor: RunningSupervisor) -> RunOutcome:
+        """Return how a supervisor ended that wrote nothing."""
+        # It was killed, so its task was not, which would run beside the next try. The launcher may be gone too.
+        orphans = await asyncio.to_thread(kill_orphans, supervisor.identity)
+        if orphans:
+            log.warning(
+                "%s: killed %d processes that its supervisor left",
+                job.label,
+                orphans,
+                extra={"action": "orphans_killed", "job_id": job.job_id},
+            )
+        code = None
+        if supervisor.is_ours:
+            code = await self.launcher.wait_exit_code(supervisor.identity.pid, self._timing.exit_code_wait_s)
+        outcome = RunOutcome(error=GONE)
+        if code:
+            outcome = RunOutcome.of_exit_code(code, oom_kills=oom_kills() - supervisor.oom_kills)
+        if not supervisor.stop_reason:
+            text = f"The task's supervisor on the edge has ended without a word: {outcome.cause}"
+            append_line(self.plan.log_file(job), text)
+        return outcome
+
+    def stop_job(self, job: LocalJob, reason: str, *, grace_s: float | None = None) -> None:
         """Stop a job: SIGTERM for its task, SIGKILL for everything that its supervisor started. Once asked, asked.
 
-        :param grace_s: seconds between the two; None: what the centre wants.
+        :param grace_s: seconds between the two; None: what the bridge wants.
         """
-        run = self._runs.get(job.job_id)
-        if run is None or run.stopping is not None:
+        supervisor = self._running.get(job.job_id)
+        if supervisor is None or supervisor.stopping is not None:
             return
-        run.stop_reason = reason
-        grace = self.kill_grace_s if grace_s is None else grace_s
-        log.info("stopping %s: %s", describe(job), reason, extra={"action": "job_stopping", "job_id": job.job_id})
-        name = f"worker.stop[{job.job_id}]"
-        run.stopping = self._spawn(self._stop(run, grace), name)
+        supervisor.stop_reason = reason
+        grace_s = self.kill_grace_s if grace_s is None else grace_s
+        log.info("stopping %s: %s", job.label, reason, extra={"action": "job_stopping", "job_id": job.job_id})
+        stopping = stop_supervisor(supervisor, grace_s, self._timing)
+        supervisor.stopping = self._tasks.start(stopping, f"worker.stop[{job.job_id}]")
 
-    async def _stop(self, run: _Run, grace_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        kill_at = loop.time() + grace_s
-        # Airflow's supervisor passes it on to the task, whose operator cleans up (on_kill) and may end by itself.
-        signal_process(run.identity, signal.SIGTERM)
-        if await _within(run.exited, grace_s - REFUSED_BEFORE_S):
-            return
-        # Most tasks do not end on SIGTERM. Told that its task must not go on, Airflow's supervisor takes its end for
-        # what was wanted: it writes so into the task's log, asks the centre nothing and ends in good order.
-        run.refused = True
-        if await _within(run.exited, kill_at - loop.time()):
-            return
-        kill_below(run.identity)
-        if not await _within(run.exited, SUPERVISOR_END_S):
-            kill_tree(run.identity)
+    # ------------------------------------------------------------ whole life
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self._failure.done():
-            self._failure.set_exception(error)
-
-    async def failure(self) -> None:
-        """Wait for the failure of a task that works in the background, and raise it."""
-        await self._failure
+    async def wait_failure(self) -> None:
+        """Wait for the failure of what works in the background, and raise it."""
+        await self._tasks.wait_failure()
 
     async def close(self) -> None:
         """Stop watching; supervisors that run go on."""
-        if self._again is not None:
-            self._again.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._forks.close()
-
-
-async def _within(event: asyncio.Event, timeout_s: float) -> bool:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(max(0.0, timeout_s)):
-            await event.wait()
-    return event.is_set()
-
-
-def describe(job: LocalJob) -> str:
-    """Return what people call the job."""
-    spec = job.spec
-    if not spec.task_id:
-        return f"{spec.type} {spec.job_id}"
-    index = f"[{spec.map_index}]" if spec.map_index >= 0 else ""
-    return f"{spec.dag_id}.{spec.task_id}{index} {spec.run_id} try {spec.try_number}"
+        if self._retry is not None:
+            self._retry.cancel()
+        await self._tasks.close()
+        await self._pending_launches.close()

@@ -7,8 +7,6 @@ a file, so that a restarted worker knows.
 from __future__ import annotations
 
 import contextlib
-import os
-import selectors
 import signal
 import sys
 import time
@@ -16,10 +14,10 @@ import traceback
 import uuid
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
-from edge_mqtt.worker.ipc.api_contract import BASE_URL, START_TARGET
+from edge_mqtt.worker.ipc.api_contract import START_TARGET
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.supervisor.api_transport import WorkerTransport
@@ -44,12 +42,12 @@ class StopAsked(Exception):
     """
 
 
-def run(order: RunRequest, launcher: int) -> int:
+def run_job(request: RunRequest, launcher_pid: int) -> int:
     """Run the job to its end; return the process's exit code.
 
-    :param launcher: the pid of the process that we were forked from.
+    :param launcher_pid: the pid of the process that we were forked from.
     """
-    files = order.files
+    files = request.files
     started_at = time.time()
     if not create_exclusively(files.process, str(ProcessIdentity.of_this()).encode()):
         # A restarted worker found no process and took the job back; or a repeat. It is not ours to run.
@@ -60,24 +58,24 @@ def run(order: RunRequest, launcher: int) -> int:
     redirect_output(files.output)
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    guard_own_lease(order, launcher)
-    _set_title(order.title)
+    guard_own_lease(request, launcher_pid)
+    _set_title(request.title)
     killed_before = oom_kills()
     try:
-        code = _supervise(order)
+        code = _supervise(request)
         killed = oom_kills() - killed_before
         outcome = RunOutcome.of_exit_code(code, oom_kills=killed, started_at=started_at, ended_at=time.time())
     except BaseException as error:  # noqa: BLE001 -- the process ends here: whatever it is goes into the outcome
         with contextlib.suppress(OSError):
             traceback.print_exc()
-        # Nobody watches over the task's process any more; it must not run beside the next try.
+        # The task's process has no supervisor any more; it must not run beside the next try.
         kill_below(ProcessIdentity.of_this())
         outcome = RunOutcome(exit_code=1, error=describe(error), started_at=started_at, ended_at=time.time())
-    _store(files.outcome, outcome)
+    _store_outcome(files.outcome, outcome)
     return 0
 
 
-def _store(path: Path, outcome: RunOutcome) -> None:
+def _store_outcome(path: Path, outcome: RunOutcome) -> None:
     """Store the outcome, however long the disk has no room for it: it must not be lost."""
     while True:
         try:
@@ -93,7 +91,7 @@ def _store(path: Path, outcome: RunOutcome) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """Return one line for people: what the centre said when it refused, else the exception."""
+    """Return one line for people: what the bridge answered when it refused, else the exception."""
     detail = getattr(error, "detail", None)
     if isinstance(detail, dict):
         detail = detail.get("message") or detail.get("reason")
@@ -101,107 +99,70 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:ERROR_LENGTH].rstrip(": ")
 
 
-def _supervise(order: RunRequest) -> int:
-    from edge_mqtt.worker.supervisor.airflow_client import WorkerClient
+def _supervise(request: RunRequest) -> int:
+    from edge_mqtt.worker.supervisor.airflow_internals import WorkerClient, patch_task_watching
 
-    watch_task_as_we_need()
-    with WorkerClient(WorkerTransport(Path(order.socket_path)), order.secret) as client:
-        match WorkloadType(order.type):
+    patch_task_watching()
+    with WorkerClient(WorkerTransport(Path(request.socket_path)), request.secret) as client:
+        match WorkloadType(request.type):
             case WorkloadType.TASK:
-                return _supervise_task(order, client)
+                return _supervise_task(request, client)
             case WorkloadType.CALLBACK:
                 client.post(START_TARGET)
-                return _supervise_callback(order, client)
+                return _supervise_callback(request, client)
             case WorkloadType.CONNECTION_TEST:
                 client.post(START_TARGET)
-                return _supervise_connection_test(order, client)
+                return _supervise_connection_test(request, client)
 
 
-def _supervise_task(order: RunRequest, client: Client) -> int:
-    from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
+def _supervise_task(request: RunRequest, client: Client) -> int:
     from airflow.sdk.execution_time.supervisor import supervise_task
 
-    workload = order.workload
+    from edge_mqtt.worker.supervisor.airflow_internals import read_bundle_info, read_task_instance
+
+    workload = request.workload
     code = supervise_task(
-        ti=TaskInstance.model_validate(workload["ti"]),
-        bundle_info=BundleInfo.model_validate(workload["bundle_info"]),  # type: ignore[arg-type]  # the SDK's twin
+        ti=read_task_instance(workload["ti"]),
+        bundle_info=read_bundle_info(workload["bundle_info"]),  # type: ignore[arg-type]  # the SDK's twin
         dag_rel_path=workload["dag_rel_path"],
-        token=order.secret,
+        token=request.secret,
         client=client,
-        log_path=order.log_path,
+        log_path=request.log_path,
         sentry_integration=workload.get("sentry_integration", ""),
     )
     return int(code)
 
 
-def _supervise_callback(order: RunRequest, client: Client) -> int:
-    from airflow.sdk.api.datamodels._generated import BundleInfo
+def _supervise_callback(request: RunRequest, client: Client) -> int:
     from airflow.sdk.execution_time.callback_supervisor import supervise_callback
 
-    workload = order.workload
+    from edge_mqtt.worker.supervisor.airflow_internals import read_bundle_info
+
+    workload = request.workload
     callback = workload["callback"]
     return supervise_callback(
         id=callback["id"],
         callback_path=callback["data"].get("path", ""),
         callback_kwargs=callback["data"].get("kwargs", {}),
         dag_rel_path=workload["dag_rel_path"],
-        log_path=order.log_path,
-        bundle_info=BundleInfo.model_validate(workload["bundle_info"]),
-        token=order.secret,
+        log_path=request.log_path,
+        bundle_info=read_bundle_info(workload["bundle_info"]),
+        token=request.secret,
         client=client,
     )
 
 
-def _supervise_connection_test(order: RunRequest, client: Client) -> int:
-    from airflow.sdk.execution_time import connection_test_supervisor
+def _supervise_connection_test(request: RunRequest, client: Client) -> int:
+    from edge_mqtt.worker.supervisor.airflow_internals import supervise_connection_test
 
-    def same_client(**_: Any) -> Client:
-        return client
-
-    # It takes no client, unlike its sisters, but builds one from this name. The process runs this job only.
-    vars(connection_test_supervisor)["Client"] = same_client
-    workload = order.workload
-    return connection_test_supervisor.supervise_connection_test(
+    workload = request.workload
+    return supervise_connection_test(
         connection_test_id=uuid.UUID(workload["connection_test_id"]),
         connection_id=workload["connection_id"],
         timeout=int(workload["timeout"]),
-        token=order.secret,
-        server=BASE_URL,
+        token=request.secret,
+        client=client,
     )
-
-
-def watch_task_as_we_need() -> None:
-    """Change two things about how Airflow's supervisor watches its task.
-
-    A task closes its sockets a moment before it is gone. The supervisor then waits on nothing at all for a whole
-    heartbeat interval before it looks again (``_monitor_subprocess``): a second in which the slot is taken. It is
-    given the task's end to wait on, like another socket that closes.
-
-    A task that is being stopped gets its SIGKILL from the worker, while the supervisor still waits for what SIGTERM
-    does. It would write into the task's log that the machine lacks memory.
-    """
-    from airflow.sdk.execution_time.supervisor import WatchedSubprocess
-
-    service = WatchedSubprocess._service_subprocess  # noqa: SLF001 -- Airflow has no public place for this
-    register = WatchedSubprocess._register_pipe_readers  # noqa: SLF001 -- nor for this
-
-    def register_end_too(self: WatchedSubprocess, *sockets: Any, **more: Any) -> None:
-        register(self, *sockets, **more)
-        end = open(os.pidfd_open(self.pid), "rb", buffering=0)  # noqa: PTH123, SIM115 -- the supervisor closes it
-        self.selector.register(end, selectors.EVENT_READ, (lambda _: False, self._on_socket_closed))
-
-    def expecting(
-        self: WatchedSubprocess,
-        max_wait_time: float,
-        raise_on_timeout: bool = False,
-        expect_signal: int | None = None,
-    ) -> Any:
-        if expect_signal == signal.SIGTERM:
-            expect_signal = signal.SIGKILL
-        return service(self, max_wait_time, raise_on_timeout, expect_signal)
-
-    WatchedSubprocess._register_pipe_readers = register_end_too  # type: ignore[method-assign]  # noqa: SLF001 -- as above
-    WatchedSubprocess._service_subprocess = expecting  # type: ignore[method-assign]  # noqa: SLF001 -- as above
 
 
 def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:

@@ -1,8 +1,7 @@
-"""What the worker asks the operating system: who a process is, whether it lives, what time it really is."""
+"""Processes: who one is, whether it lives, what it has started, and how all that is killed."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -55,26 +54,6 @@ class ProcessIdentity:
 
     def __str__(self) -> str:
         return f"{self.pid} {self.start} {self.boot}"
-
-
-async def process_exit(identity: ProcessIdentity) -> None:
-    """Wait until that very process has ended; it need not be a child of ours."""
-    try:
-        descriptor = os.pidfd_open(identity.pid) if identity.alive() else -1
-    except OSError:
-        descriptor = -1
-    if descriptor < 0:
-        return
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    try:
-        if not identity.alive():
-            return
-        loop.add_reader(descriptor, ended.set)
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
 
 
 def descendants(pid: int) -> list[psutil.Process]:

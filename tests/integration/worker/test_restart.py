@@ -20,7 +20,7 @@ from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S
 from edge_mqtt.broker_bridge.protocol.messages import Assign
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.core.lease import Contact
-from edge_mqtt.worker.ipc.run_files import contact_file
+from edge_mqtt.worker.ipc.contact_file import contact_path
 from edge_mqtt.worker.jobs.spool import Spool
 from edge_mqtt.worker.system.boot_clock import boottime
 from tests.support.scenario_worker import fresh_home, supervisor_of, wait_until_ended
@@ -162,7 +162,7 @@ def leave_two_tasks(state: Path) -> tuple[list[Assign], list[psutil.Process]]:
 def set_contact(state: Path) -> None:
     """Let the last contact be so long ago that a lease of 600 s is over."""
     contact = Contact(confirmed_at=boottime() - 600.0 + LEASE_MARGIN_S, kill_grace_s=1.0)
-    contact_file(state / "runs").write_bytes(contact.to_json())
+    contact_path(state / "runs").write_bytes(contact.to_json())
 
 
 def test_tasks_of_a_dead_worker_are_stopped_when_their_own_leases_end(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_job_that_was_stored_but_never_started_is_given_back(tmp_path: Path) -> 
     (state / "runs").mkdir(parents=True)
     assign = task_job("hello")
     spool = Spool.open(state / "spool.db")
-    spool.store(LocalJob.taken(assign).to(LocalJobState.LAUNCHED, secret="s"))
+    spool.store_job(LocalJob.from_assignment(assign).moved_to(LocalJobState.LAUNCHED, secret="s"))
     spool.close()
     worker = WorkerProgram(state)
     presence = worker.until(lambda seen: next((m for m in seen if m["kind"] == "presence"), None))

@@ -30,8 +30,8 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
-from edge_mqtt.worker.core.drain import Ask
-from edge_mqtt.worker.runs.launcher_client import HEARTBEAT_VARIABLE
+from edge_mqtt.worker.core.drain import StopSignal
+from edge_mqtt.worker.launcher.environment import HEARTBEAT_VARIABLE
 from edge_mqtt.worker.system.boot_clock import boottime
 from tests.support.scenario_worker import Lab, fresh_home, play
 from tests.support.worker_lab import CLIENT_ID, NAME, TOPICS, answer_json, callback_job, execution_api, task_job
@@ -214,7 +214,7 @@ def test_dropped_task_is_stopped_and_never_reported(tmp_path: Path) -> None:
         lab.bridge.drop = (JobRef(job_id=JobId(job_id), fence=Fence(1)),)
         lab.bridge.broker.cut(CLIENT_ID)
         lab.bridge.broker.restore(CLIENT_ID)
-        await lab.worker._held.until(lambda held: not len(held))
+        await lab.worker._jobs.wait_until(lambda held: not len(held))
         assert not lab.bridge.of(Finished)
 
     play(tmp_path, scenario, kill_grace_s=1.0)
@@ -225,7 +225,7 @@ def test_task_is_stopped_when_the_lease_ends_during_an_outage(tmp_path: Path) ->
         job_id = lab.bridge.assign(task_job("wait_for", lease_s=9.0))
         await lab.log_line(job_id, "tick 1")
         lab.bridge.broker.cut(CLIENT_ID)
-        await lab.worker._held.until(lambda held: not held.with_process())
+        await lab.worker._jobs.wait_until(lambda held: not held.list_supervised())
         lab.bridge.broker.restore(CLIENT_ID)
         result = await lab.bridge.result(job_id)
         assert "out of reach for longer than offline_grace" in result.error
@@ -252,7 +252,7 @@ def test_full_disk_turns_new_jobs_away_and_loses_none_that_was_taken(tmp_path: P
     async def scenario(lab: Lab) -> None:
         job_id = lab.bridge.assign(task_job("wait_for"))
         await lab.log_line(job_id, "tick 1")
-        spool = lab.worker._held._spool._connection
+        spool = lab.worker._jobs._spool._connection
         pages = spool.execute("PRAGMA page_count").fetchone()[0]
         spool.execute(f"PRAGMA max_page_count = {pages}")
         big = task_job("hello")
@@ -274,7 +274,7 @@ def test_failure_of_a_part_ends_the_worker_instead_of_going_unnoticed(tmp_path: 
         async def fail(*_: object) -> None:
             raise ZeroDivisionError("a bug")
 
-        lab.worker._reporter.finished = fail  # type: ignore[method-assign]  # a bug, on demand
+        lab.worker._results.report_exit = fail  # type: ignore[method-assign]  # a bug, on demand
         lab.bridge.assign(task_job("hello"))
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -335,7 +335,7 @@ def test_task_sees_neither_a_token_nor_the_data_centre(tmp_path: Path, monkeypat
         log = lab.local_log(f"dag_id=lab/run_id=r1/task_id=environment/attempt=1-{result.job_id[:8]}.log").decode()
         assert "AIRFLOW_HOME" in log
         assert "JWT_SECRET" not in log
-        secrets = [job.secret for job in lab.worker._held]
+        secrets = [job.secret for job in lab.worker._jobs]
         assert not any(secret in log for secret in secrets)
 
     play(tmp_path, scenario, acks_results=False)
@@ -345,7 +345,7 @@ def test_interrupt_finishes_the_running_task_and_takes_no_other(tmp_path: Path) 
     async def scenario(lab: Lab) -> None:
         job_id = lab.bridge.assign(task_job("wait_for"))
         await lab.log_line(job_id, "tick 1")
-        lab.worker.ask(Ask.INTERRUPT)
+        lab.worker.request_stop(StopSignal.INTERRUPT)
         await lab.bridge.until(lambda: lab.bridge.of(Presence, lambda m: m.state is WorkerState.DRAINING))
         lab.bridge.assign(task_job("hello"))
         rejected = (await lab.bridge.until(lambda: lab.bridge.of(AssignmentRejected)))[0]
@@ -361,8 +361,8 @@ def test_second_interrupt_stops_the_running_task_and_reports_it(tmp_path: Path) 
     async def scenario(lab: Lab) -> None:
         job_id = lab.bridge.assign(task_job("wait_for"))
         await lab.log_line(job_id, "tick 1")
-        lab.worker.ask(Ask.INTERRUPT)
-        lab.worker.ask(Ask.INTERRUPT)
+        lab.worker.request_stop(StopSignal.INTERRUPT)
+        lab.worker.request_stop(StopSignal.INTERRUPT)
         result = await lab.bridge.result(job_id)
         assert result.error == "the worker was told to stop"
 
@@ -408,7 +408,7 @@ def test_log_that_stays_on_the_edge_is_there_and_nowhere_else(tmp_path: Path) ->
         assign = task_job("hello", ships_log=False)
         result = await lab.bridge.result(lab.bridge.assign(assign))
         assert (result.exit_code, result.log_size) == (0, 0)
-        await lab.worker._held.until(lambda held: not len(held))
+        await lab.worker._jobs.wait_until(lambda held: not len(held))
         assert not lab.bridge.of(LogChunk)
         assert b"hello from the edge" in lab.local_log(assign.job.log_path)
 

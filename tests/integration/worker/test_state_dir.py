@@ -57,14 +57,14 @@ def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     (folder / "runs").mkdir(parents=True)
     spool = Spool.open(folder / "spool.db")
-    spool.store(LocalJob.taken(task_job("hello")))
+    spool.store_job(LocalJob.from_assignment(task_job("hello")))
     spool.close()
     return folder
 
 
 def jobs_in(spool: Path) -> int:
     opened = Spool.open(spool)
-    count = len(opened.load())
+    count = len(opened.load_jobs())
     opened.close()
     return count
 

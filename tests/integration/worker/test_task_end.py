@@ -15,9 +15,9 @@ from tests.support.scenario_worker import fresh_home
 SCRIPT = """
 import os, uuid
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
-from edge_mqtt.worker.supervisor.main import watch_task_as_we_need
+from edge_mqtt.worker.supervisor.main import patch_task_watching
 
-watch_task_as_we_need()
+patch_task_watching()
 told, tell = os.pipe()
 
 def task():

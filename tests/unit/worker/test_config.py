@@ -12,7 +12,7 @@ from edge_mqtt.broker_bridge.program.settings.setting import Reader, SettingErro
 from edge_mqtt.broker_bridge.program.settings.sources import AirflowConfiguration, CommandLine, Values
 from edge_mqtt.worker.config import HUNG_AFTER_S, StateDir, WorkerSettings, load_settings
 from edge_mqtt.worker.errors import StateDirError
-from edge_mqtt.worker.runs.launcher_client import launcher_environment
+from edge_mqtt.worker.launcher.environment import launcher_environment
 from tests.support.fake_airflow_conf import FakeAirflowConf
 
 URL = "wss://bridge.example.com/mqtt"

@@ -12,13 +12,22 @@ import pytest
 from edge_mqtt import worker
 from edge_mqtt.broker_bridge.protocol.ids import Fence
 from edge_mqtt.broker_bridge.protocol.messages import Cancel, Finished
-from edge_mqtt.worker.bridge import assignments, results
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import SpoolError
 from edge_mqtt.worker.ipc.run_outcome import OUT_OF_MEMORY, RunOutcome
 from edge_mqtt.worker.supervisor import main as supervisor_main
 from edge_mqtt.worker.system.oom import oom_kills
-from tests.support.scenario_worker_parts import JOB_ID, Log, Scene, assignment, hear_worker, meanwhile, play
+from edge_mqtt.worker.timing import WorkerTiming
+from tests.support.scenario_worker_parts import (
+    JOB_ID,
+    Log,
+    Scene,
+    assignment,
+    hear_worker,
+    launched_job,
+    meanwhile,
+    play,
+)
 
 
 @pytest.fixture
@@ -29,57 +38,49 @@ def worker_log(caplog: pytest.LogCaptureFixture) -> Iterator[Log]:
 # ---------------------------------------------------------------- a spool that cannot be written
 
 
-def test_settled_job_is_forgotten_when_the_spool_can_be_written_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
-) -> None:
-    monkeypatch.setattr(results, "REPEAT_S", 0.02)
-
+def test_settled_job_is_forgotten_when_the_spool_can_be_written_again(tmp_path: Path, worker_log: Log) -> None:
     async def scenario(scene: Scene) -> None:
         result = Finished(job_id=JOB_ID, fence=Fence(1), exit_code=0)
-        job = LocalJob.taken(assignment()).to(LocalJobState.LAUNCHED)
-        settled = job.to(LocalJobState.FINISHED, result=result, result_acked=True)
-        await scene.held.change(JOB_ID, lambda _: settled)
-        scene.reporter.remember()
+        job = LocalJob.from_assignment(assignment()).moved_to(LocalJobState.LAUNCHED)
+        settled = job.moved_to(LocalJobState.FINISHED, result=result, result_acked=True)
+        await scene.jobs.change_job(JOB_ID, lambda _: settled)
+        scene.results.restore_unsent()
         with scene.locked():
-            async with meanwhile(scene.reporter.run()) as (repeating,):
+            async with meanwhile(scene.results.run()) as (repeating,):
                 await worker_log.heard("spool_failed", 2)
                 assert not repeating.done()
-                assert len(scene.held) == 1
-        async with meanwhile(scene.reporter.run()):
-            await scene.held.until(lambda held: not len(held))
+                assert len(scene.jobs) == 1
+        async with meanwhile(scene.results.run()):
+            await scene.jobs.wait_until(lambda jobs: not len(jobs))
 
-    play(tmp_path, scenario)
+    play(tmp_path, scenario, timing=WorkerTiming(result_repeat_s=0.02))
 
 
-def test_job_that_could_not_be_started_is_given_back_when_that_can_be_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_log: Log
-) -> None:
-    monkeypatch.setattr(assignments, "STORE_RETRY_S", 0.02)
-
+def test_job_that_could_not_be_started_is_given_back_when_that_can_be_stored(tmp_path: Path, worker_log: Log) -> None:
     async def scenario(scene: Scene) -> None:
         scene.launcher_gone = True
-        launched = LocalJob.taken(assignment()).to(LocalJobState.LAUNCHED)
-        await scene.held.change(JOB_ID, lambda _: launched)
+        launched = LocalJob.from_assignment(assignment()).moved_to(LocalJobState.LAUNCHED)
+        await scene.jobs.change_job(JOB_ID, lambda _: launched)
         with scene.locked():
             # What comes over the link does not wait for the disk.
-            await scene.runs.start(launched)
+            await scene.supervisors.finish_launch(launched)
             await worker_log.heard("give_back_waits", 2)
-            assert scene.held.get(JOB_ID) is launched
-        await scene.held.until(lambda held: not len(held))
+            assert scene.jobs.get(JOB_ID) is launched
+        await scene.jobs.wait_until(lambda jobs: not len(jobs))
 
-    play(tmp_path, scenario)
+    play(tmp_path, scenario, timing=WorkerTiming(store_retry_s=0.02))
 
 
 def test_cancel_of_a_waiting_job_that_cannot_be_stored_changes_nothing(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
-        waiting = LocalJob.taken(assignment())
-        await scene.held.change(JOB_ID, lambda _: waiting)
+        waiting = LocalJob.from_assignment(assignment())
+        await scene.jobs.change_job(JOB_ID, lambda _: waiting)
         cancel = Cancel(job_id=JOB_ID, fence=Fence(1), reason="cleared")
         with scene.locked(), pytest.raises(SpoolError, match="locked"):
-            await scene.intake.cancelled(cancel)
-        assert scene.held.get(JOB_ID) is waiting
-        await scene.intake.cancelled(cancel)
-        job = scene.held.get(JOB_ID)
+            await scene.assignments.cancel_job(cancel)
+        assert scene.jobs.get(JOB_ID) is waiting
+        await scene.assignments.cancel_job(cancel)
+        job = scene.jobs.get(JOB_ID)
         assert job is not None
         assert job.result is not None
         assert job.result.error == "cancelled before it started: cleared"
@@ -89,15 +90,15 @@ def test_cancel_of_a_waiting_job_that_cannot_be_stored_changes_nothing(tmp_path:
 
 def test_nothing_is_said_in_the_log_of_a_task_that_ended_and_whose_result_waits_for_the_disk(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
-        log = scene.runs.plan.base_log_folder / "task.log"
+        log = scene.supervisors.plan.base_log_folder / "task.log"
         log.parent.mkdir()
         log.write_bytes(b"the task's\n")
         assign = assignment()
         assign = assign.model_copy(update={"job": assign.job.model_copy(update={"log_path": log.name})})
         # Its run is over; that is not stored yet.
-        launched = scene.runs.prepared(LocalJob.taken(assign))
-        await scene.held.change(JOB_ID, lambda _: launched)
-        await scene.intake.cancelled(Cancel(job_id=JOB_ID, fence=Fence(1), reason="cleared"))
+        launched = launched_job(assign)
+        await scene.jobs.change_job(JOB_ID, lambda _: launched)
+        await scene.assignments.cancel_job(Cancel(job_id=JOB_ID, fence=Fence(1), reason="cleared"))
         assert log.read_bytes() == b"the task's\n"
 
     play(tmp_path, scenario)
@@ -107,11 +108,11 @@ def test_draining_worker_whose_spool_is_locked_goes_on_to_its_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario(scene: Scene) -> None:
-        await scene.held.change(JOB_ID, lambda _: LocalJob.taken(assignment()))
+        await scene.jobs.change_job(JOB_ID, lambda _: LocalJob.from_assignment(assignment()))
         with scene.locked():
-            await scene.intake.give_back_waiting("this worker is draining")
+            await scene.assignments.give_back_waiting("this worker is draining")
         assert "locked" in caplog.text
-        assert len(scene.held) == 1
+        assert len(scene.jobs) == 1
 
     play(tmp_path, scenario)
 
@@ -131,7 +132,7 @@ def test_supervisor_keeps_its_outcome_until_the_disk_has_room(
 
     monkeypatch.setattr(supervisor_main.time, "sleep", make_room)
     outcome = RunOutcome(exit_code=7)
-    supervisor_main._store(path, outcome)
+    supervisor_main._store_outcome(path, outcome)
     assert RunOutcome.from_json(path.read_bytes()) == outcome
     assert len(waits) == 3
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge_mqtt.worker.launcher.main import read_document
-from edge_mqtt.worker.runs.launcher_client import LauncherProcess
+from edge_mqtt.worker.ipc.framing import read_document
+from edge_mqtt.worker.launcher.spawned import SpawnedLauncher
 from tests.support.scenario_worker import Lab, fresh_home, play
 from tests.support.worker_lab import task_job
 
@@ -124,7 +124,7 @@ def test_module_that_does_harm_is_left_out_and_the_launcher_stays_as_it_was(
     for name in ("harmless", "harmless_too"):
         (libraries / f"{name}.py").write_text("")
     monkeypatch.setenv(VARIABLE, ", ".join(["harmless", "is_not_there", *HARMFUL, "harmless_too"]))
-    launcher = LauncherProcess()
+    launcher = SpawnedLauncher()
     launcher.channel.settimeout(60)
     with launcher.channel as channel:
         document = read_document(channel)

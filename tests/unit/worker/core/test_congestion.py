@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from edge_mqtt.worker.core.congestion import (
+    CHUNKS_PER_WINDOW,
     EMPTY_FOR_S,
     EMPTY_MEASUREMENTS,
     FIRST_WINDOW_BYTES,
     LARGEST_WINDOW_BYTES,
     MEASUREMENTS,
-    PIECES,
     QUEUE_TARGET_S,
-    SMALLEST_PIECE_BYTES,
+    SMALLEST_CHUNK_BYTES,
     SMALLEST_WINDOW_BYTES,
     CongestionWindow,
 )
@@ -32,7 +32,7 @@ class Clock:
         """Send a piece when nothing is awaited, with as much on the way as is allowed, and have it acknowledged."""
         on_the_way = self.window.size if on_the_way is None else on_the_way
         sent_at, self.now = self.now, self.now + link_s + held_s
-        self.window.measured(sent_at=sent_at, now=self.now, held_s=held_s, on_the_way=on_the_way)
+        self.window.record_ack(sent_at=sent_at, now=self.now, held_s=held_s, on_the_way=on_the_way)
 
     def decide(self, link_s: float, *, on_the_way: int | None = None, held_s: float = 0.0) -> int:
         """Measure as often as a decision takes; return the window then."""
@@ -52,7 +52,7 @@ def test_window_ends_at_its_limit_and_its_pieces_at_a_share_of_it() -> None:
     for _ in range(20):
         clock.decide(0.001)
     assert clock.window.size == LARGEST_WINDOW_BYTES
-    assert CHUNK_BYTES < clock.window.piece <= LARGEST_WINDOW_BYTES // PIECES
+    assert CHUNK_BYTES < clock.window.chunk_bytes <= LARGEST_WINDOW_BYTES // CHUNKS_PER_WINDOW
 
 
 def test_window_that_is_not_full_does_not_grow() -> None:
@@ -98,7 +98,7 @@ def test_what_was_sent_before_the_window_was_set_says_nothing_about_it() -> None
     before = clock.now
     size = clock.decide(EMPTY_S)
     for _ in range(2 * MEASUREMENTS):
-        clock.window.measured(sent_at=before, now=clock.now + 9.0, held_s=0.0, on_the_way=size)
+        clock.window.record_ack(sent_at=before, now=clock.now + 9.0, held_s=0.0, on_the_way=size)
     assert clock.window.size == size
 
 
@@ -107,7 +107,7 @@ def test_pieces_that_were_sent_at_once_and_queued_for_each_other_are_no_standing
     size = clock.decide(EMPTY_S)
     sent_at = clock.now
     for number in range(1, 2 * MEASUREMENTS):
-        clock.window.measured(sent_at=sent_at, now=sent_at + EMPTY_S * (1 + number), held_s=0.0, on_the_way=size)
+        clock.window.record_ack(sent_at=sent_at, now=sent_at + EMPTY_S * (1 + number), held_s=0.0, on_the_way=size)
     assert clock.window.size == size
 
 
@@ -116,7 +116,7 @@ def test_empty_link_is_measured_anew_with_little_on_the_way_and_the_window_is_ke
     size = clock.decide(EMPTY_S)
     clock.now += EMPTY_FOR_S
     clock.took(3 * EMPTY_S)
-    assert (clock.window.size, clock.window.piece) == (SMALLEST_WINDOW_BYTES, SMALLEST_PIECE_BYTES)
+    assert (clock.window.size, clock.window.chunk_bytes) == (SMALLEST_WINDOW_BYTES, SMALLEST_CHUNK_BYTES)
     # Of what was sent before, there is still more on the way.
     clock.took(3 * EMPTY_S, on_the_way=size)
     for _ in range(EMPTY_MEASUREMENTS):
@@ -142,8 +142,8 @@ def test_empty_link_is_measured_anew_when_even_the_smallest_window_seems_to_queu
 
 
 def sent(cursor: LogCursor, length: int, packed: int, *, now: float = 0.0, on_the_way: int = 0) -> None:
-    cursor.advance(length, lost_at=10.0)
-    cursor.note(length, packed=packed, now=now, on_the_way=on_the_way)
+    cursor.record_sent(length, lost_at=10.0)
+    cursor.record_sent_chunk(length, packed=packed, now=now, on_the_way=on_the_way)
 
 
 def test_piece_has_as_much_log_as_makes_the_wanted_size_once_packed() -> None:
@@ -166,11 +166,11 @@ def test_acknowledgement_tells_of_the_last_piece_that_has_arrived_whole() -> Non
     sent(cursor, 100, 60, now=2.0, on_the_way=57)
     sent(cursor, 100, 70, now=3.0, on_the_way=117)
     assert cursor.packed == 180
-    piece = cursor.take(250)
+    piece = cursor.pop_acked(250)
     assert piece is not None
     assert (piece.end, piece.sent_at, piece.on_the_way) == (200, 2.0, 117)
     assert cursor.packed == 70
-    assert cursor.take(250) is None
+    assert cursor.pop_acked(250) is None
 
 
 def test_nobody_can_tell_which_of_two_sendings_is_acknowledged() -> None:
@@ -180,8 +180,8 @@ def test_nobody_can_tell_which_of_two_sendings_is_acknowledged() -> None:
     assert cursor.packed == 0
     sent(cursor, 100, 100, now=11.0)
     sent(cursor, 100, 100, now=11.0)
-    assert cursor.take(100) is None
-    assert cursor.take(200) is not None
-    cursor.resume(0)
+    assert cursor.pop_acked(100) is None
+    assert cursor.pop_acked(200) is not None
+    cursor.resume_at(0)
     sent(cursor, 150, 150, now=12.0)
-    assert cursor.take(150) is None
+    assert cursor.pop_acked(150) is None

@@ -13,7 +13,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     ReportedJobState,
     WorkloadType,
 )
-from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Ask, Drain, Phase
+from edge_mqtt.worker.core.drain import SIGTERM_DRAIN_S, Drain, Phase, StopSignal
 from edge_mqtt.worker.core.job import IllegalTransition, LocalJob, LocalJobState, Verdict, decide_assignment
 from edge_mqtt.worker.core.lease import Contact, Due, Lease, due
 from edge_mqtt.worker.core.log_cursor import (
@@ -51,7 +51,7 @@ def decide(message: Assign, have: LocalJob | None = None, *, draining: bool = Fa
 
 
 def test_new_job_is_taken() -> None:
-    assert decide(assign()) is Verdict.TAKE
+    assert decide(assign()) is Verdict.ACCEPT
 
 
 @pytest.mark.parametrize("state", [LocalJobState.ACCEPTED, LocalJobState.LAUNCHED, LocalJobState.FINISHED])
@@ -107,7 +107,7 @@ def test_job_that_nobody_could_run_fails_for_good(fields: dict[str, object]) -> 
 
 
 def test_job_with_an_ordinary_log_path_is_taken() -> None:
-    assert decide(assign(log_path="dag_id=a/attempt=1.log")) is Verdict.TAKE
+    assert decide(assign(log_path="dag_id=a/attempt=1.log")) is Verdict.ACCEPT
 
 
 # ---------------------------------------------------------------- states
@@ -115,11 +115,11 @@ def test_job_with_an_ordinary_log_path_is_taken() -> None:
 
 def test_finished_job_cannot_be_launched() -> None:
     with pytest.raises(IllegalTransition, match="from finished to launched"):
-        held(state=LocalJobState.FINISHED).to(LocalJobState.LAUNCHED)
+        held(state=LocalJobState.FINISHED).moved_to(LocalJobState.LAUNCHED)
 
 
 def test_transition_keeps_what_it_is_not_told_to_change() -> None:
-    launched = held().to(LocalJobState.LAUNCHED, secret="s", log_base=7)
+    launched = held().moved_to(LocalJobState.LAUNCHED, secret="s", log_base=7)
     assert (launched.job_id, launched.state, launched.secret, launched.log_base) == (
         "j",
         LocalJobState.LAUNCHED,
@@ -129,8 +129,8 @@ def test_transition_keeps_what_it_is_not_told_to_change() -> None:
 
 
 def test_presence_names_live_jobs_and_not_dropped_ones() -> None:
-    assert held(state=LocalJobState.DROPPED).for_presence() is None
-    told = held(5, LocalJobState.LAUNCHED).for_presence()
+    assert held(state=LocalJobState.DROPPED).to_report() is None
+    told = held(5, LocalJobState.LAUNCHED).to_report()
     assert told is not None
     assert (told.fence, told.state) == (5, ReportedJobState.RUNNING)
 
@@ -141,10 +141,10 @@ def test_job_is_settled_only_with_result_and_log_stored() -> None:
     acked = LocalJob(
         spec=spec(), fence=Fence(1), lease_s=900.0, state=LocalJobState.FINISHED, result=result, result_acked=True
     )
-    assert not held().settled(log_stored=True)
-    assert not open_job.settled(log_stored=True)
-    assert not acked.settled(log_stored=False)
-    assert acked.settled(log_stored=True)
+    assert not held().is_settled(log_stored=True)
+    assert not open_job.is_settled(log_stored=True)
+    assert not acked.is_settled(log_stored=False)
+    assert acked.is_settled(log_stored=True)
 
 
 # ---------------------------------------------------------------- slots
@@ -178,33 +178,37 @@ def test_finished_jobs_take_no_slots() -> None:
 
 
 def test_first_interrupt_waits_for_ever_by_default() -> None:
-    drain = Drain().asked(Ask.INTERRUPT, 10.0, drain_timeout_s=0)
+    drain = Drain().after_signal(StopSignal.INTERRUPT, 10.0, drain_timeout_s=0)
     assert drain.phase is Phase.DRAINING
-    assert not drain.takes_jobs
+    assert not drain.accepts_jobs
     assert drain.at(1e9).phase is Phase.DRAINING
 
 
 def test_drain_timeout_ends_in_termination() -> None:
-    drain = Drain().asked(Ask.INTERRUPT, 10.0, drain_timeout_s=5.0)
+    drain = Drain().after_signal(StopSignal.INTERRUPT, 10.0, drain_timeout_s=5.0)
     assert drain.at(14.9).phase is Phase.DRAINING
     assert drain.at(15.0).phase is Phase.TERMINATING
 
 
 def test_terminate_waits_a_short_time_however_long_the_drain_timeout_is() -> None:
-    drain = Drain().asked(Ask.TERMINATE, 0.0, drain_timeout_s=3600)
+    drain = Drain().after_signal(StopSignal.TERMINATE, 0.0, drain_timeout_s=3600)
     assert drain.deadline == SIGTERM_DRAIN_S
-    assert Drain().asked(Ask.TERMINATE, 0.0, drain_timeout_s=0).deadline == SIGTERM_DRAIN_S
+    assert Drain().after_signal(StopSignal.TERMINATE, 0.0, drain_timeout_s=0).deadline == SIGTERM_DRAIN_S
 
 
-@pytest.mark.parametrize("second", list(Ask))
-def test_second_signal_terminates_at_once(second: Ask) -> None:
-    drain = Drain().asked(Ask.INTERRUPT, 0.0, drain_timeout_s=0).asked(second, 1.0, drain_timeout_s=0)
+@pytest.mark.parametrize("second", list(StopSignal))
+def test_second_signal_terminates_at_once(second: StopSignal) -> None:
+    drain = (
+        Drain()
+        .after_signal(StopSignal.INTERRUPT, 0.0, drain_timeout_s=0)
+        .after_signal(second, 1.0, drain_timeout_s=0)
+    )
     assert drain.phase is Phase.TERMINATING
-    assert drain.asked(second, 2.0, drain_timeout_s=0).phase is Phase.TERMINATING
+    assert drain.after_signal(second, 2.0, drain_timeout_s=0).phase is Phase.TERMINATING
 
 
 def test_serving_worker_takes_jobs() -> None:
-    assert Drain().takes_jobs
+    assert Drain().accepts_jobs
     assert Drain().at(1e9) == Drain()
 
 
@@ -255,14 +259,14 @@ A, B = JobId("a"), JobId("b")
 def looks(silence: Watchdog, count: int, *, waiting: tuple[JobId, ...] = ()) -> list[JobId]:
     """Look at A and B ``count`` times; return the last look's verdict."""
     for _ in range(count - 1):
-        silence.look([A, B], waiting=waiting)
-    return silence.look([A, B], waiting=waiting)
+        silence.find_hung([A, B], waiting=waiting)
+    return silence.find_hung([A, B], waiting=waiting)
 
 
 def test_supervisor_that_says_nothing_for_too_many_looks_is_found() -> None:
     silence = Watchdog()
     assert looks(silence, LOOKS) == []
-    silence.heard(B)
+    silence.record_call(B)
     assert looks(silence, 1) == [A]
     assert looks(silence, 1) == [A]
 
@@ -277,8 +281,8 @@ def test_supervisor_that_waits_for_an_answer_owes_no_word() -> None:
 def test_job_that_is_looked_at_no_more_is_forgotten() -> None:
     silence = Watchdog()
     looks(silence, LOOKS)
-    silence.look([B], waiting=())
-    assert silence.look([A], waiting=()) == []
+    silence.find_hung([B], waiting=())
+    assert silence.find_hung([A], waiting=()) == []
 
 
 # ---------------------------------------------------------------- log cursor
@@ -289,7 +293,7 @@ def test_cursor_sends_chunks_up_to_its_window_and_no_further() -> None:
     sent = 0
     while length := cursor.next_length(size, WORKER_WINDOW_BYTES, MAX_LOG_CHUNK_BYTES):
         assert length <= MAX_LOG_CHUNK_BYTES
-        cursor.advance(length, lost_at=0.0)
+        cursor.record_sent(length, lost_at=0.0)
         sent += length
     assert sent == cursor.in_flight == JOB_WINDOW_BYTES
 
@@ -302,30 +306,30 @@ def test_cursor_respects_the_room_that_the_worker_has_left() -> None:
 
 def test_a_lower_acknowledgement_means_that_the_centre_has_lost_bytes_and_wants_them_again() -> None:
     cursor = LogCursor()
-    cursor.advance(100, lost_at=0.0)
-    cursor.acknowledge(60, lost_at=1.0)
-    assert cursor.acknowledge(10, lost_at=2.0)
+    cursor.record_sent(100, lost_at=0.0)
+    cursor.record_ack(60, lost_at=1.0)
+    assert cursor.record_ack(10, lost_at=2.0)
     assert (cursor.acked, cursor.sent) == (10, 10)
 
 
 def test_acknowledgement_advances_and_a_repeated_one_is_no_news() -> None:
     cursor = LogCursor()
-    cursor.advance(100, lost_at=0.0)
-    assert cursor.acknowledge(60, lost_at=1.0)
-    assert not cursor.acknowledge(60, lost_at=2.0)
+    cursor.record_sent(100, lost_at=0.0)
+    assert cursor.record_ack(60, lost_at=1.0)
+    assert not cursor.record_ack(60, lost_at=2.0)
     assert (cursor.acked, cursor.sent, cursor.in_flight) == (60, 100, 40)
 
 
 def test_acknowledgement_beyond_what_this_connection_sent_is_believed() -> None:
     cursor = LogCursor()
-    assert cursor.acknowledge(500, lost_at=0.0)
+    assert cursor.record_ack(500, lost_at=0.0)
     assert cursor.in_flight == 0
 
 
 def test_cursor_goes_back_when_nothing_is_acknowledged() -> None:
     cursor = LogCursor()
-    cursor.advance(100, lost_at=10.0)
-    cursor.advance(100, lost_at=12.0)
+    cursor.record_sent(100, lost_at=10.0)
+    cursor.record_sent(100, lost_at=12.0)
     assert not cursor.rewind_if_stalled(9.9)
     assert cursor.rewind_if_stalled(10.0)
     assert cursor.sent == 0
@@ -339,5 +343,5 @@ def test_what_is_on_the_way_is_given_the_time_that_a_slow_link_takes_for_everyth
 
 def test_cursor_resumes_where_the_centre_says_even_if_that_is_further_back() -> None:
     cursor = LogCursor(acked=100, sent=200)
-    cursor.resume(40)
+    cursor.resume_at(40)
     assert (cursor.acked, cursor.sent) == (40, 40)

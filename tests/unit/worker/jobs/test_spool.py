@@ -23,23 +23,23 @@ def job(job_id: str, **fields: object) -> LocalJob:
 def test_stored_jobs_come_back_in_the_order_of_their_arrival(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path / "spool.db")
     for name in ("b", "a", "c"):
-        spool.store(job(name))
-    launched = job("b").to(LocalJobState.LAUNCHED, secret="s", launch="0a1b", log_base=12)
+        spool.store_job(job(name))
+    launched = job("b").moved_to(LocalJobState.LAUNCHED, secret="s", launch="0a1b", log_base=12)
     result = Finished(job_id=JobId("b"), fence=Fence(1), signal=9, log_size=3)
-    done = launched.to(LocalJobState.FINISHED, result=result, result_acked=True)
-    spool.store(done)
-    spool.forget(JobId("a"))
+    done = launched.moved_to(LocalJobState.FINISHED, result=result, result_acked=True)
+    spool.store_job(done)
+    spool.delete_job(JobId("a"))
     kept_here = job("d", ships_log=False)
-    spool.store(kept_here)
+    spool.store_job(kept_here)
     spool.close()
     again = Spool.open(tmp_path / "spool.db")
-    assert again.load() == [done, job("c"), kept_here]
+    assert again.load_jobs() == [done, job("c"), kept_here]
     again.close()
 
 
 def test_spool_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path / "spool.db")
-    spool.store(job("a"))
+    spool.store_job(job("a"))
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
     spool.close()
@@ -68,12 +68,12 @@ LATER = (*MIGRATIONS, "ALTER TABLE jobs ADD COLUMN colour TEXT; UPDATE jobs SET 
 def test_spool_of_an_older_version_is_brought_up_to_date_once(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     older = Spool.open(path)
-    older.store(job("a"))
+    older.store_job(job("a"))
     home = older.home()
     older.close()
     for _ in range(2):
         spool = Spool.open(path, LATER)
-        assert spool.load() == [job("a")]
+        assert spool.load_jobs() == [job("a")]
         assert spool.home() == home
         assert spool._connection.execute("SELECT colour FROM jobs").fetchall() == [("red",)]
         assert spool._connection.execute("PRAGMA user_version").fetchone() == (len(LATER),)
@@ -83,12 +83,12 @@ def test_spool_of_an_older_version_is_brought_up_to_date_once(tmp_path: Path) ->
 def test_migration_that_fails_leaves_the_spool_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
     older = Spool.open(path)
-    older.store(job("a"))
+    older.store_job(job("a"))
     older.close()
     with pytest.raises(SpoolError):
         Spool.open(path, (*LATER, "ALTER TABLE jobs ADD COLUMN size TEXT; no such statement;"))
     spool = Spool.open(path, LATER)
-    assert spool.load() == [job("a")]
+    assert spool.load_jobs() == [job("a")]
     spool.close()
 
 
@@ -112,10 +112,10 @@ def test_damaged_spool_is_said_to_be_damaged(tmp_path: Path) -> None:
 
 def test_row_that_cannot_be_read_is_said_to_be_damage(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path / "spool.db")
-    spool.store(job("a"))
+    spool.store_job(job("a"))
     spool._connection.execute("UPDATE jobs SET spec = '{}'")
     with pytest.raises(SpoolError, match="damaged"):
-        spool.load()
+        spool.load_jobs()
     spool.close()
 
 
@@ -126,7 +126,7 @@ def test_spool_in_a_folder_that_is_not_there_names_the_path(tmp_path: Path) -> N
 
 def test_full_disk_is_said_to_be_the_disks_trouble(tmp_path: Path) -> None:
     spool = Spool.open(tmp_path / "spool.db")
-    spool.store(job("a"))
+    spool.store_job(job("a"))
     pages = spool._connection.execute("PRAGMA page_count").fetchone()[0]
     spool._connection.execute(f"PRAGMA max_page_count = {pages}")
     big = LocalJob(
@@ -135,6 +135,6 @@ def test_full_disk_is_said_to_be_the_disks_trouble(tmp_path: Path) -> None:
         lease_s=60.0,
     )
     with pytest.raises(SpoolError, match="cannot be written: database or disk is full"):
-        spool.store(big)
-    assert [kept.job_id for kept in spool.load()] == ["a"]
+        spool.store_job(big)
+    assert [kept.job_id for kept in spool.load_jobs()] == ["a"]
     spool.close()

@@ -21,9 +21,9 @@ def play(folder: Path, scenario: Callable[[LogScene], None], *, log_base: int = 
         scene = LogScene(folder)
         if log_base:
             scene.write(b"b" * log_base)
-        scene.shipper.follow(replace(LAUNCHED, log_base=log_base))
+        scene.shipper.follow_log(replace(LAUNCHED, log_base=log_base))
         scenario(scene)
-        scene.shipper.forget(JOB_ID)
+        scene.shipper.forget_log(JOB_ID)
 
     asyncio.run(run())
 
@@ -48,7 +48,7 @@ def test_what_is_written_after_a_cut_comes_after_what_was_shipped(
         scene.write(b"again\n")
         assert scene.ship() == b"before\nafter\nlater\nagain\n"
         assert scene.end() == len(scene.stored)
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     with caplog.at_level(logging.WARNING):
         play(tmp_path, scenario, log_base=log_base)
@@ -73,9 +73,9 @@ def test_end_of_a_cut_log_that_is_shipped_after_the_job_s_end_is_not_lost(tmp_pa
         assert scene.end() == len(b"before\nafter\n")
         # What is on its way may have to be sent again: the new bytes wait until its fate is known.
         assert scene.ship() == b"before\n"
-        assert not scene.shipper.stored(JOB_ID)
+        assert not scene.shipper.is_stored(JOB_ID)
         assert scene.ship() == b"before\nafter\n"
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     play(tmp_path, scenario)
 
@@ -89,10 +89,10 @@ def test_bytes_that_were_lost_on_the_way_and_then_on_the_disk_hold_nothing_up(tm
         del scene.stored[len(b"before\n") :]
         os.truncate(scene.path, 0)
         scene.write(b"after\n")
-        scene.shipper.resume([LogPosition(job_id=JOB_ID, offset=len(scene.stored))])
+        scene.shipper.resume_logs([LogPosition(job_id=JOB_ID, offset=len(scene.stored))])
         assert scene.ship() == b"before\nafter\n"
         assert scene.end() == len(scene.stored)
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     play(tmp_path, scenario)
 
@@ -109,7 +109,7 @@ def test_log_that_is_moved_away_is_shipped_from_where_it_is(tmp_path: Path) -> N
             writer.write(b"last\n")
         assert scene.end() == len(b"before\nafter\nlast\n")
         assert scene.ship() == b"before\nafter\nlast\n"
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     play(tmp_path, scenario)
 
@@ -134,7 +134,7 @@ def test_log_that_is_gone_when_its_job_has_ended_is_given_up(tmp_path: Path) -> 
         assert scene.end() == len(b"before\n")
         scene.path.unlink()
         assert scene.ship() == b""
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     play(tmp_path, scenario)
 
@@ -144,10 +144,10 @@ def test_log_that_stays_here_is_neither_read_nor_waited_for(tmp_path: Path) -> N
         scene = LogScene(tmp_path)
         scene.write(b"for nobody but this machine\n")
         held_open = open_descriptors()
-        scene.shipper.follow(replace(LAUNCHED, ships_log=False))
+        scene.shipper.follow_log(replace(LAUNCHED, ships_log=False))
         assert scene.ship() == b""
         assert scene.end() == 0
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
         assert open_descriptors() == held_open
 
     asyncio.run(run())
@@ -160,9 +160,9 @@ def test_acknowledgement_of_an_earlier_run_says_nothing_of_this_one(tmp_path: Pa
         scene.ship(acknowledged=False)
         scene.end()
         earlier = Fence(LAUNCHED.fence - 1)
-        scene.shipper.acknowledge(LogAck(job_id=JOB_ID, fence=earlier, offset=len(b"before\n")))
-        assert not scene.shipper.stored(JOB_ID)
+        scene.shipper.record_ack(LogAck(job_id=JOB_ID, fence=earlier, offset=len(b"before\n")))
+        assert not scene.shipper.is_stored(JOB_ID)
         scene.acknowledge()
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     play(tmp_path, scenario)

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 
 from edge_mqtt.broker_bridge.protocol.messages import LogPosition
 from edge_mqtt.worker.logs import shipper
-from edge_mqtt.worker.logs.inotify_watch import LogWatch
+from edge_mqtt.worker.logs.inotify_watch import InotifyWatch
+from edge_mqtt.worker.timing import WorkerTiming
 from tests.support.scenario_log_shipper import JOB_ID, LAUNCHED, LogScene
 
 PATIENCE_S = 20.0
@@ -51,7 +53,7 @@ def test_growth_is_told_once_and_again_only_to_those_who_listen(tmp_path: Path) 
 
     async def scenario() -> None:
         ear = Ear()
-        watch = LogWatch(ear.grown)
+        watch = InotifyWatch(ear.grown)
         assert watch.add(file) is not None
         watch.listen()
         append(file, b"one")
@@ -74,7 +76,7 @@ def test_file_is_watched_wherever_it_is_moved(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         ear = Ear()
-        watch = LogWatch(ear.grown)
+        watch = InotifyWatch(ear.grown)
         watch.add(file)
         append(file.rename(tmp_path / "log.1"), b"one")
         watch.listen()
@@ -91,7 +93,7 @@ def test_two_jobs_of_one_file_share_its_watch(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         ear = Ear()
-        watch = LogWatch(ear.grown)
+        watch = InotifyWatch(ear.grown)
         first, second = watch.add(file), watch.add(file)
         assert first is not None
         assert second is not None
@@ -108,7 +110,7 @@ def test_two_jobs_of_one_file_share_its_watch(tmp_path: Path) -> None:
 
 def test_file_that_is_not_there_is_not_watched(tmp_path: Path) -> None:
     async def scenario() -> None:
-        watch = LogWatch(lambda: None)
+        watch = InotifyWatch(lambda: None)
         assert watch.add(tmp_path / "log") is None
         watch.close()
 
@@ -116,26 +118,24 @@ def test_file_that_is_not_there_is_not_watched(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def shipping(folder: Path) -> AsyncIterator[LogScene]:
-    scene = LogScene(folder)
+async def shipping(folder: Path, timing: WorkerTiming | None = None) -> AsyncIterator[LogScene]:
+    scene = LogScene(folder, timing)
     running = asyncio.create_task(scene.shipper.run())
     yield scene
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
 
-@pytest.fixture
-def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipper, "LOOK_S", NEVER_S)
-    monkeypatch.setattr(shipper, "WATCHED_LOOK_S", NEVER_S)
+#: Only a watch tells of what is written.
+NO_LOOKS = WorkerTiming(log_look_s=NEVER_S, watched_log_look_s=NEVER_S)
+NO_LOOKS_NO_PACE = replace(NO_LOOKS, log_pace_s=NEVER_S)
 
 
-@pytest.mark.usefixtures("nobody_looks")
 def test_line_is_shipped_when_it_is_written(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with shipping(tmp_path) as scene:
+        async with shipping(tmp_path, NO_LOOKS) as scene:
             scene.path.touch()
-            scene.shipper.follow(LAUNCHED)
+            scene.shipper.follow_log(LAUNCHED)
             for number in range(1, 4):
                 scene.write(b"line\n")
                 await scene.arrived(b"line\n" * number)
@@ -143,14 +143,11 @@ def test_line_is_shipped_when_it_is_written(tmp_path: Path) -> None:
     play(scenario)
 
 
-@pytest.mark.usefixtures("nobody_looks")
-def test_lines_that_come_fast_travel_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipper, "PACE_S", 0.3)
-
+def test_lines_that_come_fast_travel_together(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with shipping(tmp_path) as scene:
+        async with shipping(tmp_path, replace(NO_LOOKS, log_pace_s=0.3)) as scene:
             scene.write(b"first\n")
-            scene.shipper.follow(LAUNCHED)
+            scene.shipper.follow_log(LAUNCHED)
             await scene.arrived(b"first\n")
             for _ in range(100):
                 scene.write(b"line\n")
@@ -161,14 +158,11 @@ def test_lines_that_come_fast_travel_together(tmp_path: Path, monkeypatch: pytes
     play(scenario)
 
 
-@pytest.mark.usefixtures("nobody_looks")
-def test_end_of_a_log_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shipper, "PACE_S", NEVER_S)
-
+def test_end_of_a_log_does_not_wait(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with shipping(tmp_path) as scene:
+        async with shipping(tmp_path, NO_LOOKS_NO_PACE) as scene:
             scene.write(b"first\n")
-            scene.shipper.follow(LAUNCHED)
+            scene.shipper.follow_log(LAUNCHED)
             await scene.arrived(b"first\n")
             scene.write(b"last\n")
             scene.end()
@@ -177,19 +171,14 @@ def test_end_of_a_log_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     play(scenario)
 
 
-@pytest.mark.usefixtures("nobody_looks")
-def test_what_was_lost_with_a_connection_is_sent_again_at_once_on_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shipper, "PACE_S", NEVER_S)
-
+def test_what_was_lost_with_a_connection_is_sent_again_at_once_on_the_next(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with shipping(tmp_path) as scene:
+        async with shipping(tmp_path, NO_LOOKS_NO_PACE) as scene:
             scene.write(b"kept\nlost\n")
-            scene.shipper.follow(LAUNCHED)
+            scene.shipper.follow_log(LAUNCHED)
             await scene.arrived(b"kept\nlost\n")
             del scene.stored[len(b"kept\n") :]
-            scene.shipper.resume([LogPosition(job_id=JOB_ID, offset=len(scene.stored))])
+            scene.shipper.resume_logs([LogPosition(job_id=JOB_ID, offset=len(scene.stored))])
             await scene.arrived(b"kept\nlost\n")
 
     play(scenario)
@@ -198,7 +187,7 @@ def test_what_was_lost_with_a_connection_is_sent_again_at_once_on_the_next(
 def test_file_that_comes_after_its_job_is_found(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
-            scene.shipper.follow(LAUNCHED)
+            scene.shipper.follow_log(LAUNCHED)
             await asyncio.sleep(0)
             scene.write(b"line\n")
             await scene.arrived(b"line\n")
@@ -212,11 +201,11 @@ def test_without_inotify_files_are_looked_at(
     def none(_: object) -> None:
         raise OSError(24, os.strerror(24))
 
-    monkeypatch.setattr(shipper, "LogWatch", none)
+    monkeypatch.setattr(shipper, "InotifyWatch", none)
 
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
-            scene.shipper.follow(LAUNCHED)
+            scene.shipper.follow_log(LAUNCHED)
             for number in range(1, 4):
                 scene.write(b"line\n")
                 await scene.arrived(b"line\n" * number)
@@ -229,10 +218,10 @@ def test_shipper_without_anything_to_ship_sets_no_timer(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with shipping(tmp_path) as scene:
             scene.write(b"line\n")
-            scene.shipper.follow(LAUNCHED)
+            scene.shipper.follow_log(LAUNCHED)
             await scene.arrived(b"line\n")
             scene.end()
             scene.acknowledge()
-            assert scene.shipper._patience_s() is None
+            assert scene.shipper._idle_wait_s() is None
 
     play(scenario)

@@ -50,7 +50,7 @@ class SlowLink:
             chunk = self._queue.popleft()
             self._through -= len(chunk.body)
             offset = chunk.offset + len(chunk.body)
-            shipper.acknowledge(LogAck(job_id=chunk.job_id, fence=chunk.fence, offset=offset))
+            shipper.record_ack(LogAck(job_id=chunk.job_id, fence=chunk.fence, offset=offset))
 
 
 def test_log_that_waits_for_the_others_on_a_slow_link_is_not_sent_twice(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_log_that_waits_for_the_others_on_a_slow_link_is_not_sent_twice(tmp_path
         for job_id in jobs:
             (tmp_path / job_id).write_bytes(b"x" * LOG_BYTES)
             spec = JobSpec(job_id=job_id, type=WorkloadType.TASK, queue="q", log_path=job_id, workload={})
-            shipper.follow(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
+            shipper.follow_log(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
         for _ in range(JOBS * LOG_BYTES // LINK_BYTES_PER_S + 1):
             shipper.ship()
             link.one_second(shipper)
@@ -80,7 +80,7 @@ def test_a_quiet_log_does_not_wait_for_the_end_of_a_flood(tmp_path: Path) -> Non
         for name, size in (("flood", 16 * LOG_BYTES), ("quiet", 100)):
             (tmp_path / name).write_bytes(b"x" * size)
             spec = JobSpec(job_id=JobId(name), type=WorkloadType.TASK, queue="q", log_path=name, workload={})
-            shipper.follow(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
+            shipper.follow_log(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
         for number in range(1, 20):
             with (tmp_path / "quiet").open("ab") as log:
                 log.write(b"x" * 100)
@@ -99,7 +99,7 @@ def test_other_messages_wait_a_fraction_of_a_second_behind_a_flood(tmp_path: Pat
         shipper._time = link.time
         (tmp_path / "flood").write_bytes(b"x" * LOG_BYTES)
         spec = JobSpec(job_id=JobId("flood"), type=WorkloadType.TASK, queue="q", log_path="flood", workload={})
-        shipper.follow(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
+        shipper.follow_log(LocalJob(spec=spec, fence=Fence(1), lease_s=60.0, state=LocalJobState.LAUNCHED))
         waited = []
         while shipper._logs[JobId("flood")].cursor.acked < LOG_BYTES:
             shipper.ship()

@@ -31,9 +31,9 @@ def no_descriptor_left() -> Iterator[None]:
 def play(folder: Path, scenario: Callable[[LogScene], None]) -> None:
     async def run() -> None:
         scene = LogScene(folder)
-        scene.shipper.follow(LAUNCHED)
+        scene.shipper.follow_log(LAUNCHED)
         scenario(scene)
-        scene.shipper.forget(JOB_ID)
+        scene.shipper.forget_log(JOB_ID)
 
     # Zone data are read from a file at the first use.
     time.localtime()
@@ -69,9 +69,9 @@ def test_end_of_a_job_whose_log_cannot_be_opened_does_not_give_the_log_up(tmp_pa
         with no_descriptor_left():
             assert scene.end() == len(b"before\n")
             assert scene.ship() == b""
-            assert not scene.shipper.stored(JOB_ID)
+            assert not scene.shipper.is_stored(JOB_ID)
         assert scene.ship() == b"before\n"
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     play(tmp_path, scenario)
 
@@ -84,7 +84,7 @@ def test_log_of_an_ended_job_that_cannot_be_opened_again_is_not_taken_for_cut_of
         with no_descriptor_left():
             assert scene.ship() == b"before\n"
         assert scene.ship() == b"before\nafter\n"
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     with caplog.at_level(logging.WARNING):
         play(tmp_path, scenario)
@@ -105,7 +105,7 @@ def test_log_of_which_nobody_can_tell_the_size_is_said_once_and_waited_for(
         scene.end()
         scene.path.unlink()
         scene.path.symlink_to(scene.path)
-        assert scene.shipper.size(JOB_ID) == len(b"line\n")
+        assert scene.shipper.measure_log(JOB_ID) == len(b"line\n")
 
     with caplog.at_level(logging.WARNING):
         play(tmp_path, scenario)
@@ -125,7 +125,7 @@ def test_log_that_fails_while_it_is_read_is_said_once_for_each_time_it_fails(
         scene.path.rmdir()
         aside.rename(scene.path)
         assert scene.ship() == b"before\nafter\n"
-        assert scene.shipper.stored(JOB_ID)
+        assert scene.shipper.is_stored(JOB_ID)
 
     with caplog.at_level(logging.WARNING):
         play(tmp_path, scenario)

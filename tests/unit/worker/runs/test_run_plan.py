@@ -22,9 +22,9 @@ def test_job_whose_log_file_cannot_be_looked_at_is_not_started(tmp_path: Path, w
     assign = assign.model_copy(update={"job": assign.job.model_copy(update={"log_path": "d/r/1.log"})})
 
     async def scenario(scene: Scene) -> None:
-        await scene.intake.assigned(assign)
+        await scene.assignments.answer_assignment(assign)
         await worker_log.heard("job_rejected", 1)
-        assert not scene.orders
-        assert not len(scene.held)
+        assert not scene.requests
+        assert not len(scene.jobs)
 
     play(tmp_path, scenario)

@@ -1,0 +1,57 @@
+"""How a running supervisor is stopped: SIGTERM for its task first, SIGKILL for all that it started in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from dataclasses import dataclass, field
+
+from edge_mqtt.worker.system.oom import oom_kills
+from edge_mqtt.worker.system.process import ProcessIdentity, kill_below, kill_tree, signal_process
+from edge_mqtt.worker.timing import WorkerTiming
+
+
+@dataclass(slots=True)
+class RunningSupervisor:
+    """A supervisor that is alive, as far as we know."""
+
+    identity: ProcessIdentity
+    #: This worker's launcher forked it, and will tell how it ended.
+    is_ours: bool
+    #: Processes that the kernel had killed for want of memory by then.
+    oom_kills: int = field(default_factory=oom_kills)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Why it is being stopped.
+    stop_reason: str | None = None
+    #: Heartbeats are refused now.
+    is_refused: bool = False
+    stopping: asyncio.Task[None] | None = None
+
+
+async def stop_supervisor(supervisor: RunningSupervisor, grace_s: float, timing: WorkerTiming) -> None:
+    """Stop a supervisor and its task; return when it has ended, or has been killed.
+
+    :param grace_s: seconds between SIGTERM and SIGKILL.
+    """
+    loop = asyncio.get_running_loop()
+    kill_at = loop.time() + grace_s
+    # Airflow's supervisor passes it on to the task, whose operator cleans up (on_kill) and may end by itself.
+    signal_process(supervisor.identity, signal.SIGTERM)
+    if await _has_exited(supervisor, grace_s - timing.refused_before_kill_s):
+        return
+    # Most tasks do not end on SIGTERM. Told that its task must not go on, Airflow's supervisor takes its end for
+    # what was wanted: it writes so into the task's log, asks the bridge nothing and ends in good order.
+    supervisor.is_refused = True
+    if await _has_exited(supervisor, kill_at - loop.time()):
+        return
+    kill_below(supervisor.identity)
+    if not await _has_exited(supervisor, timing.supervisor_end_s):
+        kill_tree(supervisor.identity)
+
+
+async def _has_exited(supervisor: RunningSupervisor, timeout_s: float) -> bool:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, timeout_s)):
+            await supervisor.exited.wait()
+    return supervisor.exited.is_set()
