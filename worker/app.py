@@ -46,8 +46,8 @@ class Worker:
         version: str = "",
         timing: WorkerTiming | None = None,
     ) -> None:
-        timing = timing or WorkerTiming()
         self._settings = settings
+        self._timing = timing = timing or WorkerTiming()
         self._jobs = JobStore(Spool.open(settings.state.spool))
         self._link = Link(MessageChannel(transport), address)
         plan = RunPlan(
@@ -63,35 +63,9 @@ class Worker:
         self._launcher_keeper = LauncherKeeper(self._supervisors, timing)
         self._lease_guard = LeaseGuard(self._jobs, self._supervisors, timing)
         self._watchdog = SupervisorWatchdog(self._jobs, self._supervisors, hung_after_s=settings.hung_after_s)
-        self._presence = PresenceLoop(
-            self._link,
-            self._jobs,
-            version=version,
-            queues=settings.queues,
-            concurrency=settings.concurrency,
-            state=lambda: WorkerState.ONLINE if self._shutdown.accepts_jobs else WorkerState.DRAINING,
-            record_contact=self._lease_guard.record_contact,
-            timing=timing,
-        )
-        self._api = ExecutionApiServer(
-            self._jobs,
-            self._link,
-            stop_reason=self._supervisors.refusal_reason,
-            record_permission=self._lease_guard.record_contact,
-            record_call=self._watchdog.record_call,
-            max_call_bytes=settings.max_message_bytes,
-            timing=timing,
-        )
-        self._assignments = Assignments(
-            self._jobs,
-            self._link,
-            self._supervisors,
-            self._results,
-            self._logs,
-            queues=settings.queues,
-            draining=lambda: not self._shutdown.accepts_jobs,
-            timing=timing,
-        )
+        self._presence = self._make_presence(version)
+        self._api = self._make_api()
+        self._assignments = self._make_assignments()
         self._shutdown = Shutdown(
             self._jobs,
             self._link,
@@ -101,7 +75,45 @@ class Worker:
             drain_timeout_s=settings.drain_timeout_s,
             timing=timing,
         )
-        self._router = MessageRouter(
+        self._router = self._make_router()
+
+    def _make_presence(self, version: str) -> PresenceLoop:
+        return PresenceLoop(
+            self._link,
+            self._jobs,
+            version=version,
+            queues=self._settings.queues,
+            concurrency=self._settings.concurrency,
+            state=lambda: WorkerState.ONLINE if self._shutdown.accepts_jobs else WorkerState.DRAINING,
+            record_contact=self._lease_guard.record_contact,
+            timing=self._timing,
+        )
+
+    def _make_api(self) -> ExecutionApiServer:
+        return ExecutionApiServer(
+            self._jobs,
+            self._link,
+            stop_reason=self._supervisors.refusal_reason,
+            record_permission=self._lease_guard.record_contact,
+            record_call=self._watchdog.record_call,
+            max_call_bytes=self._settings.max_message_bytes,
+            timing=self._timing,
+        )
+
+    def _make_assignments(self) -> Assignments:
+        return Assignments(
+            self._jobs,
+            self._link,
+            self._supervisors,
+            self._results,
+            self._logs,
+            queues=self._settings.queues,
+            draining=lambda: not self._shutdown.accepts_jobs,
+            timing=self._timing,
+        )
+
+    def _make_router(self) -> MessageRouter:
+        return MessageRouter(
             self._link,
             api=self._api,
             assignments=self._assignments,
@@ -110,7 +122,7 @@ class Worker:
             results=self._results,
             shutdown=self._shutdown,
             supervisors=self._supervisors,
-            bridge_url=settings.bridge_url,
+            bridge_url=self._settings.bridge_url,
         )
 
     async def run(self) -> ExitCode:

@@ -10,26 +10,17 @@ import logging
 import logging.config
 from collections.abc import Callable, Iterable
 from functools import cache
-from types import ModuleType
 from typing import Any
 
-from pydantic import JsonValue, TypeAdapter
+from pydantic import TypeAdapter
 
 
-def take() -> None:
-    """Take every shortcut in this process and in those forked from it."""
-    from airflow.sdk.execution_time import comms, task_runner
+def apply_patches() -> None:
+    """Apply every patch to this process and those forked from it."""
+    from edge_mqtt.worker.supervisor.airflow_internals import replace_type_adapter
 
-    adapters = SharedAdapters()
-    for module, kind in ((comms, comms.ToTask), (task_runner, JsonValue)):
-        if getattr(module, "TypeAdapter", None) is TypeAdapter:
-            _replace(module, "TypeAdapter", adapters)
-            adapters(kind)
-    _replace(logging.config, "dictConfig", QuickDictConfig(logging.config.dictConfig))
-
-
-def _replace(module: ModuleType, name: str, value: object) -> None:
-    setattr(module, name, value)
+    replace_type_adapter(SharedAdapters())
+    vars(logging.config)["dictConfig"] = QuickDictConfig(logging.config.dictConfig)
 
 
 class SharedAdapters:
@@ -74,7 +65,7 @@ class QuickDictConfig:
         if self._calls == 1:
             self._launchers = settings
         else:
-            _replace(logging.config, "dictConfig", self._configure)
+            vars(logging.config)["dictConfig"] = self._configure
         # Who imported this function by its name in the launcher calls it again.
         if self._calls == 2 and settings == self._launchers:
             self._configure_only(config)

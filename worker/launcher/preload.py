@@ -70,7 +70,7 @@ def preload() -> None:
         except ImportError:
             log.debug("not preloaded", extra={"action": "preload_skipped", "module_name": name})
     _fill_caches()
-    airflow_patches.take()
+    airflow_patches.apply_patches()
     _let_go_of_database()
     _configure_logging()
     _rehearse()

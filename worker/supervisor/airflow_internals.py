@@ -10,14 +10,16 @@ import selectors
 import signal
 import ssl
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 import httpx
 from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
-from airflow.sdk.execution_time import connection_test_supervisor
+from airflow.sdk.execution_time import comms, connection_test_supervisor, task_runner
 from airflow.sdk.execution_time.comms import _RequestFrame, _ResponseFrame
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
+from pydantic import JsonValue, TypeAdapter
 
 from edge_mqtt.worker.ipc.api_contract import BASE_URL
 
@@ -73,6 +75,17 @@ def supervise_connection_test(
         token=token,
         server=BASE_URL,
     )
+
+
+def replace_type_adapter(adapter_of: Callable[[Any], object]) -> None:
+    """Have Airflow's task make its pydantic adapters with ``adapter_of``, and make those that it needs now.
+
+    An Airflow that has no such names makes them as ever.
+    """
+    for module, kind in ((comms, comms.ToTask), (task_runner, JsonValue)):
+        if vars(module).get("TypeAdapter") is TypeAdapter:
+            vars(module)["TypeAdapter"] = adapter_of
+            adapter_of(kind)
 
 
 def patch_task_watching() -> None:

@@ -35,7 +35,7 @@ class NoProcess:
     def kill(self) -> None:
         pass
 
-    async def ready(self) -> dict[str, str]:
+    async def wait_ready(self) -> dict[str, str]:
         return {}
 
     async def stop(self) -> None:

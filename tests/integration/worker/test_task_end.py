@@ -15,7 +15,7 @@ from tests.support.scenario_worker import fresh_home
 SCRIPT = """
 import os, uuid
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
-from edge_mqtt.worker.supervisor.main import patch_task_watching
+from edge_mqtt.worker.supervisor.airflow_internals import patch_task_watching
 
 patch_task_watching()
 told, tell = os.pipe()
