@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from edge_mqtt.broker_bridge.protocol import documentation
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode, read, write
 from edge_mqtt.broker_bridge.protocol.compression import MAGIC
+from edge_mqtt.broker_bridge.protocol.documentation import page
 from edge_mqtt.broker_bridge.protocol.errors import MalformedMessage, ProtocolError
 from edge_mqtt.broker_bridge.protocol.messages import Fragment, Message
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif chosen.command == "encode":
             print("\n".join(packet.hex() for packet in encode(read(_content(chosen.file)))))
         else:
-            documentation.write_into(chosen.folder)
+            page.write_into(chosen.folder)
     except (ProtocolError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return EXIT_UNREADABLE

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from edge_mqtt.broker_bridge.protocol import limits
 from edge_mqtt.broker_bridge.protocol.access import TABLE
+from edge_mqtt.broker_bridge.protocol.documentation.field_meanings import comments, meaning, parts, prose, values
+from edge_mqtt.broker_bridge.protocol.documentation.json_schema import json_schema
 from edge_mqtt.broker_bridge.protocol.errors import MalformedMessage
-from edge_mqtt.broker_bridge.protocol.field_meanings import comments, meaning, parts, prose, values
-from edge_mqtt.broker_bridge.protocol.json_schema import json_schema
 from edge_mqtt.broker_bridge.protocol.messages import (
     MESSAGE_OF_KIND,
     BinaryMessage,

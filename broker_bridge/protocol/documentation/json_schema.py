@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edge_mqtt.broker_bridge.protocol.field_meanings import meaning, parts, prose
+from edge_mqtt.broker_bridge.protocol.documentation.field_meanings import meaning, parts, prose
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND, PROTOCOL_VERSION, BinaryMessage
 
 

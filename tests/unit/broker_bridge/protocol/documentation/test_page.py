@@ -14,14 +14,21 @@ import pytest
 from edge_mqtt.broker_bridge.dispatch.event_mapping import event_for
 from edge_mqtt.broker_bridge.protocol.access import TABLE, Action
 from edge_mqtt.broker_bridge.protocol.codec import read
-from edge_mqtt.broker_bridge.protocol.documentation import BEGIN, PAGE, ROUTES, SCHEMA, with_generated, write_into
+from edge_mqtt.broker_bridge.protocol.documentation.json_schema import json_schema
+from edge_mqtt.broker_bridge.protocol.documentation.page import (
+    BEGIN,
+    PAGE,
+    ROUTES,
+    SCHEMA,
+    with_generated,
+    write_into,
+)
 from edge_mqtt.broker_bridge.protocol.errors import MalformedMessage
-from edge_mqtt.broker_bridge.protocol.json_schema import json_schema
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND
 from edge_mqtt.broker_bridge.protocol.topics import Topics, matches
 from tests.unit.broker_bridge.protocol.test_vectors import VECTORS, name, plain
 
-DOCS = Path(__file__).parents[4] / "docs"
+DOCS = Path(__file__).parents[5] / "docs"
 #: A row of the table of timers: a number, perhaps its unit, and where it is in the code.
 TIMER = re.compile(r"^\| ([\d.]+)(?: s| bytes)? \| .* \| `([\w.]+)` in ([\w/]+) \|$", re.MULTILINE)
 TOPICS = Topics()
