@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from edge_mqtt.broker_bridge.program.command import new_app, run_command
+from edge_mqtt.broker_bridge.program.console import log_to_stderr
+from edge_mqtt.broker_bridge.program.settings import schema
 from edge_mqtt.broker_bridge.program.settings.options import Given, with_settings
 from edge_mqtt.broker_bridge.program.settings.setting import Reader
-from edge_mqtt.broker_bridge.program.settings.sources import CommandLine
+from edge_mqtt.broker_bridge.program.settings.sources import CommandLine, Environment, Values
 from edge_mqtt.broker_bridge.program.version import VersionOption
 
 PROGRAM = "edge-bridge"
@@ -30,16 +32,16 @@ def run(
     version: VersionOption = False,  # noqa: ARG001 -- has done its work by now
 ) -> int:
     """Run the bridge next to the scheduler. Settings come from Airflow's configuration, section [edge_mqtt]."""
-    from edge_mqtt.broker_bridge.program.console import log_to_stderr
-
-    log_to_stderr(logging.DEBUG if verbose else logging.INFO)
+    level = logging.DEBUG if verbose else logging.INFO
     command_line = CommandLine(Reader.BRIDGE, given)
+    log_to_stderr(level, Values(Reader.BRIDGE, command_line, Environment(os.environ))[schema.LOG_FORMAT])
     # Only Airflow's settings are wanted: neither its database nor its logging, which take half of the bridge's start.
     # Read by airflow/__init__.py.
     os.environ["_AIRFLOW__AS_LIBRARY"] = "1"
     from edge_mqtt.broker_bridge.config import load_settings
 
     settings = load_settings(command_line)
+    log_to_stderr(level, settings.log_format)
     from edge_mqtt.broker_bridge.app import Bridge
 
     async def start() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.errors import ConfigurationError
 from edge_mqtt.broker_bridge.program.airflow_cfg import configuration_fault
+from edge_mqtt.broker_bridge.program.console import TEXT
 from edge_mqtt.broker_bridge.program.settings import airflow_settings, schema
 from edge_mqtt.broker_bridge.program.settings.setting import Reader
 from edge_mqtt.broker_bridge.program.settings.sources import AirflowConfiguration, CommandLine, Values
@@ -29,6 +30,7 @@ class BridgeSettings:
     port: int
     health_host: str
     health_port: int
+    log_format: str = TEXT
     #: May hold a password.
     ledger_url: str = field(repr=False)
     ledger_retention_s: float
@@ -102,6 +104,7 @@ def _settings_in(values: Values) -> BridgeSettings:
         port=values[schema.BRIDGE_PORT],
         health_host=values[schema.HEALTH_HOST],
         health_port=values[schema.HEALTH_PORT],
+        log_format=values[schema.LOG_FORMAT],
         ledger_url=values[schema.LEDGER_URL],
         ledger_retention_s=values[schema.LEDGER_RETENTION],
         topic_prefix=values[schema.TOPIC_PREFIX],

@@ -171,7 +171,8 @@ class EdgeMqttExecutor(BaseExecutor):
         limit = settings.max_message_bytes
         why = f"the workload of {size} bytes is over the limit of {limit} bytes ([edge_mqtt] max_message_size)"
         job_id = order.job.job_id
-        log.error("job %s is not submitted: %s: %s", job_id, why, order.key, extra={"action": "workload_too_large"})
+        extra = {"action": "workload_too_large", "job_id": job_id}
+        log.error("job %s is not submitted: %s: %s", job_id, why, order.key, extra=extra)
         self._on_finished(JobFinished(job_id=job_id, type=order.job.type, outcome=Outcome.FAILED, detail=why))
 
     def _retire(self, key: WorkloadKey, earlier: JobId | None) -> None:
@@ -300,7 +301,12 @@ class EdgeMqttExecutor(BaseExecutor):
     def _on_revoked(self, key: WorkloadKey | None, event: JobFinished) -> None:
         """Let go of a job that another scheduler has revoked, or taken over: Airflow knows from there."""
         if key is not None:
-            log.info("job %s is no longer ours: %s", event.job_id, event.detail, extra={"action": "job_let_go"})
+            log.info(
+                "job %s belongs to another executor now: %s",
+                event.job_id,
+                event.detail,
+                extra={"action": "job_let_go", "job_id": event.job_id},
+            )
             self._book.forget(key)
             self.running.discard(key)
         self._settle(event.job_id)
@@ -374,10 +380,15 @@ class EdgeMqttExecutor(BaseExecutor):
         """Log what the executor holds, the link included; called on the scheduler's SIGUSR2."""
         super().debug_dump()  # type: ignore[no-untyped-call]
         if self._link is None:
-            log.info("executor.link: not started")
+            log.info("executor: not started", extra={"action": "debug_dump"})
             return
-        log.info("executor.link: %s", self._link.status())
-        log.info("executor.jobs (%d current, %d final events not handled)", len(self._book), len(self._book.offers()))
+        log.info(
+            "executor: %d current jobs, %d final events that Airflow has not handled, %s",
+            len(self._book),
+            len(self._book.offers()),
+            self._link.status(),
+            extra={"action": "debug_dump"},
+        )
 
     def _started(self) -> tuple[BridgeClient, ExecutorSettings]:
         if self._link is None or self._settings is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_mqtt.broker_bridge.program.command import new_app, run_command
+from edge_mqtt.broker_bridge.program.console import log_to_stderr
 from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.program.settings import schema
 from edge_mqtt.broker_bridge.program.settings.options import Given, with_settings
 from edge_mqtt.broker_bridge.program.settings.setting import Reader
-from edge_mqtt.broker_bridge.program.settings.sources import CommandLine, Values
+from edge_mqtt.broker_bridge.program.settings.sources import CommandLine, Environment, Values
 from edge_mqtt.broker_bridge.program.version import VersionOption, own_version
 from edge_mqtt.certs.credentials import expiry_warning
 from edge_mqtt.certs.errors import NotYetValid
@@ -55,8 +56,7 @@ def start(
     What is not given here is read from the section [edge_mqtt] of this machine's Airflow configuration.
     Ctrl-C finishes the running tasks and ends; a second one stops them.
     """
-    configure_console(verbose=verbose)
-    return run(CommandLine(Reader.WORKER, given))
+    return run(CommandLine(Reader.WORKER, given), level=logging.DEBUG if verbose else logging.INFO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,11 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(cli, PROGRAM, arguments, code_of=_code_of)
 
 
-def run(command_line: CommandLine) -> int:
+def run(command_line: CommandLine, *, level: int) -> int:
     """Run a worker; return the program's exit code.
 
+    :param level: of the log lines that are written.
     :raises ProgramError: it cannot start.
     """
+    early = Values(Reader.WORKER, command_line, Environment(os.environ))
+    log_to_stderr(level, early[schema.LOG_FORMAT])
     folder = Values(Reader.WORKER, command_line).get(schema.WORKER_CERTS)
     credentials = None if folder is None else _load(folder)
     # What is there before the fork is shared with the launcher; there must be no thread or loop yet.
@@ -84,6 +87,7 @@ def run(command_line: CommandLine) -> int:
         credentials = credentials or _load(settings.certs)
         lock = settings.state.prepare()
         process = ForkedLauncher(airflow)
+    log_to_stderr(level, settings.log_format)
     return asyncio.run(_run(settings, credentials, lock, process))
 
 
@@ -150,26 +154,6 @@ def _banner(settings: WorkerSettings, credentials: Credentials) -> None:
                 folder,
                 extra={"action": "dags_missing"},
             )
-
-
-def configure_console(*, verbose: bool) -> None:
-    """Show our own events on stderr, one line each, with colours for people."""
-    handler: logging.Handler
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.logging import RichHandler
-
-        handler = RichHandler(
-            console=Console(stderr=True), show_path=False, omit_repeated_times=False, log_time_format="%H:%M:%S"
-        )
-        handler.setFormatter(logging.Formatter("%(message)s"))
-    else:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("edge_mqtt").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def _set_title(name: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edge_mqtt.broker_bridge.program.console import TEXT
 from edge_mqtt.broker_bridge.program.private_files import (
     DIRECTORY_MODE,
     FileUnusable,
@@ -94,6 +95,7 @@ class WorkerSettings:
     max_message_bytes: int = MAX_MESSAGE_BYTES
     #: Seconds of silence after which a task's supervisor counts as hung.
     hung_after_s: float = HUNG_AFTER_S
+    log_format: str = TEXT
 
 
 def load_settings(values: Values) -> WorkerSettings:
@@ -114,6 +116,7 @@ def load_settings(values: Values) -> WorkerSettings:
         drain_timeout_s=values[schema.DRAIN_TIMEOUT],
         max_message_bytes=values[schema.MAX_MESSAGE_SIZE],
         hung_after_s=HUNG_AFTER_S + _longest_silence_s(values),
+        log_format=values[schema.LOG_FORMAT],
     )
 
 

@@ -63,7 +63,7 @@ def find_bridge(command_line: CommandLine, *, environ: Mapping[str, str]) -> Bri
 
     :raises SettingError: the address or the certificate's folder is not set, or a value cannot be used.
     """
-    sources = (command_line, Environment(environ), AirflowFile(Reader.OPERATOR, environ))
+    sources = (command_line, Environment(environ, own=True), AirflowFile(Reader.OPERATOR, environ))
     values = Values(Reader.OPERATOR, *sources, environ=environ)
     return BridgeAccess(
         url=values[schema.BRIDGE_URL],

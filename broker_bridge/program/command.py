@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 import typer
 
+from edge_mqtt.broker_bridge.program.console import writes_json
 from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
+
+log = logging.getLogger(__name__)
 
 
 def new_app(program: str) -> typer.Typer:
@@ -51,4 +55,7 @@ def run_command(
 
 def say(program: str, text: str) -> None:
     """Write one line of the program's own to stderr."""
-    typer.echo(f"{program}: {text}", err=True)
+    if writes_json():
+        log.error("%s", text, extra={"action": "program_error", "program": program})
+    else:
+        typer.echo(f"{program}: {text}", err=True)

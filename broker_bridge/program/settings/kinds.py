@@ -64,6 +64,35 @@ class Text:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def airflow_type(self) -> AirflowType:
+        """Its type for Airflow's provider info."""
+        return "string"
+
+    @property
+    def allowed(self) -> str:
+        """The words."""
+        return " or ".join(self.words)
+
+    @property
+    def metavar(self) -> str:
+        """How ``--help`` calls the value."""
+        return "|".join(self.words)
+
+    def parse(self, text: str) -> str:
+        """Return the word; capital letters do not count."""
+        word = text.strip().lower()
+        if word not in self.words:
+            raise NotAllowed(f"it must be {self.allowed}")
+        return word
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Folder:
     """The path of a folder."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from edge_mqtt.broker_bridge.program.console import JSON, TEXT
 from edge_mqtt.broker_bridge.program.settings import airflow_settings
 from edge_mqtt.broker_bridge.program.settings.kinds import (
+    Choice,
     Folder,
     Names,
     Number,
@@ -236,6 +238,14 @@ MAX_MESSAGE_SIZE: Final = Setting(
     help="Bytes of one XCom, of another call of a task, of the answer to one, or of a workload at most.",
     more="A larger one is refused with an error that says so.",
     default="67108864",
+)
+
+LOG_FORMAT: Final = Setting(
+    name="log_format",
+    kind=Choice(words=(TEXT, JSON)),
+    readers={_BRIDGE: "--log-format", _WORKER: "--log-format"},
+    help="How the program writes its own log lines: for people, or one JSON object a line.",
+    default=TEXT,
 )
 
 #: All of them, in the order of the documentation.

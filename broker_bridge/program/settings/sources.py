@@ -71,14 +71,20 @@ class CommandLine:
 
 
 class Environment:
-    """Environment variables, for a program that runs without Airflow: ours, then Airflow's."""
+    """Environment variables, for a program that runs without Airflow or has not loaded it yet."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], *, own: bool = False) -> None:
+        """Prepare.
+
+        :param own: look at our own variables too, before Airflow's.
+        """
         self._environ = environ
+        self._own = own
 
     def find(self, setting: Setting[Any]) -> Found | None:
         """Return what its variable says."""
-        for variable in (setting.own_variable, setting.variable):
+        variables = (setting.own_variable, setting.variable) if self._own else (setting.variable,)
+        for variable in variables:
             if text := self._environ.get(variable):
                 return Found(text=_expanded(text), origin=variable)
         return None

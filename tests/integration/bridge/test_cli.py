@@ -47,6 +47,17 @@ def test_it_answers_and_ends_cleanly(site: Site, number: signal.Signals) -> None
     assert oct((site.folder / "airflow" / "edge-mqtt" / "ledger.db").stat().st_mode)[-3:] == "600"
 
 
+def test_log_lines_are_json_when_asked(site: Site) -> None:
+    health_port = free_port()
+    process = site.start("--log-format", "json", health_port=health_port)
+    wait_until_healthy(health_port)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in err.splitlines()]
+    assert "ready" in {line.get("action") for line in lines}
+    assert all({"timestamp", "level", "logger", "message"} <= set(line) for line in lines)
+
+
 def test_a_kept_log_whose_line_was_due_when_the_bridge_died_gets_it_at_the_next_start(site: Site) -> None:
     spec = JobSpec(job_id=JobId("j"), type=WorkloadType.TASK, queue="cameras", log_path="dag_id=d/attempt=1.log")
     began = Job(

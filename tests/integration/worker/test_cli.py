@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -117,6 +118,23 @@ def test_folder_of_dags_that_is_not_there_is_warned_about(tmp_path: Path, live_s
     said = list(takewhile(lambda line: "connected to" not in line, program.process.stderr))
     assert sum(f"WARNING there is no folder {dags}" in line for line in said) == (not there)
     assert program.end(signal.SIGINT)[0] == ExitCode.DONE
+
+
+def test_log_lines_have_their_action(tmp_path: Path, live_site: Site) -> None:
+    program = start(tmp_path, *options(live_site, "lab-1", tmp_path))
+    assert "[action=starting worker=lab-1]" in program.line("worker lab-1")
+    assert "action=connected" in program.line("connected to")
+    assert program.end(signal.SIGINT)[0] == ExitCode.DONE
+
+
+def test_log_lines_are_json_when_asked(tmp_path: Path, live_site: Site) -> None:
+    program = start(tmp_path, *options(live_site, "lab-1", tmp_path), AIRFLOW__EDGE_MQTT__LOG_FORMAT="json")
+    first = json.loads(program.line("worker lab-1"))
+    assert (first["action"], first["worker"], first["level"]) == ("starting", "lab-1", "info")
+    assert json.loads(program.line("connected to"))["action"] == "connected"
+    code, stderr = program.end(signal.SIGINT)
+    assert code == ExitCode.DONE
+    assert all("action" in json.loads(line) for line in stderr.splitlines())
 
 
 def test_interrupts_up_to_the_very_end_do_not_change_how_it_ends(tmp_path: Path, live_site: Site) -> None:

@@ -109,7 +109,7 @@ def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "loaded_airflow", lambda: nullcontext(airflow))
     monkeypatch.setattr(cli, "ForkedLauncher", NoProcess)
     monkeypatch.setattr(cli, "LauncherClient", NoProcess)
-    monkeypatch.setattr(cli, "configure_console", lambda **_: None)
+    monkeypatch.setattr(cli, "log_to_stderr", lambda *_: None)
 
 
 @pytest.mark.usefixtures("no_launcher")

@@ -123,7 +123,7 @@ def test_killed_launcher_is_replaced_by_a_program_of_its_own(tmp_path: Path, liv
 def test_worker_speaks_on_stderr_alone_and_in_its_own_way(tmp_path: Path, live_site: Site) -> None:
     program = start(tmp_path, *options(live_site, "lab-1", tmp_path))
     line = program.line("connected to")
-    assert line.split(maxsplit=2)[2].startswith("INFO connected to")
+    assert line.split(maxsplit=2)[2].startswith("INFO    connected to")
     program.process.send_signal(signal.SIGTERM)
     stdout, _ = program.process.communicate(timeout=WAIT_S)
     assert stdout == ""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edge_mqtt.broker_bridge.program.settings.kinds import (
+    Choice,
     Folder,
     Kind,
     Names,
@@ -30,6 +31,7 @@ WSS = Url(schemes=("wss",), example="wss://HOST/mqtt")
     [
         (Text(), "", ""),
         (Text(pattern="[a-z]+", allowed="small letters"), "abc", "abc"),
+        (Choice(words=("text", "json")), " JSON", "json"),
         (Folder(), "~/certs", Path("~/certs").expanduser()),
         (SECONDS, "0.5", 0.5),
         (SECONDS, " 1e1 ", 10.0),
@@ -53,6 +55,8 @@ def test_text_becomes_a_value(kind: Kind[Any], text: str, value: object) -> None
     [
         (Text(pattern="[a-z]+", allowed="small letters"), "abC", "it must be small letters"),
         (Text(pattern="[a-z]+", allowed="small letters"), "abc\n", "it must be small letters"),
+        (Choice(words=("text", "json")), "xml", "it must be text or json"),
+        (Folder(), "", "it must be the path of a folder"),
         (SECONDS, "0.4", "it must be a number of seconds from 0.5 to 10"),
         (SECONDS, "11", "it must be a number of seconds from 0.5 to 10"),
         (SECONDS, "nan", "it must be a number of seconds from 0.5 to 10"),

@@ -77,13 +77,14 @@ def test_airflow_s_configuration_is_named_with_the_place(environ: dict[str, str]
     )
 
 
-def test_without_airflow_the_short_variable_comes_first_and_all_is_expanded() -> None:
-    long, short = {"AIRFLOW__EDGE_MQTT__KEEP_ALIVE": "7"}, {"EDGE_MQTT_KEEP_ALIVE": "8"}
-    assert Values(Reader.WORKER, Environment(long))[schema.KEEP_ALIVE] == 7
-    assert Values(Reader.WORKER, Environment(long | short))[schema.KEEP_ALIVE] == 8
-    home = Values(Reader.WORKER, Environment({"EDGE_MQTT_WORKER_CERTS": "$HOME/certs"}))
+def test_without_airflow_our_own_variable_comes_first_and_all_is_expanded() -> None:
+    airflow_s, ours = {"AIRFLOW__EDGE_MQTT__KEEP_ALIVE": "7"}, {"EDGE_MQTT_KEEP_ALIVE": "8"}
+    assert Values(Reader.WORKER, Environment(airflow_s, own=True))[schema.KEEP_ALIVE] == 7
+    assert Values(Reader.WORKER, Environment(airflow_s | ours, own=True))[schema.KEEP_ALIVE] == 8
+    assert Values(Reader.WORKER, Environment(airflow_s | ours))[schema.KEEP_ALIVE] == 7
+    home = Values(Reader.WORKER, Environment({"AIRFLOW__EDGE_MQTT__WORKER_CERTS": "$HOME/certs"}))
     assert home[schema.WORKER_CERTS] == Path("~/certs").expanduser()
-    assert "(from EDGE_MQTT_KEEP_ALIVE)" in error_of(Environment({"EDGE_MQTT_KEEP_ALIVE": "x"}))
+    assert "(from EDGE_MQTT_KEEP_ALIVE)" in error_of(Environment({"EDGE_MQTT_KEEP_ALIVE": "x"}, own=True))
 
 
 def test_without_airflow_its_file_is_named_too(tmp_path: Path) -> None:
