@@ -80,9 +80,10 @@ chaos: venv
 matrix: venv
 	$(BIN)/python -m tests.matrix $(SUITES)
 
-# The tables of settings and options in docs/*.md, from the schema of [edge_mqtt].
+# The generated parts of docs/*.md: the settings, from the schema of [edge_mqtt], and the protocol.
 docs: venv
 	$(BIN)/python -m edge_mqtt.broker_bridge.program.settings docs
+	$(BIN)/python -m edge_mqtt.broker_bridge.protocol docs docs
 
 lint: venv
 	$(BIN)/ruff check .

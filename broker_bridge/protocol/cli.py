@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode, read, write
 from edge_mqtt.broker_bridge.protocol.compression import MAGIC
 from edge_mqtt.broker_bridge.protocol.documentation import page
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(packet.hex() for packet in encode(read(_content(chosen.file)))))
         else:
             page.write_into(chosen.folder)
-    except (ProtocolError, OSError) as error:
+    except (ProtocolError, ProgramError, OSError) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return EXIT_UNREADABLE
     return 0

@@ -10,11 +10,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from edge_mqtt.broker_bridge.program.generated import with_generated
 from edge_mqtt.broker_bridge.protocol import limits
 from edge_mqtt.broker_bridge.protocol.access import TABLE
 from edge_mqtt.broker_bridge.protocol.documentation.field_meanings import comments, meaning, parts, prose, values
 from edge_mqtt.broker_bridge.protocol.documentation.json_schema import json_schema
-from edge_mqtt.broker_bridge.protocol.errors import MalformedMessage
 from edge_mqtt.broker_bridge.protocol.messages import (
     MESSAGE_OF_KIND,
     BinaryMessage,
@@ -28,9 +28,6 @@ from edge_mqtt.broker_bridge.protocol.qos import qos_of
 
 PAGE: Final = "protocol.md"
 SCHEMA: Final = "protocol/messages.schema.json"
-#: Around a generated part of the page.
-BEGIN: Final = "<!-- generated: {} -->"
-END: Final = "<!-- end of generated -->"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +84,21 @@ def write_into(folder: Path) -> None:
     """Replace the generated parts of the page in ``folder``, and write the schema below it.
 
     :raises OSError: a file cannot be read or written.
-    :raises MalformedMessage: the page has not the marks between which the parts stand.
+    :raises ProgramError: the page has not the marks between which the parts stand.
     """
     page = folder / PAGE
-    page.write_text(with_generated(page.read_text(encoding="utf-8")), encoding="utf-8")
+    page.write_text(up_to_date(page.read_text(encoding="utf-8")), encoding="utf-8")
     schema = folder / SCHEMA
     schema.parent.mkdir(exist_ok=True)
     schema.write_text(json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def with_generated(page: str) -> str:
+def up_to_date(page: str) -> str:
     """Return the page with its generated parts written anew.
 
-    :raises MalformedMessage: the marks of a part are missing.
+    :raises ProgramError: the marks of a part are missing.
     """
-    for name, lines in PARTS.items():
-        begin = BEGIN.format(name)
-        before, is_begun, rest = page.partition(begin)
-        _, is_ended, after = rest.partition(END)
-        if not (is_begun and is_ended):
-            raise MalformedMessage(f"{PAGE} has no part between {begin} and {END}")
-        page = "\n".join((before + begin, *lines(), END)) + after
-    return page
+    return with_generated(page, {name: lines() for name, lines in PARTS.items()})
 
 
 def _access() -> Iterator[str]:
