@@ -13,11 +13,11 @@ from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.tls import client_context
-from edge_mqtt.worker.launcher.hidden_modules import left_out
+from edge_mqtt.worker.launcher.hidden_modules import hide_modules
 from edge_mqtt.worker.link import WorkerAddress
 
 # What we never ask for: paho would look for brokers in the DNS, uvicorn would watch source files.
-with left_out("dns", "watchfiles"):
+with hide_modules("dns", "watchfiles"):
     from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
     from edge_mqtt.worker.app import Worker
 

@@ -24,7 +24,6 @@ from edge_mqtt.broker_bridge.program.settings.sources import CommandLine, Enviro
 from edge_mqtt.broker_bridge.program.version import VersionOption, own_version
 from edge_mqtt.certs.credentials import expiry_warning
 from edge_mqtt.certs.errors import NotYetValid
-from edge_mqtt.certs.forked_loading import load_credentials_forked
 from edge_mqtt.certs.identity import Role
 from edge_mqtt.worker.config import WorkerSettings, load_settings
 from edge_mqtt.worker.core.drain import StopSignal
@@ -75,8 +74,6 @@ def run(command_line: CommandLine, *, level: int) -> int:
     """
     early = Values(Reader.WORKER, command_line, Environment(os.environ))
     log_to_stderr(level, early[schema.LOG_FORMAT])
-    folder = Values(Reader.WORKER, command_line).get(schema.WORKER_CERTS)
-    credentials = None if folder is None else _load(folder)
     # What is there before the fork is shared with the launcher; there must be no thread or loop yet.
     from edge_mqtt.worker import bootstrap
 
@@ -84,11 +81,10 @@ def run(command_line: CommandLine, *, level: int) -> int:
     own_version()
     with loaded_airflow() as airflow:
         settings = load_settings(Values(Reader.WORKER, command_line, airflow.settings))
-        credentials = credentials or _load(settings.certs)
         lock = settings.state.prepare()
         process = ForkedLauncher(airflow)
     log_to_stderr(level, settings.log_format)
-    return asyncio.run(_run(settings, credentials, lock, process))
+    return asyncio.run(_run(settings, lock, process))
 
 
 def _code_of(error: ProgramError) -> ExitCode:
@@ -96,11 +92,13 @@ def _code_of(error: ProgramError) -> ExitCode:
     return ExitCode.FAILED if isinstance(error, (LauncherError, NotYetValid)) else ExitCode.USAGE
 
 
-async def _run(settings: WorkerSettings, credentials: Credentials, lock: int, process: StartedLauncher) -> int:
+async def _run(settings: WorkerSettings, lock: int, process: StartedLauncher) -> int:
     from edge_mqtt.worker.bootstrap import assemble
 
     launcher = LauncherClient(process)
     try:
+        # Behind the fork: the key has no business in the memory of the launcher and its tasks.
+        credentials = _load_credentials(settings.certs)
         await launcher.wait_ready()
         _set_title(credentials.identity.name)
         _banner(settings, credentials)
@@ -122,8 +120,10 @@ async def _run(settings: WorkerSettings, credentials: Credentials, lock: int, pr
     return code
 
 
-def _load(folder: Path) -> Credentials:
-    credentials = load_credentials_forked(folder)
+def _load_credentials(folder: Path) -> Credentials:
+    from edge_mqtt.certs.loading import load_credentials
+
+    credentials = load_credentials(folder)
     if credentials.identity.role is not Role.WORKER:
         raise ConfigurationError(
             f"the certificate in {folder} is that of {credentials.identity}, not of a worker: "

@@ -1,6 +1,6 @@
 """What Airflow and the logging module do again for every task although it comes to the same: done before the fork.
 
-Each shortcut replaces a name that Airflow looks up when it needs it. Where an Airflow has no such name, the task does
+Each patch replaces a name that Airflow looks up when it needs it. Where an Airflow has no such name, the task does
 the work itself, as it would without us.
 """
 

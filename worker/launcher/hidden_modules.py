@@ -10,7 +10,7 @@ from typing import cast
 
 
 @contextlib.contextmanager
-def left_out(*modules: str) -> Iterator[None]:
+def hide_modules(*modules: str) -> Iterator[None]:
     """Let whatever is imported meanwhile find that these modules are not installed; afterwards they are again.
 
     An entry of None says so (the import system, "The module cache"). A module that is loaded already stays.

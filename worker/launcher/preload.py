@@ -13,8 +13,8 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from edge_mqtt.worker.launcher import airflow_patches
-from edge_mqtt.worker.launcher.hidden_modules import left_out
+from edge_mqtt.worker.launcher.airflow_patches import apply_patches
+from edge_mqtt.worker.launcher.hidden_modules import hide_modules
 from edge_mqtt.worker.launcher.large_pages import use_large_pages
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def preload() -> None:
     # would take a page of its own for it.
     gc.disable()
     # They would load rich and Pygments, for a command line and for tracebacks in colour: no task has a terminal.
-    with left_out("rich", "httpx._main"):
+    with hide_modules("rich", "httpx._main"):
         for name in ("httpx", "structlog.dev", "structlog.tracebacks"):
             _load(name)
     for name in _NEEDED:
@@ -70,10 +70,10 @@ def preload() -> None:
         except ImportError:
             log.debug("not preloaded", extra={"action": "preload_skipped", "module_name": name})
     _fill_caches()
-    airflow_patches.apply_patches()
+    apply_patches()
     _let_go_of_database()
     _configure_logging()
-    _rehearse()
+    _warm_up()
     _answer_what_is_a_mapping()
     gc.freeze()
     use_large_pages()
@@ -85,10 +85,10 @@ def _load(name: str) -> None:
     linecache.clearcache()
 
 
-def _rehearse() -> None:
-    from edge_mqtt.worker.launcher.warm_up import rehearse
+def _warm_up() -> None:
+    from edge_mqtt.worker.launcher.warm_up import warm_up_caches
 
-    rehearse()
+    warm_up_caches()
 
 
 def _fill_caches() -> None:

@@ -1,4 +1,4 @@
-"""A task acted out in the launcher: what its first step builds for every further one is built before the fork.
+"""The caches of supervisors and tasks, filled before the fork: what a first step builds for every further one.
 
 Python answers many a question slowly once and quickly ever after: whether a class is a Mapping, what an annotation
 means, what a regular expression compiles to. Asked in each supervisor and each task, the slow answer costs CPU and
@@ -18,11 +18,11 @@ import httpx
 log = logging.getLogger(__name__)
 
 _NOW: Final = datetime(2000, 1, 1, tzinfo=UTC)
-#: What the centre answers to a task that starts (``TIRunContext`` in airflow.sdk api/datamodels).
+#: What the bridge answers to a task that starts (``TIRunContext`` in airflow.sdk api/datamodels).
 _RUN_CONTEXT: Final[dict[str, Any]] = {
     "dag_run": {
-        "dag_id": "rehearsal",
-        "run_id": "rehearsal",
+        "dag_id": "warm_up",
+        "run_id": "warm_up",
         "run_type": "manual",
         "state": "running",
         "conf": {},
@@ -42,18 +42,20 @@ _RUN_CONTEXT: Final[dict[str, Any]] = {
 }
 
 
-def rehearse() -> None:
+def warm_up_caches() -> None:
     """Go through the calls of a supervisor and the making of a Dag. Nothing is sent, and nothing stays but caches."""
-    for act in (_calls, _frames, _dag, _log_lines):
+    for step in (_make_calls, _build_frame_decoders, _make_dag, _make_log_lines):
         try:
-            act()
+            step()
         except Exception as error:  # noqa: BLE001 -- this Airflow works otherwise: the real tasks do without
             log.warning(
-                "not rehearsed", extra={"action": "rehearsal_failed", "act": act.__name__, "error": str(error)}
+                "a step of the warm-up failed: %s",
+                error,
+                extra={"action": "warm_up_failed", "step": step.__name__},
             )
 
 
-def _calls() -> None:
+def _make_calls() -> None:
     from edge_mqtt.worker.supervisor.airflow_internals import WorkerClient
 
     with WorkerClient(httpx.MockTransport(_answer), "") as client:
@@ -67,7 +69,7 @@ def _answer(_request: httpx.Request) -> httpx.Response:
     return httpx.Response(HTTPStatus.OK, json=_RUN_CONTEXT)
 
 
-def _frames() -> None:
+def _build_frame_decoders() -> None:
     """Build what task and supervisor read each other's frames with: msgspec keeps it with the class."""
     import msgspec
 
@@ -77,10 +79,10 @@ def _frames() -> None:
         msgspec.msgpack.Decoder(kind)
 
 
-def _dag() -> None:
+def _make_dag() -> None:
     from airflow.sdk import DAG, task
 
-    with DAG("rehearsal") as dag:
+    with DAG("warm_up") as dag:
 
         @task
         def nothing() -> None:
@@ -90,7 +92,7 @@ def _dag() -> None:
     dag.get_task("nothing").get_template_env()
 
 
-def _log_lines() -> None:
+def _make_log_lines() -> None:
     """Let logging find out what is no Mapping, which it asks of a line's first argument."""
     for argument in ("", 0, 0.0):
         logging.LogRecord(__name__, logging.DEBUG, __file__, 0, "%s", (argument,), None)

@@ -1,6 +1,6 @@
 """What each of the worker's tricks earns: a real worker with all of them, and without each in turn.
 
-    python -m tests.benchmarks.tricks [--rounds 5] [--tasks 40] [--only rehearsal …]
+    python -m tests.benchmarks.tricks [--rounds 5] [--tasks 40] [--only warm_up …]
 
 A worker with all tricks and one without the trick in question are up at the same time and run tasks in turn, a few
 each, so that both meet the same disturbances; what one has more than the other is counted within the pair. Memory is
@@ -31,16 +31,15 @@ from tests.benchmarks.tricks.pair import certificates, measure_pair
 #: What is switched off in the other worker of a pair.
 KINDS: Final[Mapping[str, Sequence[str]]] = {
     "control": (),
-    "rehearsal": ("rehearsal",),
+    "warm_up": ("warm_up",),
     "large_pages": ("large_pages",),
     "QuickDictConfig": ("QuickDictConfig",),
     "SharedAdapters": ("SharedAdapters",),
     "SharedAdapters: JsonValue": ("SharedAdapters: JsonValue",),
-    "left_out": ("left_out",),
-    "left_out: rich": ("left_out: rich",),
-    "left_out: dns": ("left_out: dns",),
-    "apart": ("apart",),
-    "all of them": ("rehearsal", "large_pages", "shortcuts", "left_out", "apart"),
+    "hidden_modules": ("hidden_modules",),
+    "hidden_modules: rich": ("hidden_modules: rich",),
+    "hidden_modules: dns": ("hidden_modules: dns",),
+    "all of them": ("warm_up", "large_pages", "airflow_patches", "hidden_modules"),
 }
 COLUMNS: Final[Mapping[str, str]] = {
     "task_cpu_ms": "CPU a task, ms",

@@ -1,4 +1,4 @@
-"""``edge-worker`` with some of its tricks switched off: ``python -P without.py rehearsal,apart start --bridge …``.
+"""``edge-worker`` with some tricks switched off: ``python -P without.py warm_up,large_pages start --bridge …``.
 
 A trick's module gets a stand-in before it is imported. The worker itself has no option for that.
 """
@@ -12,12 +12,11 @@ import logging.config
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 HIDDEN: Final = "edge_mqtt.worker.launcher.hidden_modules"
-SHORTCUTS: Final = "edge_mqtt.worker.launcher.airflow_patches"
+PATCHES: Final = "edge_mqtt.worker.launcher.airflow_patches"
 
 
 def stand_in(name: str, **members: Any) -> None:
@@ -32,19 +31,19 @@ def stand_in(name: str, **members: Any) -> None:
     sys.modules[name] = module
 
 
-def other_shortcuts(change: Callable[[Any], None]) -> None:
-    """Let ``change`` be called with the module of the shortcuts when they are to be taken."""
+def other_patches(change: Callable[[Any], None]) -> None:
+    """Let ``change`` be called with the module of the patches when they are to be applied."""
 
-    def take() -> None:
-        sys.modules.pop(SHORTCUTS, None)
-        change(importlib.import_module(SHORTCUTS))
+    def apply_patches() -> None:
+        sys.modules.pop(PATCHES, None)
+        change(importlib.import_module(PATCHES))
 
-    stand_in(SHORTCUTS, take=take)
+    stand_in(PATCHES, apply_patches=apply_patches)
 
 
-def no_rehearsal() -> None:
+def no_warm_up() -> None:
     """Let every task build for itself what its first step builds."""
-    stand_in("edge_mqtt.worker.launcher.warm_up", rehearse=lambda: None)
+    stand_in("edge_mqtt.worker.launcher.warm_up", warm_up_caches=lambda: None)
 
 
 def no_large_pages() -> None:
@@ -52,76 +51,64 @@ def no_large_pages() -> None:
     stand_in("edge_mqtt.worker.launcher.large_pages", use_large_pages=lambda: 0)
 
 
-def no_left_out(*shown: str) -> None:
+def no_hidden_modules(*shown: str) -> None:
     """Let libraries load these modules if they find them; without any, whatever they find."""
-    real = importlib.import_module(HIDDEN).left_out
+    real = importlib.import_module(HIDDEN).hide_modules
 
-    def left_out(*modules: str) -> contextlib.AbstractContextManager[None]:
+    def hide_modules(*modules: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if not shown or set(modules) & set(shown) else real(*modules)
 
-    stand_in(HIDDEN, left_out=left_out)
-
-
-def no_apart() -> None:
-    """Read the certificates in the worker's own process, before the launcher is forked from it."""
-
-    def load(directory: Path) -> object:
-        from edge_mqtt.certs.loading import load_credentials
-
-        return load_credentials(directory)
-
-    stand_in("edge_mqtt.certs.forked_loading", load_credentials_forked=load)
+    stand_in(HIDDEN, hide_modules=hide_modules)
 
 
 def no_quick_dict_config() -> None:
     """Keep the standard library's dictConfig."""
 
-    def take(shortcuts: Any) -> None:
+    def change(patches: Any) -> None:
         plain = logging.config.dictConfig
-        shortcuts.take()
+        patches.apply_patches()
         vars(logging.config)["dictConfig"] = plain
 
-    other_shortcuts(take)
+    other_patches(change)
 
 
 def no_shared_adapters() -> None:
     """Let every task build its own TypeAdapters."""
 
-    def take(shortcuts: Any) -> None:
-        vars(logging.config)["dictConfig"] = shortcuts.QuickDictConfig(logging.config.dictConfig)
+    def change(patches: Any) -> None:
+        vars(logging.config)["dictConfig"] = patches.QuickDictConfig(logging.config.dictConfig)
 
-    other_shortcuts(take)
+    other_patches(change)
 
 
 def no_json_adapter() -> None:
     """Share the TypeAdapter of the messages to a task, but not that of its rendered fields."""
 
-    def take(shortcuts: Any) -> None:
+    def change(patches: Any) -> None:
         from airflow.sdk.execution_time import task_runner
 
         plain = vars(task_runner)["TypeAdapter"]
-        shortcuts.take()
+        patches.apply_patches()
         vars(task_runner)["TypeAdapter"] = plain
 
-    other_shortcuts(take)
+    other_patches(change)
 
 
-def no_shortcuts() -> None:
-    """Take no shortcut."""
-    other_shortcuts(lambda _shortcuts: None)
+def no_patches() -> None:
+    """Apply no patch."""
+    other_patches(lambda _patches: None)
 
 
 SWITCHES: Final[dict[str, Callable[[], None]]] = {
-    "rehearsal": no_rehearsal,
+    "warm_up": no_warm_up,
     "large_pages": no_large_pages,
     "QuickDictConfig": no_quick_dict_config,
     "SharedAdapters": no_shared_adapters,
     "SharedAdapters: JsonValue": no_json_adapter,
-    "shortcuts": no_shortcuts,
-    "left_out": no_left_out,
-    "left_out: rich": partial(no_left_out, "rich"),
-    "left_out: dns": partial(no_left_out, "dns"),
-    "apart": no_apart,
+    "airflow_patches": no_patches,
+    "hidden_modules": no_hidden_modules,
+    "hidden_modules: rich": partial(no_hidden_modules, "rich"),
+    "hidden_modules: dns": partial(no_hidden_modules, "dns"),
 }
 
 

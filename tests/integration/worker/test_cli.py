@@ -46,7 +46,7 @@ def test_help_names_every_option(tmp_path: Path) -> None:
         (("--concurrency", "0"), "at least 1"),
         (("--queues", ","), "--queues is ',': it must be one or more names"),
         (("--drain-timeout", "-1"), "--drain-timeout is '-1'"),
-        (("--certs", "/no/such/folder"), "/no/such/folder"),
+        (("--bridge", "wss://bridge/mqtt", "--certs", "/no/such/folder"), "/no/such/folder"),
         ((), "[edge_mqtt] bridge_url is not set: give --bridge"),
         (("--bridge", "wss://bridge/mqtt"), "[edge_mqtt] worker_certs is not set: give --certs"),
     ],

@@ -48,6 +48,17 @@ def descriptors(process: psutil.Process) -> set[Path]:
     return {path.readlink() for path in Path(f"/proc/{process.pid}/fd").iterdir()}
 
 
+def memory_of(process: psutil.Process) -> Iterator[bytes]:
+    """Return what a process has in its heap and its other memory of no file, a region at a time."""
+    with Path(f"/proc/{process.pid}/mem").open("rb", buffering=0) as memory:
+        for line in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines():
+            addresses, modes, _, _, inode, *_ = line.split()
+            first, end = (int(address, 16) for address in addresses.split("-"))
+            if modes.startswith("rw") and inode == "0":
+                memory.seek(first)
+                yield memory.read(end - first)
+
+
 def in_python(code: str, home: Path, **environment: str) -> list[str]:
     """Run code in a process of its own; return what it prints."""
     done = subprocess.run(
@@ -96,6 +107,16 @@ def test_launcher_keeps_the_files_that_libraries_have_open(tmp_path: Path, live_
         program = start(tmp_path, *options(live_site, "lab-1", tmp_path), inherit=(inherited.fileno(),))
         program.line("connected to")
     assert library in descriptors(launcher_of(program))
+    assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
+
+
+def test_launcher_has_nothing_of_the_key_in_its_memory(tmp_path: Path, live_site: Site) -> None:
+    program = start(tmp_path, *options(live_site, "lab-1", tmp_path))
+    program.line("connected to")
+    key = next(live_site.certs.rglob("lab-1/tls.key")).read_bytes().splitlines()[1]
+    memory = list(memory_of(launcher_of(program)))
+    assert any(b"AIRFLOW__CORE__LOAD_EXAMPLES" in region for region in memory)
+    assert not any(key in region for region in memory)
     assert program.end(signal.SIGTERM)[0] == ExitCode.DONE
 
 
