@@ -266,10 +266,10 @@ def show(console: Console, rounds: dict[str, list[dict[str, float]]]) -> None:
         values["cpu"] = sum(values[part] for part in parts)
         values["wall"] = sum(values[part] for part in WALLS)
     for key in middle[next(iter(middle))]:
-        values = [each[key] for each in middle.values()]
+        row = [each[key] for each in middle.values()]
         plain = key.endswith(("pss", "private", "rate"))
-        texts = (f"{value:.1f}" if plain else f"{value * 1000:.1f} ms" for value in values)
-        table.add_row(key, *texts, f"{values[0] / values[-1]:.2f}" if len(values) > 1 else "")
+        texts = (f"{value:.1f}" if plain else f"{value * 1000:.1f} ms" for value in row)
+        table.add_row(key, *texts, f"{row[0] / row[-1]:.2f}" if len(row) > 1 else "")
     console.print(table)
 
 

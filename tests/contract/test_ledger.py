@@ -7,13 +7,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import OperationalError
 
 from edge_mqtt.broker_bridge.dispatch.ledger import sql
@@ -279,7 +278,7 @@ def test_postgresql_errors_mean_the_same(state: str, kind: type[LedgerError]) ->
 
 
 def test_the_upsert_is_understood_by_postgresql() -> None:
-    text = str(upsert("postgresql").compile(dialect=postgresql.dialect()))
+    text = str(upsert("postgresql").compile(dialect=sa.make_url("postgresql://").get_dialect()()))
     assert "ON CONFLICT (job_id) DO UPDATE SET" in text
     assert "finished_at = coalesce(jobs.finished_at, excluded.finished_at)" in text
     assert "workload = excluded.workload" not in text
@@ -289,10 +288,9 @@ def test_open_ledger_gives_the_file_back_when_it_fails(path: Path, monkeypatch: 
     def fail(_connection: sa.Connection) -> int:
         raise LedgerTooNew("newer")
 
-    keep: Callable[..., int] = sql.migrate
-    monkeypatch.setattr(sql, "migrate", fail)
-    with pytest.raises(LedgerTooNew):
-        open_ledger(f"sqlite:///{path}")
-    monkeypatch.setattr(sql, "migrate", keep)
+    with monkeypatch.context() as for_now:
+        for_now.setattr(sql, "migrate", fail)
+        with pytest.raises(LedgerTooNew):
+            open_ledger(f"sqlite:///{path}")
     open_ledger(f"sqlite:///{path}").close()
     assert os.access(path, os.R_OK)

@@ -10,13 +10,22 @@ from pathlib import Path
 import pytest
 
 from edge_mqtt.broker_bridge.protocol.codec import Decoder
+from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
 from edge_mqtt.broker_bridge.transport.interface import Transport
-from tests.support.scenario_transport import SUBSCRIPTIONS, TOPICS, WORKER, MemoryWorld, Recorder, World, WssWorld
+from tests.support.scenario_transport import (
+    SUBSCRIPTIONS,
+    TOPICS,
+    WORKER_NAME,
+    MemoryWorld,
+    Recorder,
+    World,
+    WssWorld,
+)
 
-PRESENCE = TOPICS.presence(WORKER.name)
-RESULTS = TOPICS.results(WORKER.name)
-CONTROL = TOPICS.control(WORKER.name)
+PRESENCE = TOPICS.presence(WORKER_NAME)
+RESULTS = TOPICS.results(WORKER_NAME)
+CONTROL = TOPICS.control(WORKER_NAME)
 
 
 @pytest.fixture(params=[MemoryWorld, WssWorld], ids=["memory", "wss"])
@@ -55,10 +64,10 @@ def test_packets_arrive_whole_in_order_and_only_where_subscribed(world: World, s
     payloads = [bytes([i % 256]) * (i * 997 % 120_000) for i in range(100)]
     for i, payload in enumerate(payloads):
         assert worker.publish(RESULTS, payload, qos=i % 2)
-        assert centre.publish(TOPICS.assignment("gpu/fast", WORKER.name), payload, qos=i % 2)
-        assert centre.publish(TOPICS.control("another"), payload, qos=1)
+        assert centre.publish(TOPICS.assignment("gpu/fast", WORKER_NAME), payload, qos=i % 2)
+        assert centre.publish(TOPICS.control(WorkerName("another")), payload, qos=1)
     assert heard_by_centre.wait_packets(100) == [(RESULTS, payload) for payload in payloads]
-    topic = TOPICS.assignment("gpu/fast", WORKER.name)
+    topic = TOPICS.assignment("gpu/fast", WORKER_NAME)
     assert heard_by_worker.wait_packets(100) == [(topic, payload) for payload in payloads]
 
 

@@ -51,7 +51,7 @@ class TestPostgresqlLedger(LedgerContract):
 def session_of(ledger: SqlLedger) -> int:
     """Return the server's process of a ledger's session."""
     with ledger._transaction() as connection:
-        pid: int = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+        pid: int = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         return pid
 
 
@@ -172,7 +172,7 @@ def test_a_session_that_is_lost_within_a_transaction_leaves_nothing_of_it(sql: S
     writing = sql._writing()
     connection = writing.__enter__()
     connection.exec_driver_sql("UPDATE jobs SET fence = 9")
-    end_session(admin, connection.exec_driver_sql("SELECT pg_backend_pid()").scalar() or 0)
+    end_session(admin, connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
     with pytest.raises(LedgerUnavailable) as refused:
         writing.__exit__(None, None, None)
     assert refused.value.retryable

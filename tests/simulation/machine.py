@@ -17,10 +17,10 @@ from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.lease import Due, due
+from edge_mqtt.worker.ipc.api_contract import START_TARGET
 from edge_mqtt.worker.ipc.contact_file import contact_path, read_contact
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.ipc.run_request import RunRequest
-from edge_mqtt.worker.supervisor.main import START_TARGET
 from edge_mqtt.worker.system.files import create_exclusively
 from edge_mqtt.worker.system.process import ProcessIdentity
 from tests.simulation.clock import Event, Life, Shell

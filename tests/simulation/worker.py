@@ -7,8 +7,9 @@ the kernel about processes (``system.py``).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.limits import MAX_INTEGER
@@ -21,7 +22,7 @@ from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import LauncherError, SpoolError
 from edge_mqtt.worker.ipc.api_contract import REQUEST_ID_HEADER
 from edge_mqtt.worker.ipc.run_request import RunRequest
-from edge_mqtt.worker.jobs.spool import Spool
+from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
 from edge_mqtt.worker.link import WorkerAddress
 from edge_mqtt.worker.timing import WorkerTiming
 from tests.simulation.network import SimulatedTransport
@@ -148,9 +149,9 @@ class RecordedSpool(Spool):
     """The real spool, telling the simulation what is on the disk."""
 
     @classmethod
-    def open(cls, path: Path) -> RecordedSpool:
+    def open(cls, path: Path, migrations: Sequence[str] = MIGRATIONS) -> Self:
         """Open it for the worker whose code runs."""
-        spool = super().open(path)
+        spool = super().open(path, migrations)
         worker = Now.program
         assert isinstance(worker, Worker)
         worker.spool = spool

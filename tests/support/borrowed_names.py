@@ -73,12 +73,16 @@ def _python() -> str:
     return "Python " + ".".join(map(str, sys.version_info[:3]))
 
 
+#: What stands before the name of a parameter that takes all that are left, by its kind.
+STARS = {"VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}
+
+
 def parameters_of(function: object) -> str:
     """Return the names of a call's parameters, but for ``self`` and ``cls``."""
     if not callable(function):
         return "nothing: it cannot be called"
     names = [
-        {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "") + name
+        STARS.get(parameter.kind.name, "") + name
         for name, parameter in inspect.signature(function).parameters.items()
     ]
     return ", ".join(name for name in names if name not in ("self", "cls"))

@@ -17,6 +17,7 @@ from websockets.typing import Subprotocol
 
 from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.packets import Cursor, PacketSplitter, remaining_length
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, WorkerName
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.identity import Identity, Role
@@ -25,10 +26,13 @@ from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context
 from tests.support.scenario_transport import SUBSCRIPTIONS, TOPICS, BrokerThread, Recorder, will
 
-VICTIM = Identity(Role.WORKER, "victim")
-ROGUE = Identity(Role.WORKER, "rogue")
+VICTIM_NAME = WorkerName("victim")
+ROGUE_NAME = WorkerName("rogue")
+EXECUTOR_NAME = ExecutorName("main")
+VICTIM = Identity(Role.WORKER, VICTIM_NAME)
+ROGUE = Identity(Role.WORKER, ROGUE_NAME)
 OPERATOR = Identity(Role.OPERATOR, "ann")
-EXECUTOR = Identity(Role.EXECUTOR, "main")
+EXECUTOR = Identity(Role.EXECUTOR, EXECUTOR_NAME)
 __all__ = ["SUBSCRIPTIONS", "TOPICS", "BrokerThread", "Recorder", "will"]
 
 
@@ -152,7 +156,7 @@ class Site:
             identity=identity,
             incarnation=incarnation,
             keep_alive_s=keep_alive_s,
-            subscriptions=(TOPICS.control(identity.name),) if identity.role is Role.WORKER else (),
+            subscriptions=(TOPICS.control(WorkerName(identity.name)),) if identity.role is Role.WORKER else (),
         )
         context = self.context(identity)
         transport = PahoTransport(url or self.thread.url, context, options)
@@ -193,10 +197,10 @@ class Site:
         """Exchange a message each way on the connection that the victim had from the start."""
         self._pings += 1
         ping = b"ping %d" % self._pings
-        assert self.centre.publish(TOPICS.control(VICTIM.name), ping, qos=1)
-        self.victim_heard.wait(lambda: (TOPICS.control(VICTIM.name), ping) in self.victim_heard.packets)
-        assert self.victim.publish(TOPICS.results(VICTIM.name), ping, qos=1)
-        self.heard.wait(lambda: (TOPICS.results(VICTIM.name), ping) in self.heard.packets)
+        assert self.centre.publish(TOPICS.control(VICTIM_NAME), ping, qos=1)
+        self.victim_heard.wait(lambda: (TOPICS.control(VICTIM_NAME), ping) in self.victim_heard.packets)
+        assert self.victim.publish(TOPICS.results(VICTIM_NAME), ping, qos=1)
+        self.heard.wait(lambda: (TOPICS.results(VICTIM_NAME), ping) in self.heard.packets)
         assert self.victim_heard.events == ["connected"]
         assert self.victim.connection == 1
 

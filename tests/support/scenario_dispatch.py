@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from edge_mqtt.broker_bridge.dispatch.core import effects, events
 from edge_mqtt.broker_bridge.dispatch.core.batch import Batch
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
-from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect
+from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect, StartDecided
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
@@ -260,9 +260,9 @@ class Scene:
             and isinstance(effect.message, kind)
         ]
 
-    def decided(self) -> effects.StartDecided:
+    def decided(self) -> StartDecided:
         """Return the answer to a process that asked to start."""
-        (answer,) = [effect for effect in self.effects if isinstance(effect, effects.StartDecided)]
+        (answer,) = [effect for effect in self.effects if isinstance(effect, StartDecided)]
         return answer
 
     def restarted(self, **settings: Any) -> Scene:

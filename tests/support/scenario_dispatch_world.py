@@ -121,8 +121,8 @@ class World:
         for effect in to_do:
             if isinstance(effect, effects.Moved):
                 continue
-            to_executor = isinstance(effect, effects.ToExecutor | effects.ToAdmin)
-            receiver = by_name.get(effect.executor if to_executor else effect.worker)
+            name = effect.executor if isinstance(effect, effects.ToExecutor | effects.ToAdmin) else effect.worker
+            receiver = by_name.get(name)
             if receiver is not None:
                 receiver.link.down.append(effect if isinstance(effect, effects.StartDecided) else effect.message)
 

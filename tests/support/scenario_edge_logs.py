@@ -34,7 +34,8 @@ from edge_mqtt.certs.tls import server_context
 PATIENCE_S = 30.0
 TOPICS = Topics()
 OPERATOR = Identity(Role.OPERATOR, "ann")
-WORKER = Identity(Role.WORKER, "lab-3")
+WORKER_NAME = WorkerName("lab-3")
+WORKER = Identity(Role.WORKER, WORKER_NAME)
 
 
 class Airflow:
@@ -211,7 +212,7 @@ class LogCentre:
                     spec=spec,
                     executor=ExecutorName("scheduler"),
                     state=CentralJobState.RUNNING,
-                    worker=WorkerName(WORKER.name),
+                    worker=WORKER_NAME,
                     sequence=self._sequence,
                     lease_s=900.0,
                     log_base=0,

@@ -83,7 +83,7 @@ class TwinExecutor(EdgeMqttExecutor):
 class Scheduler:
     """Airflow's scheduler, one loop at a time."""
 
-    def __init__(self, executor: EdgeMqttExecutor, *others: Any) -> None:
+    def __init__(self, executor: TwinExecutor, *others: Any) -> None:
         self.executor = executor
         self.job = Job()
         self.runner = SchedulerJobRunner(job=self.job, executors=[*others, executor])

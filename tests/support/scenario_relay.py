@@ -27,14 +27,18 @@ class Seen:
     body: bytes
 
 
+#: Status, extra header lines and body.
+Answer = tuple[int, list[str], bytes]
+
+
 @dataclass
 class Server:
     """A real HTTP/1.1 server that answers what the test tells it to."""
 
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
-    #: (status, extra header lines, body) of the next answers; then 200.
-    answers: list[tuple[int, list[str], bytes]] = field(default_factory=list)
+    #: The next answers; then 200.
+    answers: list[Answer] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     connections: set[asyncio.Task[None]] = field(default_factory=set)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
+from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Presence, WorkerState
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
@@ -25,7 +26,8 @@ from edge_mqtt.certs.tls import client_context, server_context
 
 TIMEOUT_S = 15.0
 TOPICS = Topics()
-WORKER = Identity(Role.WORKER, "lab-3")
+WORKER_NAME = WorkerName("lab-3")
+WORKER = Identity(Role.WORKER, WORKER_NAME)
 
 
 class Recorder:
@@ -85,10 +87,10 @@ class World(Protocol):
 
 def will(connection: int) -> Will:
     message = Presence(incarnation="i", connection=connection, state=WorkerState.OFFLINE)
-    return Will(topic=TOPICS.presence(WORKER.name), message=message)
+    return Will(topic=TOPICS.presence(WORKER_NAME), message=message)
 
 
-SUBSCRIPTIONS = (TOPICS.assignments(WORKER.name), TOPICS.control(WORKER.name))
+SUBSCRIPTIONS = (TOPICS.assignments(WORKER_NAME), TOPICS.control(WORKER_NAME))
 
 
 class MemoryWorld:

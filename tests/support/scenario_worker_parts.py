@@ -125,7 +125,7 @@ def play(folder: Path, scenario: Callable[[Scene], Awaitable[None]], *, timing: 
 async def meanwhile(*works: Awaitable[None]) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Let works go on meanwhile."""
     tasks = [asyncio.ensure_future(work) for work in works]
-    yield cast("list[asyncio.Task[None]]", tasks)
+    yield tasks
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

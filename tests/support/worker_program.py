@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.protocol.topics import Topics
@@ -89,7 +90,12 @@ class Program:
         return self.process.returncode, rest
 
 
-def start(tmp_path: Path, *arguments: str, inherit: tuple[int, ...] = (), **environment: str) -> Program:
+def start(
+    tmp_path: Path,
+    *arguments: str,
+    inherit: tuple[int, ...] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Program:
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
     process = subprocess.Popen(

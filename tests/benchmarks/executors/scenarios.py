@@ -95,7 +95,7 @@ def full_worker(system: System) -> Figures:
 
     def held() -> bool:
         times = system.query(_TIMES, dag_id=HOLD, run_id=run_id)
-        return sum(task["state"] == "running" for task in times) == CONCURRENCY
+        return [task["state"] for task in times].count("running") == CONCURRENCY
 
     try:
         system.stack.wait_until(held, f"{CONCURRENCY} tasks to run", timeout_s=_RUN_S)

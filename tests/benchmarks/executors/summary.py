@@ -32,11 +32,13 @@ def _p95(scenario: str, key: str) -> Callable[[Raw], float]:
 
 
 def _bytes_per_task(raw: Raw) -> float:
-    return statistics.median(figures["bytes_up"] + figures["bytes_down"] for figures in raw["single"])
+    sums: list[float] = [figures["bytes_up"] + figures["bytes_down"] for figures in raw["single"]]
+    return statistics.median(sums)
 
 
 def _mapped_bytes_per_task(raw: Raw) -> float:
-    return statistics.median((run["bytes_up"] + run["bytes_down"]) / run["tasks"] for run in raw["mapped"])
+    shares: list[float] = [(run["bytes_up"] + run["bytes_down"]) / run["tasks"] for run in raw["mapped"]]
+    return statistics.median(shares)
 
 
 def _mean_of_single(key: str) -> Callable[[Raw], float]:
@@ -152,7 +154,8 @@ def _extra_round_trips(figures: Mapping[str, Raw]) -> float | None:
     near = _own(QUEUED_TO_START)(figures)
     if not tasks or near is None:
         return None
-    return (statistics.median(task["queued_to_start_s"] for task in tasks) - near) / float(_TARGET_RTT)
+    far: list[float] = [task["queued_to_start_s"] for task in tasks]
+    return (statistics.median(far) - near) / float(_TARGET_RTT)
 
 
 TARGETS: Final = (

@@ -71,7 +71,7 @@ class Site:
     def at_rest(self, seconds: float) -> list[Rest]:
         """Start everything, watch it for so long, and stop it."""
         url = ("--bridge", f"wss://{HOST}:{self._ports.bridge}/mqtt")
-        bridge = (
+        bridge: tuple[str, ...] = (
             *("edge-bridge", "--host", HOST, "--port", str(self._ports.bridge)),
             *("--health-host", HOST, "--health-port", str(self._ports.health), "--certs", self._certs(BRIDGE)),
         )

@@ -39,10 +39,10 @@ def clients(tmp_path: Path) -> Iterator[Clients]:
     bridge = site.start(port=port, health_port=health_port)
     try:
         wait_until_healthy(health_port)
-        executors = [FreeClient(site, port, one, TOPICS.events(ExecutorName(one.name))) for one in (ANN, BOB)]
+        ann, bob = (FreeClient(site, port, one, TOPICS.events(ExecutorName(one.name))) for one in (ANN, BOB))
         worker = FreeClient(site, port, LAB, TOPICS.assignments(WorkerName(LAB.name)))
-        yield (*executors, worker)
-        for client in (*executors, worker):
+        yield ann, bob, worker
+        for client in (ann, bob, worker):
             client.stop()
     finally:
         bridge.terminate()

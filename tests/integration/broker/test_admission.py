@@ -31,8 +31,10 @@ from edge_mqtt.certs.tls import client_context
 from tests.support.scenario_broker import (
     EXECUTOR,
     ROGUE,
+    ROGUE_NAME,
     TOPICS,
     VICTIM,
+    VICTIM_NAME,
     BrokerThread,
     Recorder,
     Site,
@@ -146,7 +148,7 @@ def test_a_context_that_asks_for_no_certificate_is_not_served(site: Site, tmp_pa
     ("connect", "code", "reason"),
     [
         (connect_packet(ROGUE.client_id, clean=False), 5, "persistent session"),
-        (connect_packet(ROGUE.client_id, will_topic=TOPICS.presence(VICTIM.name)), 5, "will"),
+        (connect_packet(ROGUE.client_id, will_topic=TOPICS.presence(VICTIM_NAME)), 5, "will"),
         (connect_packet(ROGUE.client_id, level=5), 1, "level 5"),
         (connect_packet(""), 5, "client id ''"),
     ],
@@ -368,7 +370,7 @@ def test_a_name_is_free_again_when_its_program_has_gone(site: Site) -> None:
 
 
 def test_a_program_that_reconnects_takes_its_old_connection_over(site: Site) -> None:
-    presence = TOPICS.presence(ROGUE.name)
+    presence = TOPICS.presence(ROGUE_NAME)
     with site.raw(ROGUE) as old, site.raw(ROGUE) as new:
         assert old.connect(ROGUE.client_id, will_topic=presence) == 0
         assert new.connect(ROGUE.client_id, will_topic=presence) == 0
@@ -376,9 +378,9 @@ def test_a_program_that_reconnects_takes_its_old_connection_over(site: Site) -> 
             old.packet()
         # The old connection's will is out before the new one is let in.
         assert site.heard.wait_packets(1)[0] == (presence, b"the will")
-        assert new.subscribe(TOPICS.control(ROGUE.name)) == [1]
-        site.centre.publish(TOPICS.control(ROGUE.name), b"you", qos=0)
-        assert new.message()[:2] == (TOPICS.control(ROGUE.name), b"you")
+        assert new.subscribe(TOPICS.control(ROGUE_NAME)) == [1]
+        site.centre.publish(TOPICS.control(ROGUE_NAME), b"you", qos=0)
+        assert new.message()[:2] == (TOPICS.control(ROGUE_NAME), b"you")
     site.expect_undisturbed_victim()
 
 

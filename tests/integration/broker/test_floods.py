@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from edge_mqtt.broker_bridge.broker.tls_connection import TlsConnection
 from tests.support.scenario_broker import (
     OPERATOR,
     ROGUE,
+    ROGUE_NAME,
     TOPICS,
     RawClient,
     Site,
@@ -35,9 +36,9 @@ from tests.support.scenario_broker import (
     subscribe_packet,
 )
 
-CONTROL = TOPICS.control(ROGUE.name)
-RESULTS = TOPICS.results(ROGUE.name)
-PRESENCE = TOPICS.presence(ROGUE.name)
+CONTROL = TOPICS.control(ROGUE_NAME)
+RESULTS = TOPICS.results(ROGUE_NAME)
+PRESENCE = TOPICS.presence(ROGUE_NAME)
 PING = packet(12, 0, b"")
 #: Sending more than this without being cut off is an endless flood, in bytes.
 ENDLESS = 64 * 1024 * 1024
@@ -236,7 +237,7 @@ def test_a_session_that_hangs_is_cancelled_and_its_name_is_free(site: Site, monk
         assert client.subscribe(CONTROL) == [1]
 
 
-LEAVERS = {
+LEAVERS: dict[str, Callable[[RawClient], None]] = {
     "goodbye": lambda client: client.send(packet(14, 0, b"")),
     "drop": RawClient.drop,
     "garbage": lambda client: client.send(b"\xff" * 64),

@@ -26,9 +26,19 @@ from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context, server_context
-from tests.support.scenario_broker import ROGUE, TOPICS, VICTIM, BrokerThread, Recorder, packet
+from tests.support.scenario_broker import (
+    ROGUE,
+    ROGUE_NAME,
+    TOPICS,
+    VICTIM,
+    VICTIM_NAME,
+    BrokerThread,
+    Recorder,
+    packet,
+)
+from tests.support.scenario_transport import WORKER_NAME
 
-CONTROL = TOPICS.control(ROGUE.name)
+CONTROL = TOPICS.control(ROGUE_NAME)
 CONNACK, SUBACK = packet(2, 0, b"\0\0"), packet(9, 0, b"\0\1\1")
 
 
@@ -212,7 +222,7 @@ def test_a_broker_that_comes_back_is_found_again(tmp_path: Path, caplog: pytest.
     first = BrokerThread(tmp_path, (VICTIM,))
     port = first.broker.port
     options = ConnectOptions(
-        identity=VICTIM, incarnation="one", keep_alive_s=60, subscriptions=(TOPICS.control(VICTIM.name),)
+        identity=VICTIM, incarnation="one", keep_alive_s=60, subscriptions=(TOPICS.control(VICTIM_NAME),)
     )
     transport = first.transport(VICTIM, options)
     recorder = Recorder()
@@ -220,7 +230,7 @@ def test_a_broker_that_comes_back_is_found_again(tmp_path: Path, caplog: pytest.
     recorder.wait_event("connected")
     first.close()
     recorder.wait_event("disconnected")
-    assert not transport.publish(TOPICS.results(VICTIM.name), b"", qos=1)
+    assert not transport.publish(TOPICS.results(VICTIM_NAME), b"", qos=1)
     second = BrokerThread(tmp_path, (), port=port)
     recorder.wait_event("connected", 2)
     assert transport.connection == 2
@@ -329,7 +339,7 @@ def test_a_forked_child_does_not_keep_the_connection(tmp_path: Path) -> None:
         try:
             assert heard.wait_packets(1)[0][1] == b"after the fork"
             parent.kill()
-            assert heard.wait_packets(2)[1][0] == TOPICS.presence("lab-3")
+            assert heard.wait_packets(2)[1][0] == TOPICS.presence(WORKER_NAME)
         finally:
             os.kill(child, signal.SIGKILL)
     broker.close()

@@ -10,12 +10,14 @@ from websockets.exceptions import ConnectionClosed
 
 from edge_mqtt.broker_bridge.broker.limits import Limits, Timing
 from edge_mqtt.broker_bridge.broker.packets import MAX_FILTERS, MAX_PACKET_BYTES, build_publish
+from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from tests.support.scenario_broker import (
-    EXECUTOR,
+    EXECUTOR_NAME,
     ROGUE,
+    ROGUE_NAME,
     TOPICS,
-    VICTIM,
+    VICTIM_NAME,
     RawClient,
     Recorder,
     Site,
@@ -25,9 +27,9 @@ from tests.support.scenario_broker import (
     text,
 )
 
-CONTROL = TOPICS.control(ROGUE.name)
-RESULTS = TOPICS.results(ROGUE.name)
-PRESENCE = TOPICS.presence(ROGUE.name)
+CONTROL = TOPICS.control(ROGUE_NAME)
+RESULTS = TOPICS.results(ROGUE_NAME)
+PRESENCE = TOPICS.presence(ROGUE_NAME)
 
 
 @pytest.fixture
@@ -88,14 +90,14 @@ def retained(site: Site) -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize(
     "topic",
     [
-        TOPICS.results(VICTIM.name),
-        TOPICS.acks(VICTIM.name),
-        TOPICS.presence(VICTIM.name),
-        TOPICS.log(VICTIM.name, "job"),
-        TOPICS.rpc_request(VICTIM.name),
-        TOPICS.control(VICTIM.name),
-        TOPICS.assignment("default", VICTIM.name),
-        TOPICS.submit("default", EXECUTOR.name),
+        TOPICS.results(VICTIM_NAME),
+        TOPICS.acks(VICTIM_NAME),
+        TOPICS.presence(VICTIM_NAME),
+        TOPICS.log(VICTIM_NAME, JobId("job")),
+        TOPICS.rpc_request(VICTIM_NAME),
+        TOPICS.control(VICTIM_NAME),
+        TOPICS.assignment("default", VICTIM_NAME),
+        TOPICS.submit("default", EXECUTOR_NAME),
         "elsewhere",
     ],
 )
@@ -116,8 +118,8 @@ def test_publishing_elsewhere_is_dropped_and_the_session_goes_on(site: Site, rog
         "#",
         "+",
         "edge/#",
-        TOPICS.control(VICTIM.name),
-        TOPICS.assignments(VICTIM.name),
+        TOPICS.control(VICTIM_NAME),
+        TOPICS.assignments(VICTIM_NAME),
         "edge/v1/jobs/+/to/+",
         "edge/v1/workers/+",
         "a/#/b",
@@ -134,7 +136,7 @@ def test_subscribing_elsewhere_is_refused_and_the_session_goes_on(
 
 
 def test_a_refused_filter_does_not_spoil_the_others_of_its_packet(rogue: RawClient) -> None:
-    assert rogue.subscribe(CONTROL, "#", TOPICS.assignments(ROGUE.name)) == [1, 0x80, 1]
+    assert rogue.subscribe(CONTROL, "#", TOPICS.assignments(ROGUE_NAME)) == [1, 0x80, 1]
 
 
 def test_only_presence_is_retained(site: Site, rogue: RawClient) -> None:
@@ -147,7 +149,7 @@ def test_only_presence_is_retained(site: Site, rogue: RawClient) -> None:
 
 
 def test_retained_messages_go_only_to_those_who_subscribe_to_them(site: Site) -> None:
-    answers = TOPICS.rpc_response(ROGUE.name)
+    answers = TOPICS.rpc_response(ROGUE_NAME)
     assert site.centre.publish(CONTROL, b"here", qos=0, retain=True)
     with site.raw(ROGUE) as client:
         assert client.connect(ROGUE.client_id) == 0
@@ -162,7 +164,7 @@ def test_retained_messages_go_only_to_those_who_subscribe_to_them(site: Site) ->
 
 
 def test_an_unsubscribed_client_receives_nothing_more(site: Site, rogue: RawClient) -> None:
-    own = TOPICS.rpc_response(ROGUE.name)
+    own = TOPICS.rpc_response(ROGUE_NAME)
     assert rogue.subscribe(CONTROL, own) == [1, 1]
     rogue.send(packet(10, 2, (2).to_bytes(2) + text(CONTROL)))
     assert rogue.packet() == packet(11, 0, (2).to_bytes(2))

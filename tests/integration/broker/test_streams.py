@@ -21,12 +21,14 @@ from websockets.typing import Subprotocol
 from edge_mqtt.broker_bridge.broker.asyncio_internals import TLS_READ_BYTES
 from edge_mqtt.broker_bridge.broker.packets import build_publish
 from edge_mqtt.broker_bridge.broker.tls_connection import MAX_EARLY_BYTES
+from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
 from tests.support.scenario_broker import (
     ROGUE,
+    ROGUE_NAME,
     TOPICS,
     BrokerThread,
     RawClient,
@@ -36,10 +38,11 @@ from tests.support.scenario_broker import (
     subscribe_packet,
 )
 
-CONTROL = TOPICS.control(ROGUE.name)
-RESULTS = TOPICS.results(ROGUE.name)
+CONTROL = TOPICS.control(ROGUE_NAME)
+RESULTS = TOPICS.results(ROGUE_NAME)
 CONNACK = packet(2, 0, b"\0\0")
-CROWD = [Identity(Role.WORKER, f"lab-{number}") for number in range(12)]
+CROWD_NAMES = [WorkerName(f"lab-{number}") for number in range(12)]
+CROWD = [Identity(Role.WORKER, name) for name in CROWD_NAMES]
 #: Bytes of the largest payload in these tests: a packet has room for it and its topic.
 LARGE = 250_000
 #: Bytes each way of what is large for a connection.
@@ -152,16 +155,16 @@ def test_however_a_stream_is_cut_its_messages_arrive_in_order(
 
 
 def test_a_subscription_and_a_message_behind_it_in_one_frame_are_both_served(centre: Centre) -> None:
-    presence = TOPICS.presence(CROWD[0].name)
+    presence = TOPICS.presence(CROWD_NAMES[0])
     operator_like = build_publish(presence, b"here", packet_id=3, retain=True)
     centre.forget()
     with centre.raw(CROWD[0]) as client:
         assert client.connect(CROWD[0].client_id) == 0
-        client.send(subscribe_packet(TOPICS.control(CROWD[0].name)) + operator_like)
+        client.send(subscribe_packet(TOPICS.control(CROWD_NAMES[0])) + operator_like)
         assert client.packet() == packet(9, 0, b"\0\1\1")
         assert client.packet() == packet(4, 0, b"\0\3")
         assert centre.wait_for(presence, 1) == [b"here"]
-        assert centre.transport.publish(TOPICS.control(CROWD[0].name), b"heard", qos=0)
+        assert centre.transport.publish(TOPICS.control(CROWD_NAMES[0]), b"heard", qos=0)
         assert client.message()[1] == b"heard"
 
 
@@ -182,7 +185,7 @@ def test_much_that_follows_connect_at_once_is_worked_off_when_the_session_is_the
 def test_what_came_before_a_goodbye_is_worked_off_however_much_it_is(centre: Centre) -> None:
     centre.forget()
     payloads = [b"%d" % number for number in range(5000)]
-    presence = TOPICS.presence(ROGUE.name)
+    presence = TOPICS.presence(ROGUE_NAME)
     with centre.raw(ROGUE) as client:
         assert client.connect(ROGUE.client_id, will_topic=presence) == 0
         client.send(b"".join(map(publish, payloads)) + packet(14, 0, b""))
@@ -223,18 +226,19 @@ def digest(payloads: list[bytes]) -> tuple[int, str]:
 
 def exchange_much(centre: Centre, me: Identity, seed: int) -> tuple[bool, bool]:
     """Send and receive messages of random sizes; tell whether they were the same at the other end, each way."""
+    name = WorkerName(me.name)
     chooser = random.Random(seed)
     sizes = [chooser.choice((1, 100, TLS_READ_BYTES, TLS_READ_BYTES + 1, LARGE)) for _ in range(30)]
-    payloads = [me.name.encode() + chooser.randbytes(size) for size in sizes]
+    payloads = [name.encode() + chooser.randbytes(size) for size in sizes]
     with centre.raw(me) as client:
         assert client.connect(me.client_id) == 0
-        assert client.subscribe(TOPICS.control(me.name)) == [1]
+        assert client.subscribe(TOPICS.control(name)) == [1]
         down = []
         for payload in payloads:
-            client.send(build_publish(TOPICS.results(me.name), payload, packet_id=None, retain=False))
-            assert centre.transport.publish(TOPICS.control(me.name), payload[::-1], qos=0)
+            client.send(build_publish(TOPICS.results(name), payload, packet_id=None, retain=False))
+            assert centre.transport.publish(TOPICS.control(name), payload[::-1], qos=0)
             down.append(client.message()[1])
-    up = centre.wait_for(TOPICS.results(me.name), len(payloads))
+    up = centre.wait_for(TOPICS.results(name), len(payloads))
     return up == payloads, down == [payload[::-1] for payload in payloads]
 
 
@@ -266,6 +270,7 @@ def test_connections_have_one_read_buffer_between_them_and_others_of_the_process
         buffers = [layer.get_buffer(-1).obj for layer in ours]
         assert len(ours) == 2
         assert buffers[0] is buffers[1]
-        assert len(buffers[0]) == TLS_READ_BYTES
-        assert [len(layer._ssl_buffer) for layer in ours] == [0, 0]
+        assert len(memoryview(buffers[0])) == TLS_READ_BYTES
+        rests = [layer._ssl_buffer for layer in ours]  # type: ignore[attr-defined]  # not in typeshed
+        assert [len(rest) for rest in rests] == [0, 0]
     assert sslproto.SSLProtocol.max_size == usual == 256 * 1024

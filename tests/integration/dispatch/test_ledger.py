@@ -228,7 +228,7 @@ class AirflowThatHasMovedOn(ExecutionApiClient):
     def __init__(self) -> None:
         super().__init__("http://127.0.0.1:9/execution/")
 
-    async def call(self, call: ApiCall, *, patient: bool) -> ApiResult:
+    async def call(self, call: ApiCall, *, patient: bool = True) -> ApiResult:
         detail = {"reason": "invalid_state", "message": "TI was not in a state where it could be marked as running"}
         return ApiResult(status=409, headers={}, body=json.dumps({"detail": detail}).encode())
 

@@ -196,7 +196,12 @@ class Centre:
     def news(self, kind: type[News]) -> News:
         """Return the next news of a kind, passing over others."""
         found: list[News] = []
-        wait_until(lambda: found.extend(item for item in self.link.news() if isinstance(item, kind)) or found)
+
+        def has_come() -> bool:
+            found.extend(item for item in self.link.news() if isinstance(item, kind))
+            return bool(found)
+
+        wait_until(has_come)
         return found[0]
 
 

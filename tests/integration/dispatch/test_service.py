@@ -217,7 +217,8 @@ def test_a_ledger_that_has_recovered_is_noticed_although_nothing_happens(monkeyp
             before = bridge.ledger.commits
             with pytest.raises(LedgerFull):
                 await bridge.service.commit(submitted())
-            assert bridge.service.ledger_problem is not None
+            problem = bridge.service.ledger_problem
+            assert problem is not None
             bridge.ledger.full = False
             assert await asyncio.to_thread(bridge.ledger.probed.wait, 10)
             # The ledger's one thread answers this after the probe.

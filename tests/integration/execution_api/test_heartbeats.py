@@ -34,7 +34,7 @@ class Airflow(ExecutionApiClient):
         self.refreshed: str | None = None
         self.all_asked = asyncio.Event()
 
-    async def call(self, call: ApiCall) -> ApiResult:
+    async def call(self, call: ApiCall, *, patient: bool = True) -> ApiResult:
         self.calls.append(call)
         status, body = self.answers.pop(0)
         if not self.answers:

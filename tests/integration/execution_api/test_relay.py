@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
 from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import StartRequest, WorkloadType
-from tests.support.scenario_relay import JOB, RUN, WORKER, Held, Mint, api, call, job, scenario
+from tests.support.scenario_relay import JOB, RUN, WORKER, Answer, Held, Mint, api, call, job, scenario
 
 
 @scenario
@@ -43,7 +44,7 @@ async def test_the_answer_s_headers_that_somebody_reads_arrive_and_no_others() -
 
 
 @pytest.mark.parametrize("changes", [{"fence": 2}, {"fence": 4}, {"job_id": "other"}])
-def test_a_call_with_a_stale_fence_or_for_another_job_is_refused(changes: dict[str, object]) -> None:
+def test_a_call_with_a_stale_fence_or_for_another_job_is_refused(changes: dict[str, Any]) -> None:
     async def test() -> None:
         async with api(Held(job())) as (relay, server):
             response = await relay.answer(WORKER, call(**changes))
@@ -199,7 +200,7 @@ async def test_a_call_waits_while_the_api_server_is_not_ready() -> None:
         assert len(server.seen) == 3
 
 
-DATABASE_ERROR = (500, [], b'{"detail": {"reason": "Database error", "statement": "hidden"}}')
+DATABASE_ERROR: Answer = (500, [], b'{"detail": {"reason": "Database error", "statement": "hidden"}}')
 
 
 @scenario

@@ -9,7 +9,7 @@ import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.execution_api import response_cache as answers_module
-from tests.support.scenario_relay import JOB, RUN, STATE, WORKER, Held, api, call, job, scenario
+from tests.support.scenario_relay import JOB, RUN, STATE, WORKER, Answer, Held, api, call, job, scenario
 
 
 def test_kept_answers_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,10 +69,14 @@ def test_a_call_that_arrives_once_more_after_later_ones_is_made_once(monkeypatch
     asyncio.run(test())
 
 
-NOT_RUNNING = (409, [], b'{"detail":{"reason":"invalid_state","message":"not running","previous_state":"deferred"}}')
-NO_SUCH = (404, [], b'{"detail":{"reason":"not_found","message":"Task Instance not found"}}')
-EXISTS = (409, [], b'{"detail":{"reason":"already_exists","message":"A run already exists"}}')
-TEST_IS_OVER = (409, [], b'{"detail":{"reason":"conflict","message":"already in terminal state"}}')
+NOT_RUNNING: Answer = (
+    409,
+    [],
+    b'{"detail":{"reason":"invalid_state","message":"not running","previous_state":"deferred"}}',
+)
+NO_SUCH: Answer = (404, [], b'{"detail":{"reason":"not_found","message":"Task Instance not found"}}')
+EXISTS: Answer = (409, [], b'{"detail":{"reason":"already_exists","message":"A run already exists"}}')
+TEST_IS_OVER: Answer = (409, [], b'{"detail":{"reason":"conflict","message":"already in terminal state"}}')
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,7 @@ TEST_IS_OVER = (409, [], b'{"detail":{"reason":"conflict","message":"already in 
     ],
 )
 def test_a_repeated_call_that_airflow_refuses_because_it_has_made_it_has_succeeded(
-    method: str, target: str, answer: tuple[int, list[str], bytes]
+    method: str, target: str, answer: Answer
 ) -> None:
     async def test() -> None:
         async with api(Held(job())) as (relay, server):
@@ -110,9 +114,7 @@ def test_a_repeated_call_that_airflow_refuses_because_it_has_made_it_has_succeed
         ("PATCH", STATE, (422, [], b"{}")),
     ],
 )
-def test_any_other_refusal_of_a_repeated_call_is_told(
-    method: str, target: str, answer: tuple[int, list[str], bytes]
-) -> None:
+def test_any_other_refusal_of_a_repeated_call_is_told(method: str, target: str, answer: Answer) -> None:
     async def test() -> None:
         async with api(Held(job())) as (relay, server):
             server.answers.append(answer)

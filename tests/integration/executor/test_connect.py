@@ -20,7 +20,7 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 import pytest
 
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
-from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     AdoptReply,
     AdoptRequest,
@@ -47,7 +47,8 @@ from edge_mqtt.executor.settings import ExecutorSettings
 
 PATIENCE_S = 20.0
 TOPICS = Topics()
-ME = Identity(Role.EXECUTOR, "exec-1")
+MY_NAME = ExecutorName("exec-1")
+ME = Identity(Role.EXECUTOR, MY_NAME)
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
@@ -103,7 +104,7 @@ class BridgeOverWss:
     def received(self, topic: str, message: Message) -> None:
         if isinstance(message, Submit):
             self.known.add(message.job.job_id)
-            self._channel.send(TOPICS.events(ME.name), JobAccepted(job_id=message.job.job_id))
+            self._channel.send(TOPICS.events(MY_NAME), JobAccepted(job_id=message.job.job_id))
         if isinstance(message, AdoptRequest):
             states = {job_id: "running" for job_id in message.job_ids if job_id in self.known}
             reply = AdoptReply(request_id=message.request_id, states=states)
@@ -161,7 +162,7 @@ def test_jobs_reach_the_bridge_and_are_accepted_over_wss(bridge: BridgeOverWss, 
     assert [bridge.expect(Submit).job.job_id for _ in range(50)] == [f"job-{number}" for number in range(50)]
     assert link.flush(timeout_s=PATIENCE_S)
     adoption = link.adopt([JobId("job-1"), JobId("no such job")], timeout_s=PATIENCE_S)
-    assert (adoption.unknown, adoption.unanswered) == ({"no such job"}, set())
+    assert (adoption.unknown, adoption.unanswered) == (frozenset({JobId("no such job")}), frozenset())
 
 
 def test_a_job_submitted_while_the_bridge_restarts_arrives_afterwards(

@@ -29,6 +29,7 @@ from airflow.utils.log.file_task_handler import FileTaskHandler
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
@@ -402,7 +403,7 @@ def test_a_callback_goes_through_its_states(bridge: TwinBridge, make_scheduler: 
             "data": {"path": "m.f", "kwargs": {}, "dag_id": "a-dag"},
         },
     )
-    scheduler.executor.queue_workload(workload, session=None)
+    scheduler.executor.queue_workload(workload, session=Session())
     scheduler.executor.heartbeat()
     submit = bridge.expect(Submit)
     assert (submit.job.job_id, submit.job.type, submit.job.queue) == (callback_id, WorkloadType.CALLBACK, "default")
@@ -439,8 +440,8 @@ def test_a_workload_over_the_limit_fails_with_the_reason_and_nothing_else_suffer
     scheduler = make_scheduler()
     bridge.wait_for_executor()
     large, small = new_job_id(), new_job_id()
-    scheduler.executor.queue_workload(a_callback(large, "x" * 1024 * 1024), session=None)
-    scheduler.executor.queue_workload(a_callback(small, "x"), session=None)
+    scheduler.executor.queue_workload(a_callback(large, "x" * 1024 * 1024), session=Session())
+    scheduler.executor.queue_workload(a_callback(small, "x"), session=Session())
     scheduler.executor.heartbeat()
     assert bridge.expect(Submit).job.job_id == small
     state, info = scheduler.executor.get_event_buffer()[CallbackKey(id=large)]
@@ -459,7 +460,7 @@ def test_a_connection_test_is_submitted_and_its_event_is_not_offered_twice(
     scheduler = make_scheduler()
     job_id = new_job_id()
     workload = ConnectionTest(token="a.b.c", connection_test_id=job_id, connection_id="db", timeout=10, queue="press")
-    scheduler.executor.queue_workload(workload, session=None)
+    scheduler.executor.queue_workload(workload, session=Session())
     scheduler.executor.heartbeat()
     submit = bridge.expect(Submit)
     assert (submit.job.type, submit.job.queue) == (WorkloadType.CONNECTION_TEST, "press")
@@ -476,7 +477,7 @@ def test_an_overdue_connection_test_is_cancelled(bridge: TwinBridge, make_schedu
     scheduler = make_scheduler()
     job_id = new_job_id()
     workload = ConnectionTest(token="a.b.c", connection_test_id=job_id, connection_id="db", timeout=10)
-    scheduler.executor.queue_workload(workload, session=None)
+    scheduler.executor.queue_workload(workload, session=Session())
     scheduler.executor.heartbeat()
     scheduler.executor.fail_connection_test(ConnectionTestKey(id=job_id))
     scheduler.executor.heartbeat()

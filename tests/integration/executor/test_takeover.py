@@ -14,7 +14,8 @@ from uuid import UUID
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 import pytest
-from airflow.models.callback import Callback, CallbackFetchMethod, ExecutorCallback
+from airflow.executors.workloads.callback import CallbackFetchMethod
+from airflow.models.callback import Callback, ExecutorCallback
 from airflow.sdk.definitions.callback import SyncCallback
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState

@@ -8,6 +8,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.support.scenario_bridge_logs import LEASE_S, PATH, WORKER, Centre, ce
 OTHER = WorkerName("v")
 
 
-def ended(base: int | None, size: int | None) -> dict[str, object]:
+def ended(base: int | None, size: int | None) -> dict[str, Any]:
     return {"state": CentralJobState.FINISHED, "log_base": base, "log_size": size}
 
 

@@ -12,7 +12,8 @@ import pytest
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse
 from tests.support.scenario_worker import Lab, fresh_home, play
-from tests.support.worker_lab import answer_json, execution_api, task_job
+from tests.support.task_jobs import answer_json
+from tests.support.worker_lab import execution_api, task_job
 
 #: A logging configuration as deployers write it: uploads to a folder, the way that Airflow's providers upload.
 REMOTE_MODULE = """
@@ -112,8 +113,12 @@ def test_the_store_s_connection_is_fetched_through_the_bridge(
 
     asked: list[ApiRequest] = []
 
+    def heard(request: ApiRequest) -> ApiResponse | None:
+        asked.append(request)
+        return answer(request)
+
     async def scenario(lab: Lab) -> None:
-        lab.bridge.api = lambda request: (asked.append(request), answer(request))[1]
+        lab.bridge.api = heard
         assert b"hello from the edge" in await run_task(lab)
         assert statuses == [HTTPStatus.FORBIDDEN, HTTPStatus.OK]
 

@@ -52,7 +52,7 @@ def programs(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The commands of a virtual environment with nothing but the wheel and what it requires."""
     folder = tmp_path_factory.mktemp("base") / "venv"
     subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
-    command = [UV, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
+    command: list[str | Path] = [UV, "pip", "install", "--quiet", "--python", str(folder / "bin" / "python")]
     subprocess.run([*command, "--constraint", str(ROOT / "requirements.lock"), str(wheel)], check=True)
     return folder / "bin"
 

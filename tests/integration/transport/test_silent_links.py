@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from paho.mqtt.enums import MQTTErrorCode
 
-from edge_mqtt.broker_bridge.protocol.ids import ExecutorName
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, WorkerName
 from edge_mqtt.broker_bridge.transport import paho_connection
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.broker_bridge.transport.interface import RefusalReason
@@ -39,12 +39,12 @@ PARTIES = [Identity(role, f"{role}-{traffic}") for role in (Role.WORKER, Role.EX
 
 def inbox(me: Identity) -> str:
     """Return a topic that ``me`` reads."""
-    return TOPICS.control(me.name) if me.role is Role.WORKER else TOPICS.events(ExecutorName(me.name))
+    return TOPICS.control(WorkerName(me.name)) if me.role is Role.WORKER else TOPICS.events(ExecutorName(me.name))
 
 
 def outbox(me: Identity) -> str:
     """Return a topic that ``me`` may publish to."""
-    return TOPICS.results(me.name) if me.role is Role.WORKER else TOPICS.admin_request(me)
+    return TOPICS.results(WorkerName(me.name)) if me.role is Role.WORKER else TOPICS.admin_request(me)
 
 
 class Watched(Recorder):
@@ -203,8 +203,9 @@ def test_another_program_gets_a_name_whose_owner_fell_silent(fleet: Fleet) -> No
     # The owner comes back too late and is told so.
     fleet.link.restore()
     fleet.watched[me].wait_event("refused")
-    assert fleet.watched[me].refusal is not None
-    assert fleet.watched[me].refusal.reason is RefusalReason.NAME_IN_USE
+    refusal = fleet.watched[me].refusal
+    assert refusal is not None
+    assert refusal.reason is RefusalReason.NAME_IN_USE
     assert recorder.events == ["connected"]
     newcomer.stop()
 

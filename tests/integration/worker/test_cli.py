@@ -33,7 +33,7 @@ def live_site(site: Site) -> Iterator[Site]:
 
 
 def test_help_names_every_option(tmp_path: Path) -> None:
-    program = start(tmp_path, "--help", COLUMNS="200")
+    program = start(tmp_path, "--help", environment={"COLUMNS": "200"})
     stdout, _ = program.process.communicate(timeout=WAIT_S)
     for option in ("--bridge", "--certs", "--queues", "--concurrency", "--state-dir", "--drain-timeout"):
         assert option in stdout
@@ -113,7 +113,8 @@ def test_folder_of_dags_that_is_not_there_is_warned_about(tmp_path: Path, live_s
     dags = tmp_path / "dags"
     if there:
         dags.mkdir()
-    program = start(tmp_path, *options(live_site, "lab-1", tmp_path), AIRFLOW__CORE__DAGS_FOLDER=str(dags))
+    environment = {"AIRFLOW__CORE__DAGS_FOLDER": str(dags)}
+    program = start(tmp_path, *options(live_site, "lab-1", tmp_path), environment=environment)
     assert program.process.stderr is not None
     said = list(takewhile(lambda line: "connected to" not in line, program.process.stderr))
     assert sum(f"WARNING there is no folder {dags}" in line for line in said) == (not there)
@@ -175,10 +176,12 @@ def test_worker_connects_says_so_and_ends_at_once_when_idle(tmp_path: Path, live
 def test_settings_come_from_airflows_configuration(tmp_path: Path, live_site: Site) -> None:
     program = start(
         tmp_path,
-        AIRFLOW__EDGE_MQTT__BRIDGE_URL=live_site.url,
-        AIRFLOW__EDGE_MQTT__WORKER_CERTS=str(live_site.folder(Role.WORKER, "lab-2")),
-        AIRFLOW__EDGE_MQTT__WORKER_QUEUES="press,oven",
-        AIRFLOW__EDGE_MQTT__WORKER_CONCURRENCY="2",
+        environment={
+            "AIRFLOW__EDGE_MQTT__BRIDGE_URL": live_site.url,
+            "AIRFLOW__EDGE_MQTT__WORKER_CERTS": str(live_site.folder(Role.WORKER, "lab-2")),
+            "AIRFLOW__EDGE_MQTT__WORKER_QUEUES": "press,oven",
+            "AIRFLOW__EDGE_MQTT__WORKER_CONCURRENCY": "2",
+        },
     )
     banner = program.line("worker lab-2")
     assert "queues press, oven, concurrency 2" in banner
@@ -189,10 +192,10 @@ def test_settings_come_from_airflows_configuration(tmp_path: Path, live_site: Si
 
 def test_second_worker_of_a_name_ends_with_exit_code_4_and_the_first_goes_on(tmp_path: Path, live_site: Site) -> None:
     quick = {"AIRFLOW__EDGE_MQTT__KEEP_ALIVE": "1"}
-    first = start(tmp_path, *options(live_site, "lab-1", tmp_path), **quick)
+    first = start(tmp_path, *options(live_site, "lab-1", tmp_path), environment=quick)
     first.line("connected to")
     arguments = (*options(live_site, "lab-1", tmp_path)[:-1], str(tmp_path / "other"))
-    code, stderr = start(tmp_path, *arguments, **quick).end()
+    code, stderr = start(tmp_path, *arguments, environment=quick).end()
     assert code == ExitCode.NAME_IN_USE
     assert "Traceback" not in stderr
     assert first.process.poll() is None

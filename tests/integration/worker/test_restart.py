@@ -73,6 +73,10 @@ class WorkerProgram:
         chunks = [m for m in self._seen if m["kind"] == "log_chunk" and m["job_id"] == job_id]
         return "".join(chunk["body"] for chunk in sorted(chunks, key=lambda chunk: int(chunk["offset"])))
 
+    def has_logged(self, job_id: str, words: str) -> None:
+        """Wait until a log says something."""
+        self.until(lambda _: words in self.log(job_id))
+
     def result(self, job_id: str) -> dict[str, Any]:
         """Wait for a job's result."""
         found: dict[str, Any] = self.until(
@@ -153,7 +157,7 @@ def leave_two_tasks(state: Path) -> tuple[list[Assign], list[psutil.Process]]:
     supervisors = []
     for assign in assigns:
         worker.assign(assign)
-        worker.until(lambda _, job_id=assign.job.job_id: "tick 1" in worker.log(job_id))
+        worker.has_logged(assign.job.job_id, "tick 1")
         supervisors.append(supervisor_of(state, assign.job.job_id))
     worker.end(signal.SIGKILL)
     return assigns, supervisors
@@ -203,7 +207,7 @@ def test_supervisor_that_hung_while_there_was_no_worker_is_ended_by_the_next_one
     first.ready()
     for assign in (hung, beside):
         first.assign(assign)
-        first.until(lambda _, job_id=assign.job.job_id: "tick 1" in first.log(job_id))
+        first.has_logged(assign.job.job_id, "tick 1")
     supervisor = supervisor_of(state, hung.job.job_id)
     task = supervisor.children()[0]
     first.end(signal.SIGKILL)

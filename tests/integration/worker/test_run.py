@@ -34,7 +34,8 @@ from edge_mqtt.worker.core.drain import StopSignal
 from edge_mqtt.worker.launcher.environment import HEARTBEAT_VARIABLE
 from edge_mqtt.worker.system.boot_clock import boottime
 from tests.support.scenario_worker import Lab, fresh_home, play
-from tests.support.worker_lab import CLIENT_ID, NAME, TOPICS, answer_json, callback_job, execution_api, task_job
+from tests.support.task_jobs import answer_json
+from tests.support.worker_lab import CLIENT_ID, NAME, TOPICS, callback_job, execution_api, task_job
 
 
 @pytest.fixture(autouse=True)
@@ -239,9 +240,8 @@ def test_jobs_that_cannot_be_taken_are_rejected_with_the_reason(tmp_path: Path) 
         lab.bridge.assign(task_job("hello", queue="press"))
         lab.bridge.assign(task_job("hello", log_path="../../etc/cron.d/x"))
         lab.bridge.assign(task_job("hello", workload={}))
-        rejected = await lab.bridge.until(
-            lambda: found if len(found := lab.bridge.of(AssignmentRejected)) == 3 else None
-        )
+        await lab.bridge.until(lambda: len(lab.bridge.of(AssignmentRejected)) == 3)
+        rejected = lab.bridge.of(AssignmentRejected)
         assert [message.permanent for message in rejected] == [False, True, True]
         assert "press" in rejected[0].reason
 
@@ -271,7 +271,7 @@ def test_full_disk_turns_new_jobs_away_and_loses_none_that_was_taken(tmp_path: P
 
 def test_failure_of_a_part_ends_the_worker_instead_of_going_unnoticed(tmp_path: Path) -> None:
     async def scenario(lab: Lab) -> None:
-        async def fail(*_: object) -> None:
+        async def fail(*_: object, **__: object) -> None:
             raise ZeroDivisionError("a bug")
 
         lab.worker._results.report_exit = fail  # type: ignore[method-assign]  # a bug, on demand

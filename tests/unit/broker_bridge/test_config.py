@@ -37,7 +37,7 @@ def test_a_lease_is_longer_than_its_grace_by_what_both_sides_need_to_agree_on_it
     ).dispatch()
     assert (dispatch.lease_s, dispatch.lease_s_of) == (935.0, {"ship": 7235.0})
     assert (dispatch.queues_keeping_logs, dispatch.kill_grace_s, dispatch.presence_interval_s) == (
-        {"lab"},
+        frozenset({"lab"}),
         10.0,
         20.0,
     )

@@ -84,7 +84,12 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 def news_of(link: BridgeClient, count: int) -> list[News]:
     found: list[News] = []
-    wait_until(lambda: found.extend(link.news()) or len(found) >= count)
+
+    def have_come() -> bool:
+        found.extend(link.news())
+        return len(found) >= count
+
+    wait_until(have_come)
     return found
 
 

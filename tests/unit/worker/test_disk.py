@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,7 +131,7 @@ def test_supervisor_keeps_its_outcome_until_the_disk_has_room(
         if len(waits) == 3:
             path.rmdir()
 
-    monkeypatch.setattr(supervisor_main.time, "sleep", make_room)
+    monkeypatch.setattr(time, "sleep", make_room)
     outcome = RunOutcome(exit_code=7)
     supervisor_main._store_outcome(path, outcome)
     assert RunOutcome.from_json(path.read_bytes()) == outcome

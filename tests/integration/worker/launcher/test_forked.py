@@ -81,7 +81,8 @@ def test_most_memory_is_the_workers_and_the_launchers_together(tmp_path: Path, l
 
 
 def test_worker_and_launcher_are_called_what_they_are(tmp_path: Path, live_site: Site) -> None:
-    program = start(tmp_path, *options(live_site, "lab-1", tmp_path), **{SECRET: "sqlite:////nowhere/secret.db"})
+    environment = {SECRET: "sqlite:////nowhere/secret.db"}
+    program = start(tmp_path, *options(live_site, "lab-1", tmp_path), environment=environment)
     program.line("connected to")
     worker, launcher = psutil.Process(program.process.pid), launcher_of(program)
     assert (worker.cmdline()[0], launcher.cmdline()[0]) == ("edge-worker[lab-1]", "edge-worker: launcher")

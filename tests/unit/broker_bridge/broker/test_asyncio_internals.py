@@ -28,8 +28,9 @@ class Pair:
         at_server.sslobject_class = TlsObject
         at_client = client_context(load_credentials(store.folder(WORKER)))
         self.to_server, self.to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.server = at_server.wrap_bio(self.to_server, self.to_client, server_side=True)
-        assert isinstance(self.server, TlsObject)
+        server = at_server.wrap_bio(self.to_server, self.to_client, server_side=True)
+        assert isinstance(server, TlsObject)
+        self.server = server
         self.server.incoming, self.server.outgoing = self.to_server, self.to_client
         self.client = at_client.wrap_bio(self.to_client, self.to_server, server_hostname="localhost")
         for end in (self.client, self.server, self.client, self.server):

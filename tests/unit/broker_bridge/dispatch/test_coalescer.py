@@ -42,7 +42,7 @@ def test_a_question_that_comes_while_others_are_answered_is_answered_by_the_next
         second = asyncio.create_task(together.get("a"))
         await asyncio.sleep(0)
         go_on.set()
-        assert await asyncio.gather(first, second) == [1, 1]
+        assert [await first, await second] == [1, 1]
         assert asked == [["a"], ["a"]]
 
     asyncio.run(test())

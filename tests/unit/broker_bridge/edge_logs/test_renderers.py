@@ -271,7 +271,7 @@ def test_a_log_cannot_command_the_terminal(hostile: str, *, colour: bool) -> Non
     shown = body(
         plain,
         logged(line(f"a{hostile}b", logger=hostile, level=hostile, timestamp=hostile)),
-        logged(line(**{f"k{hostile}": 1, "value": hostile})),
+        logged(line() | {f"k{hostile}": 1, "value": hostile}),
         logged(line(error_detail=[stack(hostile, hostile)])),
         colour=colour,
     )

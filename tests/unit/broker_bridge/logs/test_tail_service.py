@@ -227,10 +227,10 @@ def test_which_logs_have_grown_is_known_for_a_while() -> None:
     changes.notify(["a"])
     changes.notify()
     changes.notify(["b", "c"])
-    assert changes.grown_since(0) == {"a", "b", "c"}
-    assert changes.grown_since(1) == {"b", "c"}
+    assert changes.grown_since(0) == frozenset({"a", "b", "c"})
+    assert changes.grown_since(1) == frozenset({"b", "c"})
     assert (changes.version, changes.jobs_version) == (3, 2)
     for _ in range(REMEMBERED):
         changes.notify(["d"])
     assert changes.grown_since(2) is None
-    assert changes.grown_since(3) == {"d"}
+    assert changes.grown_since(3) == frozenset({"d"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
@@ -35,11 +37,11 @@ def spec(job_id: str = "j", **fields: object) -> JobSpec:
     return JobSpec.model_validate({"job_id": job_id, **values})
 
 
-def assign(fence: int = 1, **fields: object) -> Assign:
+def assign(fence: int = 1, **fields: Any) -> Assign:
     return Assign(fence=Fence(fence), job=spec(**fields), lease_s=900.0)
 
 
-def held(fence: int = 1, state: LocalJobState = LocalJobState.ACCEPTED, **fields: object) -> LocalJob:
+def held(fence: int = 1, state: LocalJobState = LocalJobState.ACCEPTED, **fields: Any) -> LocalJob:
     return LocalJob(spec=spec(**fields), fence=Fence(fence), lease_s=900.0, state=state)
 
 
@@ -101,7 +103,7 @@ def test_draining_worker_takes_nothing_new_but_confirms_what_it_has() -> None:
         {"log_path": "a\0b"},
     ],
 )
-def test_job_that_nobody_could_run_fails_for_good(fields: dict[str, object]) -> None:
+def test_job_that_nobody_could_run_fails_for_good(fields: dict[str, Any]) -> None:
     decision = decide_assignment(assign(**fields), None, queues=("default",), draining=False)
     assert (decision.verdict, decision.permanent) == (Verdict.REJECT, True)
 

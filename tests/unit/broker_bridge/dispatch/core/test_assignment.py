@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.messages import WorkerState, WorkloadType
 from tests.support.scenario_dispatch import Scene, held
@@ -97,8 +98,8 @@ def test_new_queues_count_at_once() -> None:
 
 def test_an_assignment_names_the_queue_and_carries_no_token() -> None:
     scene = Scene().hello("w", queues=("über / 3",)).submit("j", queue="über / 3")
-    (effect,) = [effect for effect in scene.effects if type(effect).__name__ == "Assigned"]
-    assert effect.queue == "über / 3"  # type: ignore[union-attr]
+    (effect,) = [effect for effect in scene.effects if isinstance(effect, Assigned)]
+    assert effect.queue == "über / 3"
     assert "token of j" not in effect.message.model_dump_json()
 
 

@@ -22,7 +22,7 @@ def ask(scene: Scene, *jobs: str, executor: ExecutorName = ALICE) -> dict[JobId,
     scene.do(events.AdoptAsked(executor=executor, request_id="a-1", job_ids=ids, take_over=False))
     (reply,) = [effect for effect in scene.effects if isinstance(effect, ToAdmin)]
     assert reply.executor == executor
-    return getattr(reply.message, "states")  # noqa: B009  any of the admin messages
+    return reply.message.states
 
 
 def test_an_executor_that_asks_learns_which_of_its_jobs_are_known() -> None:

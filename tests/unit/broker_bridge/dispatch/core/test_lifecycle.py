@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core import events
+from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
@@ -432,8 +433,8 @@ def test_an_executor_that_connects_hears_of_its_own_running_and_finished_jobs() 
 def test_adoption_moves_jobs_and_tells_their_states() -> None:
     scene = Scene().running().submit("k", queue="nobody").running("l", "v").result("v", "l")
     scene.adopt("j", "k", "l", "unknown", "j")
-    replies = [effect.message for effect in scene.effects if type(effect).__name__ == "ToAdmin"]
-    assert [(reply.request_id, reply.states) for reply in replies] == [  # type: ignore[union-attr]
+    replies = [effect.message for effect in scene.effects if isinstance(effect, ToAdmin)]
+    assert [(reply.request_id, reply.states) for reply in replies] == [
         ("a-1", {"j": "running", "k": "queued", "l": "finished"})
     ]
     assert [event.job_id for event in scene.to_executor(JobFinished, BOB)] == ["l"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import Cancel, JobAccepted, JobFinished, Outcome, WorkloadType
 from tests.support.scenario_dispatch import BOB, Scene, held
 
-TASK = {"dag_id": "d", "run_id": "r", "task_id": "t"}
+TASK: dict[str, Any] = {"dag_id": "d", "run_id": "r", "task_id": "t"}
 
 
 def superseded(scene: Scene, job: str) -> bool:
@@ -30,7 +32,8 @@ def test_a_running_job_is_superseded_when_its_task_is_submitted_again() -> None:
 
 def test_jobs_of_other_tasks_and_other_workloads_are_not_superseded() -> None:
     scene = Scene()
-    for number, other in enumerate(({"dag_id": "e"}, {"run_id": "s"}, {"task_id": "u"}, {"map_index": 3})):
+    others: tuple[dict[str, Any], ...] = ({"dag_id": "e"}, {"run_id": "s"}, {"task_id": "u"}, {"map_index": 3})
+    for number, other in enumerate(others):
         scene.submit(f"other {number}", **(TASK | other))
     scene.submit("no task").submit("callback", type=WorkloadType.CALLBACK, **TASK).submit("first", **TASK)
     scene.submit("no task either")

@@ -301,7 +301,7 @@ def test_a_confirmed_assignment_waits_for_its_worker() -> None:
 
 def test_a_tick_with_nothing_due_decides_nothing() -> None:
     scene = Scene().tick(1e9)
-    assert scene.last.changed == scene.effects == ()
+    assert (scene.last.changed, scene.effects) == ((), ())
     assert scene.dispatcher.next_deadline() is None
 
 
