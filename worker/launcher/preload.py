@@ -97,9 +97,9 @@ def _fill_caches() -> None:
     from airflow.sdk.execution_time.coordinator import get_coordinator_manager
     from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
-    get_hostname()  # type: ignore[no-untyped-call]
+    get_hostname()
     get_coordinator_manager()
-    runtime = ProvidersManagerTaskRuntime()  # type: ignore[no-untyped-call]
+    runtime = ProvidersManagerTaskRuntime()
     runtime.initialize_providers_taskflow_decorator()
 
 
@@ -126,6 +126,6 @@ def _configure_logging() -> None:
     from airflow.sdk.log import configure_logging, reset_logging
 
     hook = sys.excepthook
-    reset_logging()  # type: ignore[no-untyped-call]
+    reset_logging()
     configure_logging(json_output=True, output=sys.stdout.buffer)
     sys.excepthook = hook  # The launcher's own end is told in plain words.
