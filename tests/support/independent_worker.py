@@ -84,7 +84,9 @@ class Worker:
         self._client.will_set(f"edge/v1/workers/{self._name}", self._presence("offline"), qos=1, retain=True)
         self._client.on_connect = lambda client, *_: client.subscribe([(each, 1) for each in self._filters()])
         self._client.on_subscribe = lambda *_: self._hello()
-        self._client.on_message = lambda _client, _data, message: self._arrived.put((message.topic, message.payload))
+        self._client.on_message = lambda _client, _data, message: self._arrived.put(
+            (message.topic, bytes(message.payload))
+        )
         address = urlsplit(url)
         self._client.ws_set_options(path=address.path)
         self._client.connect(address.hostname or "", address.port or 443, keepalive=60)

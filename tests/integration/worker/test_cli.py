@@ -129,7 +129,8 @@ def test_log_lines_have_their_action(tmp_path: Path, live_site: Site) -> None:
 
 
 def test_log_lines_are_json_when_asked(tmp_path: Path, live_site: Site) -> None:
-    program = start(tmp_path, *options(live_site, "lab-1", tmp_path), AIRFLOW__EDGE_MQTT__LOG_FORMAT="json")
+    environment = {"AIRFLOW__EDGE_MQTT__LOG_FORMAT": "json"}
+    program = start(tmp_path, *options(live_site, "lab-1", tmp_path), environment=environment)
     first = json.loads(program.line("worker lab-1"))
     assert (first["action"], first["worker"], first["level"]) == ("starting", "lab-1", "info")
     assert json.loads(program.line("connected to"))["action"] == "connected"

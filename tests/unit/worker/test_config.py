@@ -18,7 +18,7 @@ from tests.support.fake_airflow_conf import FakeAirflowConf
 URL = "wss://bridge.example.com/mqtt"
 
 
-def settings(given: dict[str, str] | None = None, **in_airflow: str) -> WorkerSettings:
+def settings(given: dict[str, str] | None = None, /, **in_airflow: str) -> WorkerSettings:
     """Return the settings of a worker.
 
     :param given: what was given on the command line, by the setting's name.

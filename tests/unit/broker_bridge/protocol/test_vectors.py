@@ -25,7 +25,7 @@ def name(vector: dict[str, Any]) -> str:
 
 def plain(vector: dict[str, Any]) -> bytes:
     """Return the line of JSON and the body."""
-    line = vector["line"].encode()
+    line = str(vector["line"]).encode()
     return line + b"\n" + base64.b64decode(vector["body"]) if "body" in vector else line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,7 +115,7 @@ def test_permission_to_start_counts_from_when_it_was_asked_for_first(
 
 
 def test_call_of_which_only_a_part_arrives_is_not_passed_on(spool: Spool) -> None:
-    events = iter(
+    events: Iterator[dict[str, Any]] = iter(
         [{"type": "http.request", "body": b'{"half', "more_body": True}, {"type": "http.disconnect"}],
     )
     sent: list[object] = []
