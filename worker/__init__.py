@@ -1,1 +1,1 @@
-"""The edge worker: takes jobs over one outbound connection and runs them under Airflow's own supervisors."""
+"""The edge worker: gets jobs over one outbound connection and runs them under Airflow's own supervisors."""

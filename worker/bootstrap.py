@@ -27,16 +27,18 @@ if TYPE_CHECKING:
     from edge_mqtt.worker.runs.launcher_client import LauncherClient
 
 
-def prepare() -> None:
+def prepare_parts() -> None:
     """Load and build what a worker's parts load and build when they are first used."""
     importlib.import_module("uvicorn.protocols.http.h11_impl")
-    with contextlib.suppress(OSError):  # There may be none, or no more of it: whoever needs it sees to that.
+    with contextlib.suppress(OSError):  # There may be none, or no more of it: the log shipper sees to that.
         INotify().close()  # The first one looks for the C library.
     for message in MESSAGE_OF_KIND.values():
         message.model_rebuild()
 
 
-def assemble(settings: WorkerSettings, credentials: Credentials, launcher: LauncherClient, *, version: str) -> Worker:
+def assemble_worker(
+    settings: WorkerSettings, credentials: Credentials, launcher: LauncherClient, *, version: str
+) -> Worker:
     """Return the worker, not connected yet."""
     address = WorkerAddress(
         name=WorkerName(credentials.identity.name),

@@ -77,7 +77,7 @@ def run(command_line: CommandLine, *, level: int) -> int:
     # What is there before the fork is shared with the launcher; there must be no thread or loop yet.
     from edge_mqtt.worker import bootstrap
 
-    bootstrap.prepare()
+    bootstrap.prepare_parts()
     own_version()
     with loaded_airflow() as airflow:
         settings = load_settings(Values(Reader.WORKER, command_line, airflow.settings))
@@ -93,7 +93,7 @@ def _code_of(error: ProgramError) -> ExitCode:
 
 
 async def _run(settings: WorkerSettings, lock: int, process: StartedLauncher) -> int:
-    from edge_mqtt.worker.bootstrap import assemble
+    from edge_mqtt.worker.bootstrap import assemble_worker
 
     launcher = LauncherClient(process)
     try:
@@ -102,7 +102,7 @@ async def _run(settings: WorkerSettings, lock: int, process: StartedLauncher) ->
         await launcher.wait_ready()
         _set_title(credentials.identity.name)
         _banner(settings, credentials)
-        worker = assemble(settings, credentials, launcher, version=own_version())
+        worker = assemble_worker(settings, credentials, launcher, version=own_version())
     except BaseException:
         process.kill()
         await launcher.stop()

@@ -71,7 +71,7 @@ class Shutdown:
         running = len(self._supervisors)
         if self._drain.phase is not Phase.TERMINATING:
             log.info(
-                "draining: %d running jobs are finished, no new ones are taken; once more stops them",
+                "draining: %d running jobs are finished, no new ones are accepted; once more stops them",
                 running,
                 extra={"action": "draining"},
             )

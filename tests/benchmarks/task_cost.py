@@ -243,7 +243,8 @@ def round_of(tree: Path, tasks: int, *more: str) -> dict[str, float]:
 def late_modules() -> list[str]:
     """Return what a task had to import by itself, because the launcher had not."""
     code = (
-        "import sys; from edge_mqtt.worker.launcher.preload import preload; preload(); print('\\n'.join(sys.modules))"
+        "import sys; from edge_mqtt.worker.launcher.preload import preload_airflow; preload_airflow(); "
+        "print('\\n'.join(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -48,7 +48,7 @@ def _start_time(pid: int) -> int | None:
 
 
 def _signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
-    if not identity.alive():
+    if not identity.is_alive():
         return False
     process = _machine().process(identity.pid)
     assert process is not None
@@ -82,7 +82,7 @@ def _oom_kills() -> int:
 
 
 async def _wait_process_exit(identity: ProcessIdentity) -> None:
-    if not identity.alive():
+    if not identity.is_alive():
         return
     process = _machine().process(identity.pid)
     loop = _running_loop()

@@ -230,14 +230,14 @@ class ExecutionApiServer:
         path = scope["raw_path"].decode("latin-1")
         if job is None or not path.startswith(ROOT):
             log.warning("call without a job refused", extra={"action": "call_refused"})
-            return problem(request_id, HTTPStatus.UNAUTHORIZED, "unknown_job", "no job of this worker")
+            return error_response(request_id, HTTPStatus.UNAUTHORIZED, "unknown_job", "no job of this worker")
         self._record_call(job.job_id)
         target = path.removeprefix(ROOT)
         stop_reason = self._stop_reason(job.job_id)
         if scope["method"] == "PUT" and _HEARTBEAT.fullmatch(target):
             if stop_reason is None:
                 return ApiResponse(request_id=request_id, status=HTTPStatus.NO_CONTENT)
-            return problem(request_id, HTTPStatus.GONE, "stopped", stop_reason)
+            return error_response(request_id, HTTPStatus.GONE, "stopped", stop_reason)
         query = scope["query_string"].decode("latin-1")
         if target == START_TARGET:
             return await self._ask_bridge(StartRequest(request_id=request_id, job_id=job.job_id, fence=job.fence))
@@ -254,7 +254,7 @@ class ExecutionApiServer:
         )
         if len(body) > self._max_call_bytes:
             what = f"a call of {len(body)} bytes is over the limit of {self._max_call_bytes} bytes (max_message_size)"
-            return problem(request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", what)
+            return error_response(request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", what)
         return await self._ask_bridge(request)
 
     async def _ask_bridge(self, request: ApiRequest | StartRequest) -> ApiResponse:
@@ -272,7 +272,7 @@ class ExecutionApiServer:
         except asyncio.CancelledError:
             if not call.answer.cancelled():
                 raise
-            return problem(request_id, HTTPStatus.GONE, "stopped", "the job has ended on this worker")
+            return error_response(request_id, HTTPStatus.GONE, "stopped", "the job has ended on this worker")
         finally:
             self._record_call(request.job_id)
 
@@ -285,7 +285,7 @@ class ExecutionApiServer:
             sent = self._link.send_request(request)
         except MessageTooLarge as error:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-            call.answer.set_result(problem(request.request_id, status, "too_large", str(error)))
+            call.answer.set_result(error_response(request.request_id, status, "too_large", str(error)))
             return
         if sent and isinstance(request, ApiRequest):
             call.request = request.model_copy(update={"repeated": True})  # Should it have to be sent again.
@@ -306,7 +306,7 @@ def _listener(path: Path) -> socket.socket:
     return listener
 
 
-def problem(request_id: str, status: HTTPStatus, reason: str, message: str) -> ApiResponse:
+def error_response(request_id: str, status: HTTPStatus, reason: str, message: str) -> ApiResponse:
     """Return an error in the form of Airflow's own (``detail.reason``, ``detail.message``)."""
     detail = {"detail": {"reason": reason, "message": message}}
     return ApiResponse(

@@ -22,7 +22,7 @@ class PresenceLoop:
     """One worker's presence.
 
     :param concurrency: slots of the worker.
-    :param state: returns what is said of the worker.
+    :param state: returns what the presence says of the worker.
     :param record_contact: told when a presence was sent, in seconds since boot, that the bridge has confirmed.
     """
 

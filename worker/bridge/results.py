@@ -148,7 +148,7 @@ class Results:
         self._pending.set()
 
     def _delete_files(self, job: LocalJob) -> None:
-        self._plan.files(job).remove()
+        self._plan.files(job).delete()
 
     async def _store_result(
         self, job_id: JobId, decide: Callable[[LocalJob | None], LocalJob | None]

@@ -13,7 +13,7 @@ def cost(job: LocalJob, concurrency: int) -> int:
 
 
 def used(jobs: Iterable[LocalJob], concurrency: int) -> int:
-    """Return the slots that are taken."""
+    """Return the slots that are in use."""
     return sum(cost(job, concurrency) for job in jobs if job.state in (LocalJobState.LAUNCHED, LocalJobState.DROPPED))
 
 

@@ -18,7 +18,7 @@ _READABLE = 40
 _RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+\.[0-9a-f]+)\.(pid|exit|out)(\.\d+)?")
 
 #: Where the link leads that stands in the place of a process when no process is to run a job any more.
-NO_PROCESS: Final = "nobody"
+NO_PROCESS: Final = "no-process"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,7 +29,7 @@ class RunFiles:
     process: Path
     #: How it ended.
     outcome: Path
-    #: What the supervisor said on its own behalf.
+    #: What the supervisor printed on its own behalf.
     output: Path
 
     @classmethod
@@ -53,13 +53,13 @@ class RunFiles:
             return self.process.is_symlink()
         return True
 
-    def remove(self) -> None:
+    def delete(self) -> None:
         """Delete them."""
         for path in (self.outcome, self.output, self.process):
             path.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, kept: Iterable[RunFiles]) -> int:
+def sweep_files(folder: Path, kept: Iterable[RunFiles]) -> int:
     """Delete the files of all runs but ``kept``; return how many there were.
 
     :raises OSError: they cannot be deleted.

@@ -1,1 +1,1 @@
-"""The jobs that the worker holds, in memory and on disk."""
+"""The jobs of the worker, in memory and on disk."""

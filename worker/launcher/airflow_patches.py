@@ -83,7 +83,7 @@ class QuickDictConfig:
 
 
 class _SomeLoggers(dict[str, Any]):
-    """All loggers, of which whoever goes through them meets only some.
+    """All loggers, of which a loop over them meets only some.
 
     Whatever is imported for a handler's sake may ask for any logger meanwhile, and make new ones.
     """

@@ -96,9 +96,9 @@ def _load_airflow() -> Snapshot:
         # No folder of the person who starts the worker may shadow a module of Airflow or of a Dag.
         del sys.path[0]
     try:
-        from edge_mqtt.worker.launcher.preload import preload
+        from edge_mqtt.worker.launcher.preload import preload_airflow
 
-        preload()
+        preload_airflow()
         from edge_mqtt.worker.launcher.settings import read_settings
 
         return read_settings()

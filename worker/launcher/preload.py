@@ -53,7 +53,7 @@ _USEFUL: Final = (
 )
 
 
-def preload() -> None:
+def preload_airflow() -> None:
     """Import it all and take it out of the garbage collector's sight, so that forks go on sharing its memory."""
     # Never collected: what is freed leaves holes, which every process that is forked would fill one by one, and each
     # would take a page of its own for it.

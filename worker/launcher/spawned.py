@@ -45,8 +45,8 @@ class SpawnedLauncher:
 def main(descriptor: int) -> None:
     """Be that program: load Airflow, and serve the worker at the other end of ``descriptor``."""
     from edge_mqtt.worker.launcher.main import ForkServer, become_launcher
-    from edge_mqtt.worker.launcher.preload import preload
+    from edge_mqtt.worker.launcher.preload import preload_airflow
 
     become_launcher()
-    preload()
+    preload_airflow()
     ForkServer(socket.socket(fileno=descriptor)).serve()

@@ -24,7 +24,7 @@ class ShippedLog:
     seen: int = 0
     #: The file's watch.
     watch: int | None = None
-    #: It is there and cannot be read; this has been said.
+    #: It is there and cannot be read; this has been logged.
     is_unreadable: bool = False
 
     @property

@@ -11,7 +11,7 @@ import logging
 from typing import Final, Protocol
 
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
-from edge_mqtt.worker.ipc.run_files import sweep
+from edge_mqtt.worker.ipc.run_files import sweep_files
 from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.runs.background_tasks import BackgroundTasks
 from edge_mqtt.worker.runs.run_events import RunEvents
@@ -80,7 +80,7 @@ class Adoption:
         self._events.follow_launch(job)
         text = self._plan.files(job).process.read_text(encoding="ascii", errors="replace")
         identity = ProcessIdentity.parse(text) or ProcessIdentity(pid=0, start=0, boot="")
-        is_alive = identity.alive()
+        is_alive = identity.is_alive()
         if is_alive:
             log.info(
                 "%s goes on (pid %d)",
@@ -105,7 +105,7 @@ class Adoption:
         """
         await asyncio.sleep(self._timing.late_supervisor_s)
         try:
-            count = sweep(self._plan.runs_dir, (self._plan.files(job) for job in self._jobs))
+            count = sweep_files(self._plan.runs_dir, (self._plan.files(job) for job in self._jobs))
         except OSError as error:
             log.warning("old runs' files stay: %s", error, extra={"action": "sweep_failed"})
         else:

@@ -1,4 +1,4 @@
-"""Tasks of the loop that somebody starts and does not wait for: named, and a failure is never silent."""
+"""Tasks of the loop that are started and not waited for: named, and a failure is never silent."""
 
 from __future__ import annotations
 

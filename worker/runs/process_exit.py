@@ -11,7 +11,7 @@ from edge_mqtt.worker.system.process import ProcessIdentity
 async def wait_process_exit(identity: ProcessIdentity) -> None:
     """Wait until that very process has ended."""
     try:
-        descriptor = os.pidfd_open(identity.pid) if identity.alive() else -1
+        descriptor = os.pidfd_open(identity.pid) if identity.is_alive() else -1
     except OSError:
         descriptor = -1
     if descriptor < 0:
@@ -19,7 +19,7 @@ async def wait_process_exit(identity: ProcessIdentity) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     try:
-        if not identity.alive():
+        if not identity.is_alive():
             return
         loop.add_reader(descriptor, ended.set)
         await ended.wait()

@@ -86,7 +86,7 @@ class Supervisors:
     def has_task_process(self, job_id: JobId) -> bool:
         """Tell whether the job's supervisor has a child: the task's process, which it has not seen end."""
         supervisor = self._running.get(job_id)
-        return supervisor is not None and supervisor.identity.alive() and has_child(supervisor.identity.pid)
+        return supervisor is not None and supervisor.identity.is_alive() and has_child(supervisor.identity.pid)
 
     # ------------------------------------------------------------ launch
 
@@ -128,7 +128,7 @@ class Supervisors:
     async def _remove_files_at_end(self, job: LocalJob) -> None:
         with contextlib.suppress(LauncherError):
             await wait_process_exit(await self._pending_launches.wait_supervisor(job))
-        self.plan.files(job).remove()
+        self.plan.files(job).delete()
 
     async def launch_waiting(self) -> None:
         """Launch every accepted job that has room."""

@@ -43,7 +43,7 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         """Connect.
 
-        :raises OSError: nobody listens.
+        :raises OSError: no worker listens.
         """
         connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -90,7 +90,7 @@ class WorkerTransport(httpx.BaseTransport):
         return request.method == "PUT" and _HEARTBEAT.fullmatch(request.url.path) is not None
 
     def _attempt(self, request: httpx.Request, headers: dict[str, str], body: bytes) -> httpx.Response | None:
-        """Return the answer; None when there was none, with what is to be said of it next time in ``headers``."""
+        """Return the answer; None when there was none, with what the next attempt is to say of it in ``headers``."""
         connection = self._connection
         try:
             if connection.sock is None:

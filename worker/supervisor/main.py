@@ -70,7 +70,7 @@ def run_job(request: RunRequest, launcher_pid: int) -> int:
             traceback.print_exc()
         # The task's process has no supervisor any more; it must not run beside the next try.
         kill_below(ProcessIdentity.of_this())
-        outcome = RunOutcome(exit_code=1, error=describe(error), started_at=started_at, ended_at=time.time())
+        outcome = RunOutcome(exit_code=1, error=describe_error(error), started_at=started_at, ended_at=time.time())
     _store_outcome(files.outcome, outcome)
     return 0
 
@@ -90,7 +90,7 @@ def _store_outcome(path: Path, outcome: RunOutcome) -> None:
             return
 
 
-def describe(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return one line for people: what the bridge answered when it refused, else the exception."""
     detail = getattr(error, "detail", None)
     if isinstance(detail, dict):

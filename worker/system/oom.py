@@ -1,4 +1,4 @@
-"""The kernel's out-of-memory killer: whether it was at work, and which process it should take first."""
+"""The kernel's out-of-memory killer: whether it was at work, and which process it should kill first."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _count(counters: Path) -> int:
 def prefer_as_oom_victim(score: Path = Path("/proc/self/oom_score_adj")) -> None:
     """Have the kernel, when it lacks memory, kill this process and what it starts before others.
 
-    Relative, so that an order that somebody has set for the whole service stays. Source: proc(5), oom_score_adj.
+    Relative, so that a score that is set for the whole service stays. Source: proc(5), oom_score_adj.
     """
     with contextlib.suppress(OSError, ValueError):
         score.write_text(str(min(OOM_SCORE_MAX, int(score.read_text()) + OOM_PREFERENCE)))

@@ -28,7 +28,7 @@ def start_time(pid: int) -> int | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProcessIdentity:
-    """One process of one boot, not to be taken for a later one with the same pid."""
+    """One process of one boot, never confused with a later one of the same pid."""
 
     pid: int
     start: int
@@ -48,7 +48,7 @@ class ProcessIdentity:
             return None
         return cls(pid=int(parts[0]), start=int(parts[1]), boot=parts[2])
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Tell whether that very process still runs."""
         return self.boot == boot_id() and start_time(self.pid) == self.start
 
@@ -76,7 +76,7 @@ def _session(pid: int) -> list[psutil.Process]:
 
 def signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
     """Send ``signum`` to that very process; False when it is gone."""
-    if not identity.alive():
+    if not identity.is_alive():
         return False
     try:
         os.kill(identity.pid, signum)
@@ -87,14 +87,14 @@ def signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
 
 def kill_tree(identity: ProcessIdentity) -> None:
     """Kill a supervisor, its task and everything that they started."""
-    below = descendants(identity.pid) if identity.alive() else []
+    below = descendants(identity.pid) if identity.is_alive() else []
     signal_process(identity, signal.SIGKILL)
     _kill(below)
 
 
 def kill_below(identity: ProcessIdentity) -> None:
     """Kill everything that a supervisor and its task started, and not the supervisor."""
-    if identity.alive():
+    if identity.is_alive():
         _kill(descendants(identity.pid))
 
 
@@ -117,7 +117,7 @@ def _kill(processes: list[psutil.Process]) -> None:
 
 
 def has_child(pid: int) -> bool:
-    """Tell whether a process has a child, be it one that has ended and that it has not taken note of."""
+    """Tell whether a process has a child, be it one that has ended and that it has not waited for."""
     with contextlib.suppress(psutil.Error):
         return bool(psutil.Process(pid).children())
     return False

@@ -20,7 +20,7 @@ def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def after_preload(code: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a process that has preloaded."""
-    script = f"from edge_mqtt.worker.launcher.preload import preload\npreload()\n{code}"
+    script = f"from edge_mqtt.worker.launcher.preload import preload_airflow\npreload_airflow()\n{code}"
     return subprocess.run(
         [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True, timeout=120
     )

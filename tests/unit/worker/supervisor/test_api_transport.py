@@ -13,7 +13,7 @@ import pytest
 
 from edge_mqtt.worker.ipc.api_contract import BASE_URL, REPEATED_HEADER, REQUEST_ID_HEADER
 from edge_mqtt.worker.supervisor.api_transport import HEARTBEAT_SPARED_S, WorkerTransport
-from edge_mqtt.worker.supervisor.main import ERROR_LENGTH, describe
+from edge_mqtt.worker.supervisor.main import ERROR_LENGTH, describe_error
 
 ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -189,9 +189,9 @@ def test_refusal_is_told_in_the_centres_words(detail: object, said: str) -> None
     error = ValueError("first line\nsecond line")
     if detail is not None:
         error.detail = detail  # type: ignore[attr-defined]  # as Airflow's ServerResponseError has
-    assert describe(error) == said
+    assert describe_error(error) == said
 
 
 def test_error_is_one_short_line() -> None:
-    assert len(describe(ValueError("x" * 10_000))) == ERROR_LENGTH
-    assert describe(ValueError()) == "ValueError"
+    assert len(describe_error(ValueError("x" * 10_000))) == ERROR_LENGTH
+    assert describe_error(ValueError()) == "ValueError"
