@@ -7,11 +7,10 @@ read and checked against the certificate first, and only then passed on.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import http
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, cast
@@ -186,7 +185,8 @@ class WssListener:
         )
         try:
             # The keep alive is the reader's to enforce: amqtt's timer may cut a packet's header in two.
-            await self._run_session(websocket, without_keep_alive(packet, connect), reader, writer)
+            session = self._sessions.serve(without_keep_alive(packet, connect), reader, writer)
+            await run_session(session, websocket.connection_lost_waiter, self._timing.session_end_s)
         finally:
             writer.stop()
             if self._live.get(connect.client_id) is live:
@@ -237,45 +237,28 @@ class WssListener:
         live = self._live[name] = _Live(connect.username, websocket)
         return live
 
-    async def _run_session(
-        self, websocket: TlsConnection, connect: bytes, reader: ClientReader, writer: ClientWriter
-    ) -> None:
-        try:
-            async with ended_after(websocket.connection_lost_waiter, self._timing.session_end_s):
-                await self._sessions.serve(connect, reader, writer)
-        except SessionStuck:
-            log.exception("a session outlives its connection and is cancelled", extra={"action": "session_stuck"})
 
-
-class SessionStuck(Exception):
-    """A session has not ended in time behind its connection."""
-
-
-@contextlib.asynccontextmanager
-async def ended_after(lost: asyncio.Future[None], grace_s: float) -> AsyncIterator[None]:
-    """Cancel the body when it goes on for longer than ``grace_s`` seconds after ``lost`` is done.
-
-    :raises SessionStuck: it did.
-    """
-    loop, body_ended = asyncio.get_running_loop(), False
+async def run_session(session: Awaitable[None], lost: asyncio.Future[None], grace_s: float) -> None:
+    """Wait for the end of a session; cancel one that goes on ``grace_s`` seconds after its connection is ``lost``."""
+    loop, has_ended = asyncio.get_running_loop(), False
     try:
         async with asyncio.timeout(None) as limit:
 
             def start_clock(_: object) -> None:
                 # Both may end in one round of the loop: then this is called though it is no longer wanted.
-                if not body_ended:
+                if not has_ended:
                     limit.reschedule(loop.time() + grace_s)
 
             lost.add_done_callback(start_clock)
             try:
-                yield
+                await session
             finally:
-                body_ended = True
+                has_ended = True
                 lost.remove_done_callback(start_clock)
-    except TimeoutError as error:
+    except TimeoutError:
         if not limit.expired():
             raise
-        raise SessionStuck from error
+        log.exception("a session outlives its connection and is cancelled", extra={"action": "session_stuck"})
 
 
 def _route(connection: ServerConnection, request: Request) -> Response | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from edge_mqtt.broker_bridge.broker.listener import SessionStuck, ended_after
+from edge_mqtt.broker_bridge.broker.listener import run_session
 
 Lost = asyncio.Future[None]
 
@@ -30,25 +30,31 @@ def run(scene: Callable[[Lost], Coroutine[Any, Any, None]]) -> list[str]:
 
 def test_a_session_that_ends_in_the_same_round_as_its_connection_leaves_no_error_behind() -> None:
     async def scene(lost: Lost) -> None:
-        async with ended_after(lost, 1000.0):
+        async def session() -> None:
             lost.set_result(None)
+
+        await run_session(session(), lost, 1000.0)
 
     assert run(scene) == []
 
 
 def test_a_connection_that_is_lost_behind_its_session_changes_nothing() -> None:
+    async def session() -> None:
+        """End at once."""
+
     async def scene(lost: Lost) -> None:
-        async with ended_after(lost, 0.0):
-            pass
+        await run_session(session(), lost, 0.0)
         lost.set_result(None)
 
     assert run(scene) == []
 
 
-def test_a_session_that_goes_on_without_its_connection_is_cancelled() -> None:
+def test_a_session_that_goes_on_without_its_connection_is_cancelled_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     cancelled = []
 
-    async def hang() -> None:
+    async def session() -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -57,22 +63,20 @@ def test_a_session_that_goes_on_without_its_connection_is_cancelled() -> None:
 
     async def scene(lost: Lost) -> None:
         lost.set_result(None)
-        with pytest.raises(SessionStuck):
-            async with ended_after(lost, 0.0):
-                await hang()
+        await run_session(session(), lost, 0.0)
 
     assert run(scene) == []
     assert cancelled == ["session"]
+    assert "outlives its connection" in caplog.text
 
 
 @pytest.mark.parametrize("error", [TimeoutError, asyncio.CancelledError, ConnectionResetError])
 def test_what_a_session_raises_itself_comes_out(error: type[BaseException]) -> None:
-    def fail() -> Awaitable[None]:
+    async def session() -> None:
         raise error
 
     async def scene(lost: Lost) -> None:
         with pytest.raises(error):
-            async with ended_after(lost, 1000.0):
-                await fail()
+            await run_session(session(), lost, 1000.0)
 
     assert run(scene) == []
