@@ -1,7 +1,7 @@
-"""The executor's link to the bridge: everything handed to it is kept until the bridge has answered for it.
+"""The executor's client of the bridge: what is handed to it is kept until the bridge has answered it.
 
 Independent of Airflow. Calls come from the scheduler's thread, news from the transport's thread; a thread of the
-link's own repeats what is unanswered and dials again after a refusal. Nothing here waits for the network except
+client's own repeats what is unanswered and connects again after a refusal. Nothing here waits for the network except
 ``adopt`` and ``flush``, which have a time limit.
 """
 
@@ -26,17 +26,17 @@ from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.interface import Refusal, Transport
 from edge_mqtt.certs.identity import Identity
-from edge_mqtt.executor.errors import CannotDial
+from edge_mqtt.executor.errors import CannotConnect
 from edge_mqtt.executor.outbox import Adoption, News, Outbox, Unanswered
 
 log = logging.getLogger(__name__)
 
-#: Seconds that ``stop`` waits for the link's thread.
+#: Seconds that ``stop`` waits for the client's thread.
 _JOIN_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BridgeConnector:
+class PreparedConnection:
     """A transport that has not been started, and who we are on it."""
 
     identity: Identity
@@ -50,16 +50,16 @@ class BridgeClientTiming:
     #: Until something unanswered is sent again; doubled each time up to ``resend_at_most_s``.
     resend_s: float = 5.0
     resend_at_most_s: float = 60.0
-    #: Between attempts after a refusal, and between complaints while the bridge is out of reach.
-    redial_s: float = 60.0
+    #: Between attempts after a refusal, and between warnings while the bridge is out of reach.
+    reconnect_s: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BridgeStatus:
-    """A look at the link, for people."""
+    """How the connection is, for people."""
 
     connected: bool
-    #: How many connections the present line has had.
+    #: How many connections the present transport has had.
     connections: int
     #: Why there is no connection.
     problem: str
@@ -68,8 +68,8 @@ class BridgeStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class _Open:
-    """A line in use."""
+class _Connection:
+    """A connection in use."""
 
     identity: Identity
     channel: MessageChannel
@@ -80,7 +80,7 @@ class BridgeClient:
 
     def __init__(
         self,
-        dial: Callable[[], BridgeConnector],
+        prepare: Callable[[], PreparedConnection],
         *,
         topics: Topics,
         name: str = "executor",
@@ -88,27 +88,25 @@ class BridgeClient:
     ) -> None:
         """Prepare; nothing is connected before ``start``.
 
-        :param dial: makes a fresh line; raises CannotDial, which is tried again later.
+        :param prepare: makes a new connection, not started; raises CannotConnect, which is tried again later.
         :param name: for the thread's name.
         """
-        self._dial = dial
+        self._prepare = prepare
         self._topics = topics
         self._timing = timing or BridgeClientTiming()
-        self._exchange = Outbox(
-            topics, resend_s=self._timing.resend_s, resend_at_most_s=self._timing.resend_at_most_s
-        )
+        self._outbox = Outbox(topics, resend_s=self._timing.resend_s, resend_at_most_s=self._timing.resend_at_most_s)
         # Reentrant, because a signal handler that asks for the status may interrupt a call in the same thread.
         self._changed = threading.Condition(threading.RLock())
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"{name}.link", daemon=True)
-        self._line: _Open | None = None
+        self._thread = threading.Thread(target=self._run, name=f"{name}.bridge", daemon=True)
+        self._connection: _Connection | None = None
         self._connected = False
-        self._greeted = False
+        self._hello_sent = False
         self._stopping = False
         self._problem = "not connected yet"
-        #: When to dial, in monotonic seconds; None: there is a line, which its transport keeps up.
-        self._dial_at: float | None = 0.0
-        self._complain_at = time.monotonic() + self._timing.redial_s
+        #: When to connect, in monotonic seconds; None: there is a connection, which its transport keeps up.
+        self._connect_at: float | None = 0.0
+        self._warn_at = time.monotonic() + self._timing.reconnect_s
 
     # ------------------------------------------------------------ for the executor
 
@@ -119,25 +117,25 @@ class BridgeClient:
     def submit(self, job: JobSpec, token: str) -> None:
         """Hand over a job; repeated until the bridge has it."""
         with self._changed:
-            item = self._exchange.submit(job, token, time.monotonic())
+            item = self._outbox.submit(job, token, time.monotonic())
         self._send_first(item)
 
     def cancel(self, job_id: JobId) -> None:
         """Have a job stopped; repeated until the bridge has taken note."""
         with self._changed:
-            item = self._exchange.cancel(job_id, time.monotonic())
+            item = self._outbox.cancel(job_id, time.monotonic())
         self._send_first(item)
 
     def acknowledge(self, job_id: JobId) -> None:
         """Tell the bridge that Airflow has the job's final event."""
         with self._changed:
-            self._exchange.acknowledge(job_id)
+            self._outbox.acknowledge(job_id)
         self._send_acks()
 
     def dismiss(self, job_id: JobId) -> None:
         """Acknowledge the job's final event whenever it comes, without handing it out; submit it no more."""
         with self._changed:
-            self._exchange.dismiss(job_id)
+            self._outbox.dismiss(job_id)
         self._wake.set()
 
     def adopt(self, job_ids: Sequence[JobId], *, timeout_s: float) -> Adoption:
@@ -147,24 +145,24 @@ class BridgeClient:
             turn out to be unknown come as :class:`UnknownJobs`.
         """
         with self._changed:
-            asked = self._exchange.adopt(job_ids)
+            asked = self._outbox.adopt(job_ids)
         self._wake.set()
         with self._changed:
-            self._changed.wait_for(lambda: self._exchange.is_answered(asked) or self._stopping, timeout_s)
-            return self._exchange.answer(asked)
+            self._changed.wait_for(lambda: self._outbox.is_answered(asked) or self._stopping, timeout_s)
+            return self._outbox.collect_answers(asked)
 
-    def news(self) -> list[News]:
+    def read_news(self) -> list[News]:
         """Return what has come in since the last call, oldest first."""
         with self._changed:
-            news = self._exchange.read()
+            news = self._outbox.pop_news()
         self._send_acks()
         return news
 
     def flush(self, *, timeout_s: float) -> bool:
         """Wait until the bridge has every submitted job and acknowledgement; False when there is something left."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._connected or self._exchange.is_clear, timeout_s)
-            return self._exchange.is_clear
+            self._changed.wait_for(lambda: not self._connected or self._outbox.is_clear, timeout_s)
+            return self._outbox.is_clear
 
     def stop(self) -> None:
         """End the connection; what is unanswered is forgotten."""
@@ -175,20 +173,20 @@ class BridgeClient:
         if self._thread.is_alive():
             self._thread.join(_JOIN_S)
         with self._changed:
-            line, self._line, self._connected = self._line, None, False
+            connection, self._connection, self._connected = self._connection, None, False
             self._problem = "stopped"
-        if line is not None:
-            line.channel.stop()
+        if connection is not None:
+            connection.channel.stop()
 
     def status(self) -> BridgeStatus:
         """Return how things stand."""
         with self._changed:
             return BridgeStatus(
                 connected=self._connected,
-                connections=0 if self._line is None else self._line.channel.connection,
+                connections=0 if self._connection is None else self._connection.channel.connection,
                 problem="" if self._connected else self._problem,
-                unanswered=self._exchange.unanswered,
-                unsent_acks=self._exchange.acks,
+                unanswered=self._outbox.unanswered,
+                unsent_acks=self._outbox.unsent_acks,
             )
 
     # ------------------------------------------------------------ for the transport
@@ -196,11 +194,11 @@ class BridgeClient:
     def connected(self) -> None:
         """Have everything unanswered sent again: the bridge may never have seen it."""
         with self._changed:
-            self._connected, self._greeted = True, False
-            self._exchange.restart()
-            waiting = self._exchange.unanswered
+            self._connected, self._hello_sent = True, False
+            self._outbox.resend_all()
+            waiting = self._outbox.unanswered
         log.info(
-            "connected to the bridge, %d messages to send", waiting, extra={"action": "link_up", "waiting": waiting}
+            "connected to the bridge, %d messages to send", waiting, extra={"action": "connected", "waiting": waiting}
         )
         self._wake.set()
 
@@ -209,33 +207,33 @@ class BridgeClient:
         with self._changed:
             was_connected, self._connected, self._problem = self._connected, False, reason
             if was_connected:
-                self._complain_at = time.monotonic() + self._timing.redial_s
+                self._warn_at = time.monotonic() + self._timing.reconnect_s
             quiet = self._stopping or not was_connected
             self._changed.notify_all()
         if not quiet:
             log.warning(
                 "lost the connection to the bridge (%s): new jobs wait until it is back",
                 reason,
-                extra={"action": "link_down", "reason": reason},
+                extra={"action": "disconnected", "reason": reason},
             )
         self._wake.set()
 
     def refused(self, refusal: Refusal) -> None:
-        """Say why the bridge will not have us and plan to try again: somebody may mend it meanwhile."""
+        """Log why the bridge refuses the connection and plan to try again: the reason may be fixed meanwhile."""
         with self._changed:
-            refused, self._line, self._connected = self._line, None, False
+            refused, self._connection, self._connected = self._connection, None, False
         if refused is not None:
             # It may have stopped by itself: this lets go of what it holds.
             refused.channel.stop()
-        self._redial_later(refusal.message)
+        self._reconnect_later(refusal.message)
         self._wake.set()
 
     def received(self, topic: str, message: Message) -> None:
         """Take one message."""
         with self._changed:
-            postponed = self._exchange.postponed
-            understood = self._exchange.take(message)
-            has_to_send = self._exchange.acks > 0 or self._exchange.postponed < postponed
+            postponed = self._outbox.postponed
+            understood = self._outbox.accept_message(message)
+            has_to_send = self._outbox.unsent_acks > 0 or self._outbox.postponed < postponed
             self._changed.notify_all()
         if has_to_send:
             self._wake.set()
@@ -252,119 +250,119 @@ class BridgeClient:
 
     # ------------------------------------------------------------ sending
 
-    def _open_line(self) -> _Open | None:
+    def _usable_connection(self) -> _Connection | None:
         with self._changed:
-            return self._line if self._connected else None
+            return self._connection if self._connected else None
 
     def _send_first(self, item: Unanswered) -> None:
-        """Send at once when there is a connection, else the next one will; have the link's thread repeat it."""
+        """Send at once when there is a connection, else the next one will; have the client's thread repeat it."""
         self._send(item)
         self._wake.set()
 
     def _send(self, item: Unanswered) -> None:
         """Send, outside the lock because a transport may deliver the answer in the same call."""
-        line = self._open_line()
-        if line is None:
+        connection = self._usable_connection()
+        if connection is None:
             return
         try:
-            for topic, message in item.post(line.identity):
-                line.channel.send(topic, message)
+            for topic, message in item.messages(connection.identity):
+                connection.channel.send(topic, message)
         except MessageTooLarge as error:
             # Reported to Airflow as the job's failure, which is where its owner looks.
             log.error("not sent: %s", error, extra={"action": "message_too_large", "jobs": item.jobs})  # noqa: TRY400
             with self._changed:
-                self._exchange.give_up(item, str(error))
+                self._outbox.fail_item(item, str(error))
 
     def _send_acks(self) -> None:
-        line = self._open_line()
-        if line is None:
+        connection = self._usable_connection()
+        if connection is None:
             return
         with self._changed:
-            acks = self._exchange.take_acks()
-        topic = self._topics.admin_request(line.identity)
-        unsent = [job_id for job_id in acks if not line.channel.send(topic, EventAck(job_id=job_id))]
+            acks = self._outbox.pop_acks()
+        topic = self._topics.admin_request(connection.identity)
+        unsent = [job_id for job_id in acks if not connection.channel.send(topic, EventAck(job_id=job_id))]
         with self._changed:
             for job_id in unsent:
-                self._exchange.acknowledge(job_id)
+                self._outbox.acknowledge(job_id)
             self._changed.notify_all()
 
-    def _greet(self) -> None:
-        line = self._open_line()
-        if line is None or self._greeted:
+    def _send_hello(self) -> None:
+        connection = self._usable_connection()
+        if connection is None or self._hello_sent:
             return
-        self._greeted = True
-        line.channel.send(self._topics.admin_request(line.identity), ExecutorHello())
+        self._hello_sent = True
+        connection.channel.send(self._topics.admin_request(connection.identity), ExecutorHello())
 
-    # ------------------------------------------------------------ the link's thread
+    # ------------------------------------------------------------ the client's thread
 
     def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
-            self._dial_when_due()
-            self._greet()
+            self._connect_when_due()
+            self._send_hello()
             self._send_due()
             self._send_acks()
-            self._complain_when_due()
+            self._warn_when_due()
             self._wake.wait(self._pause_s())
 
     def _pause_s(self) -> float | None:
         """Return the seconds until there is something to do; None: until something happens."""
         with self._changed:
-            if self._dial_at is not None:
-                next_at: float | None = self._dial_at
+            if self._connect_at is not None:
+                next_at: float | None = self._connect_at
             elif self._connected:
-                next_at = self._exchange.next_due_at()
+                next_at = self._outbox.next_due_at()
             else:
-                next_at = self._complain_at
+                next_at = self._warn_at
         return None if next_at is None else max(0.0, next_at - time.monotonic())
 
     def _send_due(self) -> None:
         with self._changed:
-            due = self._exchange.due(time.monotonic()) if self._connected else []
+            due = self._outbox.due(time.monotonic()) if self._connected else []
         for item in due:
             self._send(item)
 
-    def _dial_when_due(self) -> None:
+    def _connect_when_due(self) -> None:
         with self._changed:
-            if self._dial_at is None or time.monotonic() < self._dial_at:
+            if self._connect_at is None or time.monotonic() < self._connect_at:
                 return
         try:
-            line = self._dial()
-        except CannotDial as error:
-            self._redial_later(str(error))
+            connection = self._prepare()
+        except CannotConnect as error:
+            self._reconnect_later(str(error))
             return
-        channel = MessageChannel(line.transport)
+        channel = MessageChannel(connection.transport)
         with self._changed:
             if self._stopping:
                 return
-            self._line, self._dial_at = _Open(line.identity, channel), None
-            self._complain_at = time.monotonic() + self._timing.redial_s
-        error_topic = self._topics.error_from(line.identity)
+            self._connection, self._connect_at = _Connection(connection.identity, channel), None
+            self._warn_at = time.monotonic() + self._timing.reconnect_s
+        error_topic = self._topics.error_from(connection.identity)
         channel.start(self, answer_topic=lambda _: error_topic)
 
-    def _redial_later(self, problem: str) -> None:
+    def _reconnect_later(self, problem: str) -> None:
         with self._changed:
             self._problem = problem
-            self._dial_at = time.monotonic() + self._timing.redial_s
-            waiting = self._exchange.unanswered
+            self._connect_at = time.monotonic() + self._timing.reconnect_s
+            waiting = self._outbox.unanswered
             self._changed.notify_all()
         log.error(
             "no connection to the bridge: %s (%d messages wait; next attempt in %.0f s)",
             problem,
             waiting,
-            self._timing.redial_s,
-            extra={"action": "link_refused", "waiting": waiting},
+            self._timing.reconnect_s,
+            extra={"action": "connection_refused", "waiting": waiting},
         )
 
-    def _complain_when_due(self) -> None:
+    def _warn_when_due(self) -> None:
         with self._changed:
-            if self._connected or self._dial_at is not None or time.monotonic() < self._complain_at:
+            if self._connected or self._connect_at is not None or time.monotonic() < self._warn_at:
                 return
-            self._complain_at = time.monotonic() + self._timing.redial_s
-            problem, waiting = self._problem, self._exchange.unanswered
+            self._warn_at = time.monotonic() + self._timing.reconnect_s
+            problem, waiting = self._problem, self._outbox.unanswered
         log.warning(
             "the bridge is still out of reach (%s): %d messages wait",
             problem,
             waiting,
-            extra={"action": "link_down", "waiting": waiting},
+            extra={"action": "out_of_reach", "waiting": waiting},
         )

@@ -1,7 +1,7 @@
 """``airflow edge-mqtt check``: would the executor get through to the bridge from here, as who it is?
 
-It goes as far as the scheduler does, to its topics. Beside a scheduler that is connected it finds the name taken, and
-disturbs nobody.
+It goes as far as the scheduler does, to its topics. Beside a scheduler that is connected it finds the name in use,
+and does not disturb that connection.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ def check_command(_args: object = None) -> None:
     """
     try:
         settings = load_settings(conf)
-        party = load_credentials(settings.certs)
-        check_role(party, settings)
-        context = client_context(party)
+        credentials = load_credentials(settings.certs)
+        check_role(credentials, settings)
+        context = client_context(credentials)
     except ProgramError as error:
         _fail(str(error), ExitCode.USAGE)
-    _say(f"certificate  {party.identity}, valid until {party.not_after:%Y-%m-%d}, from {party.directory}")
-    warning = expiry_warning(party, datetime.now(UTC))
+    until = f"valid until {credentials.not_after:%Y-%m-%d}"
+    _say(f"certificate  {credentials.identity}, {until}, from {credentials.directory}")
+    warning = expiry_warning(credentials, datetime.now(UTC))
     if warning is not None:
         _say(f"warning      {warning}")
     _reach(settings, context)
-    _subscribe(settings, party, context)
+    _subscribe(settings, credentials, context)
 
 
 def _reach(settings: ExecutorSettings, context: ssl.SSLContext) -> None:
@@ -62,8 +63,8 @@ def _reach(settings: ExecutorSettings, context: ssl.SSLContext) -> None:
         _fail(line, ExitCode.FAILED)
 
 
-def _subscribe(settings: ExecutorSettings, party: Credentials, context: ssl.SSLContext) -> None:
-    url, me = settings.bridge_url, party.identity
+def _subscribe(settings: ExecutorSettings, credentials: Credentials, context: ssl.SSLContext) -> None:
+    url, me = settings.bridge_url, credentials.identity
     try:
         probe_connection(url, context, connect_options(me, settings, incarnation=uuid.uuid4().hex))
     except NameInUse:
@@ -77,7 +78,7 @@ def _subscribe(settings: ExecutorSettings, party: Credentials, context: ssl.SSLC
 
 
 def _explain(error: BaseException) -> str:
-    """Return the innermost reason in words; httpx wraps what TLS and the socket said."""
+    """Return the innermost reason in words; httpx wraps the errors of TLS and of the socket."""
     reason: BaseException | None = error
     while reason is not None:
         if isinstance(reason, OSError):

@@ -13,51 +13,51 @@ from edge_mqtt.certs.credentials import Credentials, expiry_warning
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
-from edge_mqtt.executor.bridge_client import BridgeConnector
-from edge_mqtt.executor.errors import CannotDial
+from edge_mqtt.executor.bridge_client import PreparedConnection
+from edge_mqtt.executor.errors import CannotConnect
 from edge_mqtt.executor.settings import ExecutorSettings
 
 log = logging.getLogger(__name__)
 
 
-def open_line(settings: ExecutorSettings, *, incarnation: str) -> BridgeConnector:
-    """Return a fresh line to the bridge, not started; the certificate is read anew each time.
+def prepare_connection(settings: ExecutorSettings, *, incarnation: str) -> PreparedConnection:
+    """Return a new connection to the bridge, not started; the certificate is read anew each time.
 
-    :param incarnation: this start of the program, by which the bridge knows that a reconnect is not a stranger's.
-    :raises CannotDial: the certificate cannot be used; one line that says what to do.
+    :param incarnation: this start of the program, by which the bridge tells a reconnect from another program.
+    :raises CannotConnect: the certificate cannot be used; one line that says what to do.
     """
     try:
-        party = load_credentials(settings.certs)
-        context = client_context(party)
+        credentials = load_credentials(settings.certs)
+        context = client_context(credentials)
     except ProgramError as error:
-        raise CannotDial(str(error)) from error
-    check_role(party, settings)
-    me = party.identity
-    warning = expiry_warning(party, datetime.now(UTC))
+        raise CannotConnect(str(error)) from error
+    check_role(credentials, settings)
+    identity = credentials.identity
+    warning = expiry_warning(credentials, datetime.now(UTC))
     if warning is not None:
         log.warning("%s", warning, extra={"action": "certificate_expires"})
-    options = connect_options(me, settings, incarnation=incarnation)
-    return BridgeConnector(identity=me, transport=PahoTransport(settings.bridge_url, context, options))
+    options = connect_options(identity, settings, incarnation=incarnation)
+    return PreparedConnection(identity=identity, transport=PahoTransport(settings.bridge_url, context, options))
 
 
-def connect_options(me: Identity, settings: ExecutorSettings, *, incarnation: str) -> ConnectOptions:
+def connect_options(identity: Identity, settings: ExecutorSettings, *, incarnation: str) -> ConnectOptions:
     """Return who connects and what it subscribes to."""
     topics = Topics(settings.topic_prefix)
     return ConnectOptions(
-        identity=me,
+        identity=identity,
         incarnation=incarnation,
         keep_alive_s=settings.keep_alive_s,
-        subscriptions=(topics.events(ExecutorName(me.name)), topics.admin_response(me)),
+        subscriptions=(topics.events(ExecutorName(identity.name)), topics.admin_response(identity)),
     )
 
 
-def check_role(party: Credentials, settings: ExecutorSettings) -> None:
+def check_role(credentials: Credentials, settings: ExecutorSettings) -> None:
     """Return when the certificate is an executor's.
 
-    :raises CannotDial: it is somebody else's.
+    :raises CannotConnect: it is another role's.
     """
-    if party.identity.role is not Role.EXECUTOR:
-        raise CannotDial(
-            f"the certificate in {settings.certs} belongs to {party.identity}, not to an executor: "
+    if credentials.identity.role is not Role.EXECUTOR:
+        raise CannotConnect(
+            f"the certificate in {settings.certs} belongs to {credentials.identity}, not to an executor: "
             "make one with `edge-certs issue executor NAME` and set [edge_mqtt] executor_certs to its folder"
         )

@@ -1,13 +1,9 @@
-"""The executor: translates between Airflow's scheduler and the link to the bridge, and decides nothing itself.
+"""The executor: translates between Airflow's scheduler and the client of the bridge, and decides nothing itself.
 
-Airflow's rules that shape it (``airflow.jobs.scheduler_job_runner``, ``airflow.executors.base_executor``):
+Airflow's rules that shape it, beside those in ``airflow_hooks``:
 
-- ``queue_workload`` runs inside the scheduler's transaction, ``_process_workloads`` after its commit: only the
-  latter may publish.
-- A row that another transaction has locked is skipped by ``process_executor_events`` and its event dropped. What it
-  has handled it takes out of the very dict that ``get_event_buffer`` returned, so what is left in there at the next
-  ``sync`` was passed over and is offered again; what is gone was committed, for otherwise the scheduler had died.
-  Only then is the bridge told to forget the event.
+- An event that Airflow has passed over is offered again at the next ``sync``. Only when Airflow has handled a final
+  event is the bridge told to forget it.
 - The info of a task's queued or running event is written to ``external_executor_id``, which that of a later job may
   stand in already: a deferred task keeps its key, and another scheduler may have queued it since. So there is no
   running event of a task, which tells Airflow itself that it runs.
@@ -23,8 +19,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow.exceptions import AirflowConfigException
-from airflow.executors.base_executor import BaseExecutor
-from airflow.executors.executor_utils import ExecutorName as AirflowExecutorName
 from airflow.models.callback import CallbackKey
 from airflow.utils.state import TaskInstanceState
 
@@ -32,14 +26,14 @@ from edge_mqtt.broker_bridge.program.settings.setting import SettingError
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobStarted, Outcome, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
-from edge_mqtt.executor.bridge_client import BridgeClient, BridgeConnector
+from edge_mqtt.executor.airflow_hooks import AirflowHooks
+from edge_mqtt.executor.bridge_client import BridgeClient, PreparedConnection
 from edge_mqtt.executor.job_index import JobIndex, Offer
 from edge_mqtt.executor.outbox import UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings, load_settings
 from edge_mqtt.executor.workloads import Submission, callback_key, is_task_key, resubmission_of, submission_of
 
 if TYPE_CHECKING:
-    from airflow.executors.base_executor import EventBufferValueType
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey
     from airflow.models.taskinstance import TaskInstance
@@ -56,7 +50,7 @@ NEVER_ARRIVED = "the edge bridge does not know this job: it never arrived there"
 FORGOTTEN = "the edge bridge no longer knows this job: was its ledger restored from a backup, or begun anew?"
 
 
-class EdgeMqttExecutor(BaseExecutor):
+class EdgeMqttExecutor(AirflowHooks):
     """Runs workloads on edge workers, through the edge bridge."""
 
     pre_assigns_external_executor_id = True
@@ -70,14 +64,10 @@ class EdgeMqttExecutor(BaseExecutor):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Make the executor; it connects at ``start``, because the api-server makes one just to ask about logs."""
         super().__init__(*args, **kwargs)
-        self._book: JobIndex[WorkloadKey] = JobIndex()
-        self._handed_out: list[dict[WorkloadKey, EventBufferValueType]] = []
+        self._job_index: JobIndex[WorkloadKey] = JobIndex()
         self._settings: ExecutorSettings | None = None
-        self._link: BridgeClient | None = None
+        self._client: BridgeClient | None = None
         self._incarnation = uuid.uuid4().hex
-        #: What Airflow 3.3 is about to store of ``log_task_event``: it pops each entry and keeps a weak reference
-        #: only, so that the entry would be gone before it is written.
-        self._log_entries: list[Any] = []
 
     # ------------------------------------------------------------ life
 
@@ -91,9 +81,9 @@ class EdgeMqttExecutor(BaseExecutor):
         except SettingError as error:
             log.critical("%s", error, extra={"action": "settings_error"})
             raise AirflowConfigException(str(error)) from None
-        self._answer_to_class_name()
-        self._link = self._make_link(self._settings)
-        self._link.start()
+        self.use_class_name_as_alias()
+        self._client = self._make_client(self._settings)
+        self._client.start()
         log.info(
             "handing jobs to the bridge at %s",
             self._settings.bridge_url,
@@ -102,9 +92,9 @@ class EdgeMqttExecutor(BaseExecutor):
 
     def end(self) -> None:
         """Let what was just submitted reach the bridge, then disconnect; running jobs go on and are adopted later."""
-        if self._link is None:
+        if self._client is None:
             return
-        if not self._link.flush(timeout_s=FLUSH_TIMEOUT_S):
+        if not self._client.flush(timeout_s=FLUSH_TIMEOUT_S):
             log.warning(
                 "shutting down before the bridge has everything: the next scheduler submits it again",
                 extra={"action": "flush_incomplete"},
@@ -113,97 +103,76 @@ class EdgeMqttExecutor(BaseExecutor):
 
     def terminate(self) -> None:
         """Disconnect at once."""
-        if self._link is not None:
-            self._link.stop()
+        if self._client is not None:
+            self._client.stop()
 
-    def _make_link(self, settings: ExecutorSettings) -> BridgeClient:
+    def _make_client(self, settings: ExecutorSettings) -> BridgeClient:
         name = "executor" if self.team_name is None else f"executor[{self.team_name}]"
-        return BridgeClient(lambda: self._open_line(settings), topics=Topics(settings.topic_prefix), name=name)
+        return BridgeClient(
+            lambda: self._prepare_connection(settings), topics=Topics(settings.topic_prefix), name=name
+        )
 
-    def _open_line(self, settings: ExecutorSettings) -> BridgeConnector:
-        from edge_mqtt.executor.connect import open_line
+    def _prepare_connection(self, settings: ExecutorSettings) -> PreparedConnection:
+        from edge_mqtt.executor.connect import prepare_connection
 
-        return open_line(settings, incarnation=self._incarnation)
-
-    def _answer_to_class_name(self) -> None:
-        """Give the executor its class name as alias when it has none.
-
-        Beside another executor, Airflow assigns job ids only to tasks whose ``executor=`` is exactly the alias or the
-        module path, though it routes those with the bare class name here too. Its core executors have such an alias.
-        """
-        if self.name is not None and self.name.alias is None:
-            self.name = AirflowExecutorName(
-                module_path=self.name.module_path,
-                alias=self.name.module_path.rpartition(".")[2],
-                team_name=self.name.team_name,
-            )
+        return prepare_connection(settings, incarnation=self._incarnation)
 
     # ------------------------------------------------------------ Airflow -> bridge
 
-    def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
+    def submit_workloads(self, workloads: Sequence[ExecutorWorkload]) -> None:
         """Submit workloads whose state is committed."""
-        link, settings = self._started()
-        for workload in workload_items:
-            order = submission_of(workload, default_queue=settings.default_queue)
-            job_id = order.job.job_id
-            self._retire(order.key, self._book.begin(order.key, job_id))
-            self._unqueue(order.key)
-            self.running.add(order.key)
-            size = order.size()
+        client, settings = self._started()
+        for workload in workloads:
+            submission = submission_of(workload, default_queue=settings.default_queue)
+            job_id = submission.job.job_id
+            self._dismiss_earlier(submission.key, self._job_index.set_current(submission.key, job_id))
+            self.unqueue(submission.key)
+            self.running.add(submission.key)
+            size = submission.size()
             if size > settings.max_message_bytes:
-                self._refuse(order, size)
+                self._fail_too_large(submission, size)
                 continue
-            link.submit(order.job, order.token)
+            client.submit(submission.job, submission.token)
             log.info(
                 "job %s submitted to queue %r: %s",
                 job_id,
-                order.job.queue,
-                order.key,
+                submission.job.queue,
+                submission.key,
                 extra={"action": "job_submitted", "job_id": job_id},
             )
-            if not order.id_is_known:
+            if not submission.id_is_known:
                 # Written to the database by this event; an adoption before that resets the task.
-                self.change_state(order.key, TaskInstanceState.QUEUED, job_id, remove_running=False)
+                self.change_state(submission.key, TaskInstanceState.QUEUED, job_id, remove_running=False)
 
-    def _refuse(self, order: Submission, size: int) -> None:
+    def _fail_too_large(self, submission: Submission, size: int) -> None:
         """Fail a workload that is too large to travel."""
         _, settings = self._started()
         limit = settings.max_message_bytes
         why = f"the workload of {size} bytes is over the limit of {limit} bytes ([edge_mqtt] max_message_size)"
-        job_id = order.job.job_id
+        job_id = submission.job.job_id
         extra = {"action": "workload_too_large", "job_id": job_id}
-        log.error("job %s is not submitted: %s: %s", job_id, why, order.key, extra=extra)
-        self._on_finished(JobFinished(job_id=job_id, type=order.job.type, outcome=Outcome.FAILED, detail=why))
+        log.error("job %s is not submitted: %s: %s", job_id, why, submission.key, extra=extra)
+        self._on_finished(JobFinished(job_id=job_id, type=submission.job.type, outcome=Outcome.FAILED, detail=why))
 
-    def _retire(self, key: WorkloadKey, earlier: JobId | None) -> None:
+    def _dismiss_earlier(self, key: WorkloadKey, earlier: JobId | None) -> None:
         """Take no more notice of earlier jobs of ``key``: a later one is Airflow's concern now."""
-        link, _ = self._started()
+        client, _ = self._started()
         if earlier is not None:
-            link.dismiss(earlier)
-        for job_id in self._book.offered_for(key):
-            self._settle(job_id)
-
-    def _unqueue(self, key: WorkloadKey) -> None:
-        """Take ``key`` from whichever queue it is in."""
-        queues: tuple[dict[Any, Any], ...] = (
-            self.queued_tasks,
-            self.queued_callbacks,
-            self.queued_connection_tests,
-        )
-        for queue in queues:
-            queue.pop(key, None)
+            client.dismiss(earlier)
+        for job_id in self._job_index.offered_jobs_of(key):
+            self._settle_offer(job_id)
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Have a task's job stopped and forget it; says nothing to Airflow."""
         key = ti.key
-        self._unqueue(key)
+        self.unqueue(key)
         self.running.discard(key)
-        job_id = self._book.forget(key) or ti.external_executor_id
-        if self._link is None:
+        job_id = self._job_index.remove_key(key) or ti.external_executor_id
+        if self._client is None:
             return
-        self._retire(key, None)
+        self._dismiss_earlier(key, None)
         if job_id is not None:
-            self._link.cancel(JobId(job_id))
+            self._client.cancel(JobId(job_id))
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over the tasks of a scheduler that died; return those that the bridge does not know.
@@ -214,16 +183,16 @@ class EdgeMqttExecutor(BaseExecutor):
         And when the bridge can't be asked everything is adopted; jobs that turn out to be unknown later are reported
         as failed, which Airflow retries.
         """
-        link, settings = self._started()
+        client, settings = self._started()
         jobs = {JobId(ti.external_executor_id): ti for ti in tis if ti.external_executor_id}
         if not jobs:
             return tis
         for ti in jobs.values():
-            order = resubmission_of(ti, generator=self.jwt_generator, default_queue=settings.default_queue)
+            submission = resubmission_of(ti, generator=self.jwt_generator, default_queue=settings.default_queue)
             # One that is too large fails when it is queued again, with the reason.
-            if order is not None and order.size() <= settings.max_message_bytes:
-                link.submit(order.job, order.token)
-        adoption = link.adopt(tuple(jobs), timeout_s=ADOPT_TIMEOUT_S)
+            if submission is not None and submission.size() <= settings.max_message_bytes:
+                client.submit(submission.job, submission.token)
+        adoption = client.adopt(tuple(jobs), timeout_s=ADOPT_TIMEOUT_S)
         if adoption.unanswered:
             log.warning(
                 "the bridge can't be asked about %d tasks of a scheduler that died: adopting them",
@@ -231,17 +200,17 @@ class EdgeMqttExecutor(BaseExecutor):
                 extra={"action": "adopted_unasked", "jobs": len(adoption.unanswered)},
             )
         for job_id in adoption.unknown:
-            link.dismiss(job_id)
+            client.dismiss(job_id)
         adopted = {job_id: ti for job_id, ti in jobs.items() if job_id not in adoption.unknown}
         for job_id, ti in adopted.items():
             self._adopt(ti.key, job_id)
         return [ti for ti in tis if JobId(ti.external_executor_id or "") not in adopted]
 
     def _adopt(self, key: WorkloadKey, job_id: JobId) -> None:
-        self._retire(key, self._book.begin(key, job_id))
+        self._dismiss_earlier(key, self._job_index.set_current(key, job_id))
         self.running.add(key)
         log.info("job adopted", extra={"action": "job_adopted", "job_id": job_id})
-        finished = self._book.claim(job_id)
+        finished = self._job_index.claim_event(job_id)
         if finished is not None:
             self._on_finished(finished)
 
@@ -249,10 +218,10 @@ class EdgeMqttExecutor(BaseExecutor):
 
     def sync(self) -> None:
         """Turn the bridge's news into Airflow's events."""
-        if self._link is None:
+        if self._client is None:
             return
         self._follow_up_offers()
-        for event in self._link.news():
+        for event in self._client.read_news():
             if isinstance(event, JobStarted):
                 self._on_started(event)
             elif isinstance(event, JobFinished):
@@ -260,24 +229,18 @@ class EdgeMqttExecutor(BaseExecutor):
             else:
                 self._on_unknown(event)
         self._cancel_abandoned()
-        self._let_unclaimed_go()
-        self._log_entries = list(self._task_event_logs)
-
-    def get_event_buffer(self, dag_ids: Any = None) -> dict[WorkloadKey, EventBufferValueType]:
-        """Return and flush the events; remembers the dict, because the scheduler takes out of it what it handles."""
-        events = super().get_event_buffer(dag_ids)
-        self._handed_out.append(events)
-        return events
+        self._acknowledge_unclaimed()
+        self.keep_log_entries()
 
     def _on_started(self, event: JobStarted) -> None:
-        key = self._book.key_of(event.job_id)
+        key = self._job_index.key_of(event.job_id)
         if isinstance(key, CallbackKey):
             self.running_state(key)
 
     def _on_finished(self, event: JobFinished) -> None:
-        if self._book.is_offered(event.job_id):
+        if self._job_index.is_offered(event.job_id):
             return
-        key = self._book.key_of(event.job_id)
+        key = self._job_index.key_of(event.job_id)
         if event.revoked:
             self._on_revoked(key, event)
             return
@@ -286,7 +249,7 @@ class EdgeMqttExecutor(BaseExecutor):
             key = callback_key(event.job_id)
         if key is None:
             # Of a scheduler that died: this one may be asked to adopt it yet.
-            self._book.keep_unclaimed(event, self._now())
+            self._job_index.keep_unclaimed(event, self._now())
             return
         if event.outcome is Outcome.SUCCESS:
             self.success(key, info=event.detail or None)
@@ -294,9 +257,9 @@ class EdgeMqttExecutor(BaseExecutor):
             self.fail(key, info=event.detail or event.outcome.value)
         if event.outcome is Outcome.LOST:
             self.log_task_event(event="edge job lost", extra=event.detail, ti_key=key)
-        self._book.forget(key)
+        self._job_index.remove_key(key)
         offered = self.event_buffer[key]
-        self._book.offer(Offer(key=key, job_id=event.job_id, event=offered, offered_at=self._now()))
+        self._job_index.add_offer(Offer(key=key, job_id=event.job_id, event=offered, offered_at=self._now()))
 
     def _on_revoked(self, key: WorkloadKey | None, event: JobFinished) -> None:
         """Let go of a job that another scheduler has revoked, or taken over: Airflow knows from there."""
@@ -307,26 +270,23 @@ class EdgeMqttExecutor(BaseExecutor):
                 event.detail,
                 extra={"action": "job_let_go", "job_id": event.job_id},
             )
-            self._book.forget(key)
+            self._job_index.remove_key(key)
             self.running.discard(key)
-        self._settle(event.job_id)
+        self._settle_offer(event.job_id)
 
     def _on_unknown(self, event: UnknownJobs) -> None:
         detail = FORGOTTEN if event.forgotten else NEVER_ARRIVED
         for job_id in event.job_ids:
-            if self._book.key_of(job_id) is None:
+            if self._job_index.key_of(job_id) is None:
                 continue
             log.warning("job %s has failed: %s", job_id, detail, extra={"action": "job_unknown", "job_id": job_id})
             self._on_finished(JobFinished(job_id=job_id, outcome=Outcome.LOST, detail=detail))
 
     def _follow_up_offers(self) -> None:
         """Settle the final events that Airflow has handled and offer those again that it passed over."""
-        passed_over: dict[WorkloadKey, EventBufferValueType] = {}
-        for events in self._handed_out:
-            passed_over.update(events)
-        self._handed_out.clear()
+        passed_over = self.pop_passed_over()
         now = self._now()
-        for offer in self._book.offers():
+        for offer in self._job_index.offers():
             if offer.due_at is not None:
                 if offer.due_at <= now:
                     offer.due_at = None
@@ -334,35 +294,35 @@ class EdgeMqttExecutor(BaseExecutor):
             elif offer.key in self.event_buffer:
                 continue
             elif not is_task_key(offer.key) or passed_over.get(offer.key) != offer.event:
-                self._settle(offer.job_id)
-            elif not offer.passed_over(now):
+                self._settle_offer(offer.job_id)
+            elif not offer.plan_reoffer(now):
                 log.warning(
                     "Airflow does not take the final event of a job: its task instance is gone",
                     extra={"action": "event_not_taken", "job_id": offer.job_id},
                 )
-                self._settle(offer.job_id)
+                self._settle_offer(offer.job_id)
 
-    def _settle(self, job_id: JobId) -> None:
-        link, _ = self._started()
-        self._book.settle(job_id)
-        link.acknowledge(job_id)
+    def _settle_offer(self, job_id: JobId) -> None:
+        client, _ = self._started()
+        self._job_index.remove_offer(job_id)
+        client.acknowledge(job_id)
 
     def _cancel_abandoned(self) -> None:
         """Stop the jobs that the scheduler has given up by taking them from ``running`` itself."""
-        link, _ = self._started()
-        for key in self._book.keys() - self.running:
-            job_id = self._book.forget(key)
+        client, _ = self._started()
+        for key in self._job_index.keys() - self.running:
+            job_id = self._job_index.remove_key(key)
             if job_id is not None:
                 log.warning(
                     "Airflow has given up a job: cancelling it", extra={"action": "job_abandoned", "job_id": job_id}
                 )
-                link.cancel(job_id)
+                client.cancel(job_id)
 
-    def _let_unclaimed_go(self) -> None:
+    def _acknowledge_unclaimed(self) -> None:
         """Acknowledge final events that nobody adopted: their tasks reported their own end, nothing is missing."""
-        link, settings = self._started()
-        for job_id in self._book.expire_unclaimed(self._now() - settings.unclaimed_for_s):
-            link.acknowledge(job_id)
+        client, settings = self._started()
+        for job_id in self._job_index.expire_unclaimed(self._now() - settings.unclaimed_for_s):
+            client.acknowledge(job_id)
 
     # ------------------------------------------------------------ for people
 
@@ -377,23 +337,23 @@ class EdgeMqttExecutor(BaseExecutor):
         return [f"Log received live from {worker} by the edge bridge"], []
 
     def debug_dump(self) -> None:
-        """Log what the executor holds, the link included; called on the scheduler's SIGUSR2."""
+        """Log what the executor holds, the connection included; called on the scheduler's SIGUSR2."""
         super().debug_dump()  # type: ignore[no-untyped-call]
-        if self._link is None:
+        if self._client is None:
             log.info("executor: not started", extra={"action": "debug_dump"})
             return
         log.info(
             "executor: %d current jobs, %d final events that Airflow has not handled, %s",
-            len(self._book),
-            len(self._book.offers()),
-            self._link.status(),
+            len(self._job_index),
+            len(self._job_index.offers()),
+            self._client.status(),
             extra={"action": "debug_dump"},
         )
 
     def _started(self) -> tuple[BridgeClient, ExecutorSettings]:
-        if self._link is None or self._settings is None:
+        if self._client is None or self._settings is None:
             raise RuntimeError("the executor is not started: call start() first")
-        return self._link, self._settings
+        return self._client, self._settings
 
     def _now(self) -> float:
         return time.monotonic()

@@ -1,7 +1,7 @@
 """Errors of the executor's side.
 
 ExecutorError
-└── CannotDial      the connection can't even be tried: its certificate is missing or not an executor's
+└── CannotConnect   the connection can't even be tried: its certificate is missing or not an executor's
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from edge_mqtt.broker_bridge.program.errors import ProgramError
 
 
 class ExecutorError(ProgramError):
-    """Root of what can go wrong on the executor's side; its text is one line that says what to do."""
+    """Root of the executor's errors; the text is one line that says what to do."""
 
 
-class CannotDial(ExecutorError):
-    """There is nothing to connect with; may be cured while the scheduler runs."""
+class CannotConnect(ExecutorError):
+    """There is nothing to connect with; may be fixed while the scheduler runs."""

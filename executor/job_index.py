@@ -37,7 +37,7 @@ class Offer(Generic[K]):
     due_at: float | None = None
     delay_s: float = FIRST_REOFFER_S
 
-    def passed_over(self, now: float) -> bool:
+    def plan_reoffer(self, now: float) -> bool:
         """Plan to offer it again; False when that has been tried for long enough."""
         if now - self.offered_at >= REOFFER_FOR_S:
             return False
@@ -47,7 +47,7 @@ class Offer(Generic[K]):
 
 
 class JobIndex(Generic[K]):
-    """Keeps the current job of each key, offers that are open, and final events of jobs that nobody here began."""
+    """Keeps the current job of each key, open offers, and final events of jobs that this executor did not submit."""
 
     def __init__(self) -> None:
         self._job_of: dict[K, JobId] = {}
@@ -58,14 +58,14 @@ class JobIndex(Generic[K]):
     def __len__(self) -> int:
         return len(self._key_of)
 
-    def begin(self, key: K, job_id: JobId) -> JobId | None:
+    def set_current(self, key: K, job_id: JobId) -> JobId | None:
         """Make ``job_id`` the current job of ``key``; return the unfinished one that it takes the place of."""
-        earlier = self.forget(key)
+        earlier = self.remove_key(key)
         self._job_of[key] = job_id
         self._key_of[job_id] = key
         return None if earlier == job_id else earlier
 
-    def forget(self, key: K) -> JobId | None:
+    def remove_key(self, key: K) -> JobId | None:
         """Drop the current job of ``key``; return it."""
         job_id = self._job_of.pop(key, None)
         if job_id is not None:
@@ -80,7 +80,7 @@ class JobIndex(Generic[K]):
         """Return the keys that have a current job."""
         return frozenset(self._job_of)
 
-    def offer(self, offer: Offer[K]) -> None:
+    def add_offer(self, offer: Offer[K]) -> None:
         """Keep a final event that was put into Airflow's event buffer."""
         self._offers[offer.job_id] = offer
 
@@ -92,11 +92,11 @@ class JobIndex(Generic[K]):
         """Tell whether the job's final event has come and is with Airflow."""
         return job_id in self._offers
 
-    def settle(self, job_id: JobId) -> None:
+    def remove_offer(self, job_id: JobId) -> None:
         """Drop an offer: Airflow has handled it, or never will."""
         self._offers.pop(job_id, None)
 
-    def offered_for(self, key: K) -> tuple[JobId, ...]:
+    def offered_jobs_of(self, key: K) -> tuple[JobId, ...]:
         """Return the jobs of ``key`` whose final event is offered."""
         return tuple(offer.job_id for offer in self._offers.values() if offer.key == key)
 
@@ -104,7 +104,7 @@ class JobIndex(Generic[K]):
         """Keep the final event of a job that this executor does not know (yet)."""
         self._unclaimed.setdefault(event.job_id, (event, now))
 
-    def claim(self, job_id: JobId) -> JobFinished | None:
+    def claim_event(self, job_id: JobId) -> JobFinished | None:
         """Return, and keep no longer, the final event of a job that was adopted."""
         kept = self._unclaimed.pop(job_id, None)
         return None if kept is None else kept[0]

@@ -1,4 +1,4 @@
-"""What the executor owes the bridge and what the bridge has told it. No threads, no clock, no connection.
+"""What the executor sends until it is answered, and what the bridge has told it. No threads, no clock, no connection.
 
 Everything that goes out stays here until the bridge has answered it; what is answered how, is decided here.
 """
@@ -50,15 +50,15 @@ News = JobStarted | JobFinished | UnknownJobs
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What the bridge has said so far about jobs that are to be taken over; it knows all others."""
+    """What the bridge has answered so far about jobs that are to be taken over; it knows all others."""
 
     unknown: frozenset[JobId]
-    #: Of these it has said nothing yet.
+    #: About these it has answered nothing yet.
     unanswered: frozenset[JobId]
 
 
 #: Topic and message, in the order of sending.
-Post = list[tuple[str, Message]]
+Outgoing = list[tuple[str, Message]]
 #: What something unanswered is about: its kind and the job's or request's id.
 _Subject = tuple[str, str]
 
@@ -69,7 +69,7 @@ class Unanswered:
 
     subject: _Subject
     #: Makes the messages, for whoever we are on the connection.
-    post: Callable[[Identity], Post] = field(repr=False)
+    messages: Callable[[Identity], Outgoing] = field(repr=False)
     jobs: tuple[JobId, ...]
     #: Monotonic seconds.
     due_at: float
@@ -95,93 +95,95 @@ class Outbox:
         self._postponed: list[Unanswered] = []
         self._dismissed: OrderedDict[JobId, None] = OrderedDict()
         self._news: deque[News] = deque()
-        #: The questions of which somebody waits for the answer, and the unknown jobs of those that are answered.
-        self._asking: dict[str, tuple[JobId, ...]] = {}
+        #: The questions whose answer the executor waits for, and the unknown jobs of those that are answered.
+        self._awaited: dict[str, tuple[JobId, ...]] = {}
         self._answers: dict[str, frozenset[JobId]] = {}
 
     # ------------------------------------------------------------ outgoing
 
     def submit(self, job: JobSpec, token: str, now: float) -> Unanswered:
-        """Owe the bridge a job."""
+        """Keep a job until the bridge has it."""
 
-        def post(me: Identity) -> Post:
+        def messages(me: Identity) -> Outgoing:
             return [(self._topics.submit(job.queue, ExecutorName(me.name)), Submit(job=job, token=token))]
 
-        return self._owe(("submit", job.job_id), post, (job.job_id,), now)
+        return self._keep(("submit", job.job_id), messages, (job.job_id,), now)
 
     def cancel(self, job_id: JobId, now: float) -> Unanswered:
-        """Owe the bridge a cancel."""
+        """Keep a cancel until the bridge has it."""
 
-        def post(me: Identity) -> Post:
+        def messages(me: Identity) -> Outgoing:
             return [(self._topics.admin_request(me), CancelJob(job_id=job_id))]
 
         self.dismiss(job_id)
-        return self._owe(("cancel", job_id), post, (job_id,), now)
+        return self._keep(("cancel", job_id), messages, (job_id,), now)
 
     def adopt(self, job_ids: Sequence[JobId]) -> tuple[str, ...]:
-        """Owe the bridge the question whether it knows these jobs; return by what its answers are told apart.
+        """Ask whether the bridge knows these jobs, until it answers; return the ids of the questions.
 
         What is being submitted is asked about when that is answered: a bridge takes no job any more that it was asked
         about and did not know.
         """
         for job_id in job_ids:
-            # Its final event may have been acknowledged here before anybody wanted it; the bridge tells it again.
+            # Its final event may have been acknowledged before the job was adopted; the bridge tells it again.
             self._dismissed.pop(job_id, None)
         submitted = tuple(job_id for job_id in job_ids if self._is_submitted(job_id))
         others = tuple(job_id for job_id in job_ids if not self._is_submitted(job_id))
         asked: dict[str, tuple[JobId, ...]] = {}
         if others:
-            asked[self._ask("adopt", others)] = others
+            asked[self._add_question("adopt", others)] = others
         if submitted:
-            question = self._question("adopt", submitted)
+            question = self._new_question("adopt", submitted)
             self._postponed.append(question)
             asked[question.subject[1]] = submitted
-        self._asking.update(asked)
+        self._awaited.update(asked)
         return tuple(asked)
 
-    def _ask(self, kind: str, job_ids: tuple[JobId, ...], *, take_over: bool = True) -> str:
-        """Owe the bridge a question from now on; return by what its answer is told apart."""
-        question = self._question(kind, job_ids, take_over=take_over)
+    def _add_question(self, kind: str, job_ids: tuple[JobId, ...], *, take_over: bool = True) -> str:
+        """Ask from now on; return the question's id."""
+        question = self._new_question(kind, job_ids, take_over=take_over)
         self._unanswered[question.subject] = question
         return question.subject[1]
 
-    def _question(self, kind: str, job_ids: tuple[JobId, ...], *, take_over: bool = True) -> Unanswered:
+    def _new_question(self, kind: str, job_ids: tuple[JobId, ...], *, take_over: bool = True) -> Unanswered:
         """Return the question whether the bridge knows these jobs, to be sent at once."""
         request = AdoptRequest(request_id=uuid.uuid4().hex, job_ids=job_ids, take_over=take_over)
 
-        def post(me: Identity) -> Post:
+        def messages(me: Identity) -> Outgoing:
             return [(self._topics.admin_request(me), request)]
 
         subject = (kind, request.request_id)
-        return Unanswered(subject=subject, post=post, jobs=job_ids, due_at=0.0, delay_s=self._resend_s)
+        return Unanswered(subject=subject, messages=messages, jobs=job_ids, due_at=0.0, delay_s=self._resend_s)
 
-    def _owe(
-        self, subject: _Subject, post: Callable[[Identity], Post], jobs: tuple[JobId, ...], now: float
+    def _keep(
+        self, subject: _Subject, messages: Callable[[Identity], Outgoing], jobs: tuple[JobId, ...], now: float
     ) -> Unanswered:
-        item = Unanswered(subject=subject, post=post, jobs=jobs, due_at=now + self._resend_s, delay_s=self._resend_s)
+        item = Unanswered(
+            subject=subject, messages=messages, jobs=jobs, due_at=now + self._resend_s, delay_s=self._resend_s
+        )
         self._unanswered[subject] = item
         return item
 
     def acknowledge(self, job_id: JobId) -> None:
-        """Owe the bridge the word that Airflow has the job's final event."""
+        """Keep the message that Airflow has the job's final event until it is sent."""
         self.dismiss(job_id)
         self._acks[job_id] = None
 
     def dismiss(self, job_id: JobId) -> None:
         """Acknowledge the job's final event whenever it comes, without handing it out; submit it no more."""
-        self._close(("submit", job_id))
+        self._remove(("submit", job_id))
         self._held.pop(job_id, None)
         self._dismissed[job_id] = None
         self._dismissed.move_to_end(job_id)
         if len(self._dismissed) > _DISMISSED_MEMORY:
             self._dismissed.popitem(last=False)
 
-    def give_up(self, item: Unanswered, why: str) -> None:
-        """Owe ``item`` no longer: it can never be sent; its jobs have failed."""
-        self._close(item.subject)
+    def fail_item(self, item: Unanswered, why: str) -> None:
+        """Keep ``item`` no longer: it can never be sent; its jobs have failed."""
+        self._remove(item.subject)
         self._news.extend(JobFinished(job_id=job_id, outcome=Outcome.FAILED, detail=why) for job_id in item.jobs)
 
-    def restart(self) -> None:
+    def resend_all(self) -> None:
         """Have everything unanswered sent again, and ask whether what is answered is still known.
 
         There is a new connection. A bridge whose ledger was lost, or is yesterday's, would never tell the end of a
@@ -193,12 +195,12 @@ class Outbox:
         adopting = {job_id for item in self._open_questions() for job_id in item.jobs}
         held = [job_id for job_id in self._held if job_id not in adopting]
         for start in range(0, len(held), _JOBS_PER_QUESTION):
-            self._ask("held", tuple(held[start : start + _JOBS_PER_QUESTION]), take_over=False)
+            self._add_question("held", tuple(held[start : start + _JOBS_PER_QUESTION]), take_over=False)
         for item in self._unanswered.values():
             item.due_at, item.delay_s = 0.0, self._resend_s
 
-    def _close(self, subject: _Subject) -> Unanswered | None:
-        """Owe something no longer, and return it; a question that only waited for it is due."""
+    def _remove(self, subject: _Subject) -> Unanswered | None:
+        """Keep something no longer, and return it; a question that only waited for it is due."""
         closed = self._unanswered.pop(subject, None)
         if closed is not None and subject[0] == "submit":
             for question in [one for one in self._postponed if not any(map(self._is_submitted, one.jobs))]:
@@ -225,13 +227,13 @@ class Outbox:
         """Return when something is to be sent again, in monotonic seconds."""
         return min((item.due_at for item in self._unanswered.values()), default=None)
 
-    def take_acks(self) -> list[JobId]:
+    def pop_acks(self) -> list[JobId]:
         """Return the acknowledgements to send; what could not be sent is to be given back to ``acknowledge``."""
         acks, self._acks = list(self._acks), {}
         return acks
 
     @property
-    def acks(self) -> int:
+    def unsent_acks(self) -> int:
         """How many acknowledgements are still to be sent."""
         return len(self._acks)
 
@@ -252,45 +254,45 @@ class Outbox:
 
     # ------------------------------------------------------------ incoming
 
-    def take(self, message: Message) -> bool:
-        """Take what the bridge says; False when it is nothing for an executor."""
+    def accept_message(self, message: Message) -> bool:
+        """Take a message of the bridge; False when it is none for an executor."""
         if isinstance(message, JobAccepted | JobStarted | JobFinished):
-            self._take_job_news(message)
+            self._accept_job_news(message)
         elif isinstance(message, CancelAck):
-            self._close(("cancel", message.job_id))
+            self._remove(("cancel", message.job_id))
         elif isinstance(message, AdoptReply):
-            self._take_adopt_reply(message)
+            self._accept_adopt_reply(message)
         else:
             return False
         return True
 
-    def _take_job_news(self, message: JobAccepted | JobStarted | JobFinished) -> None:
-        submitted = self._close(("submit", message.job_id))
+    def _accept_job_news(self, message: JobAccepted | JobStarted | JobFinished) -> None:
+        submitted = self._remove(("submit", message.job_id))
         if isinstance(message, JobFinished):
-            self._close(("cancel", message.job_id))
+            self._remove(("cancel", message.job_id))
             self._held.pop(message.job_id, None)
         elif submitted is not None:
             self._held[message.job_id] = None
         if not isinstance(message, JobAccepted) and not self._is_dismissed(message):
             self._news.append(message)
 
-    def _take_adopt_reply(self, reply: AdoptReply) -> None:
-        held = self._close(("held", reply.request_id))
+    def _accept_adopt_reply(self, reply: AdoptReply) -> None:
+        held = self._remove(("held", reply.request_id))
         if held is not None:
             self._check_held(reply, held.jobs)
             return
-        asked = self._close(("adopt", reply.request_id))
+        asked = self._remove(("adopt", reply.request_id))
         if asked is None:
             return
         self._held.update(dict.fromkeys(job_id for job_id in reply.states if job_id not in self._dismissed))
         unknown = tuple(job_id for job_id in asked.jobs if job_id not in reply.states)
-        if reply.request_id in self._asking:
+        if reply.request_id in self._awaited:
             self._answers[reply.request_id] = frozenset(unknown)
         elif unknown:
             self._news.append(UnknownJobs(unknown))
 
     def _check_held(self, reply: AdoptReply, asked: Iterable[JobId]) -> None:
-        """Draw the consequences for the jobs that are no longer ours; what has ended meanwhile is not asked about."""
+        """Tell about the jobs that this executor no longer has; what has ended meanwhile is left out."""
         unfinished = [job_id for job_id in asked if job_id in self._held]
         unknown = tuple(job_id for job_id in unfinished if job_id not in reply.states)
         taken = [job_id for job_id in unfinished if reply.states.get(job_id) == TAKEN]
@@ -303,15 +305,15 @@ class Outbox:
         )
 
     def is_answered(self, asked: Iterable[str]) -> bool:
-        """Tell whether the bridge has said of all of those jobs whether it knows them."""
+        """Tell whether the bridge has answered all of these questions."""
         return all(request_id in self._answers for request_id in asked)
 
-    def answer(self, asked: Iterable[str]) -> Adoption:
-        """Return what the bridge has said, and wait no longer: later answers are news."""
+    def collect_answers(self, asked: Iterable[str]) -> Adoption:
+        """Return what the bridge has answered, and wait no longer: later answers are news."""
         unknown: set[JobId] = set()
         unanswered: set[JobId] = set()
         for request_id in asked:
-            jobs = self._asking.pop(request_id)
+            jobs = self._awaited.pop(request_id)
             answer = self._answers.pop(request_id, None)
             if answer is None:
                 unanswered.update(jobs)
@@ -319,14 +321,14 @@ class Outbox:
                 unknown.update(answer)
         return Adoption(unknown=frozenset(unknown), unanswered=frozenset(unanswered))
 
-    def read(self) -> list[News]:
+    def pop_news(self) -> list[News]:
         """Return what has come in since the last call, oldest first."""
         news = [item for item in self._news if not self._is_dismissed(item)]
         self._news.clear()
         return news
 
     def _is_dismissed(self, item: News) -> bool:
-        """Tell whether nobody wants ``item`` any more; a final event is acknowledged then."""
+        """Tell whether ``item`` is of a job that was dismissed; a final event is acknowledged then."""
         if isinstance(item, UnknownJobs) or item.job_id not in self._dismissed:
             return False
         if isinstance(item, JobFinished):

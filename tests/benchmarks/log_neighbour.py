@@ -94,7 +94,7 @@ def _run(site: LogSite, figures: Beside, jobs: int) -> None:
         news: dict[type, float] = {}
 
         def has_ended(job: JobId = job, began: float = began, news: dict[type, float] = news) -> bool:
-            for item in site.site.link.news():
+            for item in site.site.link.read_news():
                 if isinstance(item, JobStarted | JobFinished) and item.job_id == job:
                     news.setdefault(type(item), time.monotonic() - began)
                 if isinstance(item, JobFinished):

@@ -17,7 +17,7 @@ from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.executor import edge_mqtt_executor
-from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming, BridgeConnector
+from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming, PreparedConnection
 from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
 from edge_mqtt.executor.outbox import UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings
@@ -85,14 +85,14 @@ class Scheduler:
 
     def leftovers(self) -> list[str]:
         """Return what is still kept about something when nothing is going on any more."""
-        book, status = self.executor._book, self.link.status()
+        book, status = self.executor._job_index, self.link.status()
         kept = {
             "slots": len(self.executor.running),
             "jobs": len(book),
             "offers": len(book.offers()),
             "unanswered messages": status.unanswered,
             "acknowledgements": status.unsent_acks,
-            "jobs that the bridge has": len(self.link._exchange._held),
+            "jobs that the bridge has": len(self.link._outbox._held),
         }
         return [f"{count} {what}" for what, count in kept.items() if count]
 
@@ -189,7 +189,7 @@ class Scheduler:
 
     def _take_final(self, key: Any, event: tuple[Any, Any]) -> None:
         # None: a later job of the task has taken the place of the one that ended.
-        offers = self.executor._book.offers()
+        offers = self.executor._job_index.offers()
         job_id = next((offer.job_id for offer in offers if offer.key == key and offer.event == event), None)
         outcome = Outcome.SUCCESS if event[0].value == "success" else Outcome.FAILED
         has_task = key in self.executor.running
@@ -202,7 +202,7 @@ class Executor(EdgeMqttExecutor):
     def __init__(self, scheduler: Scheduler, link: BridgeClient) -> None:
         super().__init__(parallelism=1_000)
         self._scheduler = scheduler
-        self._link = link
+        self._client = link
         self._settings = ExecutorSettings(
             bridge_url="wss://bridge/mqtt",
             certs=Path(),
@@ -233,18 +233,18 @@ class SteppedLink(BridgeClient):
         self._scheduler = scheduler
         self._changed = Waiting(scheduler)  # type: ignore[assignment]  # a stand-in
 
-    def _open(self) -> BridgeConnector:
+    def _open(self) -> PreparedConnection:
         owner = self._scheduler
         transport = SimulatedTransport(owner.wire, owner.life, owner.incarnation, step=owner.step)
-        return BridgeConnector(identity=owner.identity, transport=transport)
+        return PreparedConnection(identity=owner.identity, transport=transport)
 
     def steps(self) -> Shell:
         """Do what its thread does, at every moment at which that has something to do."""
         life = self._scheduler.life
         while True:
             self._wake.clear()
-            self._dial_when_due()
-            self._greet()
+            self._connect_when_due()
+            self._send_hello()
             self._send_due()
             self._send_acks()
             yield life.sleep(LOOP_S / 2)

@@ -280,7 +280,7 @@ WEBSOCKETS: Final = _all(
 AIRFLOW: Final = (
     *_all(
         "apache-airflow-core",
-        "executor/edge_mqtt_executor.py",
+        "executor/airflow_hooks.py",
         {
             # Every executor has to have it: Airflow's own hook.
             "airflow.executors.base_executor:BaseExecutor._process_workloads": "workload_items",

@@ -25,7 +25,7 @@ from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.interface import Refusal
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.executor.bridge_client import BridgeConnector
+from edge_mqtt.executor.bridge_client import PreparedConnection
 
 #: Seconds that a test waits for something that must come.
 PATIENCE_S = 10.0
@@ -35,10 +35,10 @@ TOPICS = Topics()
 M = TypeVar("M", bound=Message)
 
 
-def line_to(broker: MemoryBroker) -> BridgeConnector:
+def line_to(broker: MemoryBroker) -> PreparedConnection:
     """Return a line over memory with an executor's subscriptions."""
     subscriptions = (TOPICS.events(ExecutorName(ME.name)), TOPICS.admin_response(ME))
-    return BridgeConnector(identity=ME, transport=MemoryTransport(broker, ME.client_id, subscriptions))
+    return PreparedConnection(identity=ME, transport=MemoryTransport(broker, ME.client_id, subscriptions))
 
 
 class TwinBridge:

@@ -24,7 +24,7 @@ from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
 from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming
-from edge_mqtt.executor.connect import open_line
+from edge_mqtt.executor.connect import prepare_connection
 from edge_mqtt.executor.settings import load_settings
 from tests.support.bad_link import BadLink
 from tests.support.fake_airflow_conf import FakeAirflowConf
@@ -159,7 +159,7 @@ class BadLinkSite:
             )
         )
         timing = BridgeClientTiming(resend_s=1.0, resend_at_most_s=2.0)
-        link = BridgeClient(lambda: open_line(settings, incarnation="one"), topics=Topics(), timing=timing)
+        link = BridgeClient(lambda: prepare_connection(settings, incarnation="one"), topics=Topics(), timing=timing)
         link.start()
         return link
 
@@ -222,7 +222,7 @@ class BadLinkSite:
 
     def look(self) -> None:
         """Take in what the bridge tells the executor, as Airflow would."""
-        for item in self.link.news():
+        for item in self.link.read_news():
             if isinstance(item, JobFinished):
                 # The same end may be told again before its acknowledgement has crossed; another one may not.
                 self.ends[item.job_id] += not _same_end(item, self.outcomes.get(item.job_id))

@@ -36,7 +36,7 @@ from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import EventAck, Submit
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.executor import EdgeMqttExecutor
-from edge_mqtt.executor.bridge_client import BridgeConnector
+from edge_mqtt.executor.bridge_client import PreparedConnection
 from edge_mqtt.executor.settings import ExecutorSettings
 from tests.support.fake_bridge import TwinBridge, line_to
 
@@ -73,7 +73,7 @@ class TwinExecutor(EdgeMqttExecutor):
         super().__init__(**kwargs)
         self._broker = broker
 
-    def _open_line(self, settings: ExecutorSettings) -> BridgeConnector:
+    def _prepare_connection(self, settings: ExecutorSettings) -> PreparedConnection:
         return line_to(self._broker)
 
     def _now(self) -> float:

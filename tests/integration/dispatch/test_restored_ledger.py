@@ -42,7 +42,7 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
 from edge_mqtt.executor.bridge_client import BridgeClient
-from edge_mqtt.executor.connect import open_line
+from edge_mqtt.executor.connect import prepare_connection
 from edge_mqtt.executor.outbox import News, UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings
 from tests.support.bridge_program import Site, free_port, wait_until_healthy
@@ -150,7 +150,7 @@ class Centre:
             default_queue="default",
             unclaimed_for_s=600,
         )
-        self.link = BridgeClient(lambda: open_line(settings, incarnation="one"), topics=TOPICS)
+        self.link = BridgeClient(lambda: prepare_connection(settings, incarnation="one"), topics=TOPICS)
         self.link.start()
         self.worker = HandMadeWorker(site.certificates.folder(worker), self._ports[0])
 
@@ -198,7 +198,7 @@ class Centre:
         found: list[News] = []
 
         def has_come() -> bool:
-            found.extend(item for item in self.link.news() if isinstance(item, kind))
+            found.extend(item for item in self.link.read_news() if isinstance(item, kind))
             return bool(found)
 
         wait_until(has_come)
@@ -261,4 +261,4 @@ def test_yesterday_s_ledger_goes_on_with_what_it_has_and_airflow_learns_what_it_
     centre.worker.hello()
     centre.wait_for_row(over, state="finished", outcome="lost", event_acked=1)
     centre.wait_for_row(JobId("kept"), state="queued", outcome=None, event_acked=0)
-    assert centre.link.news() == []
+    assert centre.link.read_news() == []

@@ -41,8 +41,8 @@ from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import server_context
 from edge_mqtt.executor.bridge_client import BridgeClient
 from edge_mqtt.executor.check import check_command
-from edge_mqtt.executor.connect import open_line
-from edge_mqtt.executor.errors import CannotDial
+from edge_mqtt.executor.connect import prepare_connection
+from edge_mqtt.executor.errors import CannotConnect
 from edge_mqtt.executor.settings import ExecutorSettings
 
 PATIENCE_S = 20.0
@@ -145,7 +145,7 @@ def settings_for(certs: Path, port: int = 443) -> ExecutorSettings:
 @pytest.fixture
 def link(bridge: BridgeOverWss, store: Store) -> Iterator[BridgeClient]:
     settings = settings_for(store.folder(ME), bridge.port)
-    running = BridgeClient(lambda: open_line(settings, incarnation="first"), topics=TOPICS)
+    running = BridgeClient(lambda: prepare_connection(settings, incarnation="first"), topics=TOPICS)
     running.start()
     yield running
     running.stop()
@@ -204,19 +204,19 @@ def test_a_submission_leaves_within_milliseconds(bridge: BridgeOverWss, link: Br
 
 def test_another_role_s_certificate_is_named_in_one_line(store: Store) -> None:
     folder = store.folder(Identity(Role.WORKER, "lab-3"))
-    with pytest.raises(CannotDial, match="belongs to worker:lab-3, not to an executor: make one with"):
-        open_line(settings_for(folder), incarnation="i")
+    with pytest.raises(CannotConnect, match="belongs to worker:lab-3, not to an executor: make one with"):
+        prepare_connection(settings_for(folder), incarnation="i")
 
 
 def test_a_missing_folder_is_named_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(CannotDial, match=str(tmp_path)) as raised:
-        open_line(settings_for(tmp_path), incarnation="i")
+    with pytest.raises(CannotConnect, match=str(tmp_path)) as raised:
+        prepare_connection(settings_for(tmp_path), incarnation="i")
     assert "\n" not in str(raised.value)
 
 
 def test_a_certificate_that_ends_soon_is_warned_about(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     ending = Identity(Role.EXECUTOR, "ending")
-    line = open_line(settings_for(store.folder(ending)), incarnation="i")
+    line = prepare_connection(settings_for(store.folder(ending)), incarnation="i")
     assert line.identity == ending
     assert "expires" in caplog.text
     line.transport.stop()

@@ -30,14 +30,14 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.executor import outbox
-from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming, BridgeConnector
-from edge_mqtt.executor.errors import CannotDial
+from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming, PreparedConnection
+from edge_mqtt.executor.errors import CannotConnect
 from edge_mqtt.executor.outbox import Adoption, News, UnknownJobs
 from tests.support.fake_bridge import ME, PATIENCE_S, TOPICS, TwinBridge, line_to, new_job_id
 
 #: Repeats come fast enough for a test to wait for them, slowly enough not to come where none is expected.
-SOON = BridgeClientTiming(resend_s=0.05, resend_at_most_s=0.1, redial_s=0.05)
-NEVER = BridgeClientTiming(resend_s=3600, resend_at_most_s=3600, redial_s=3600)
+SOON = BridgeClientTiming(resend_s=0.05, resend_at_most_s=0.1, reconnect_s=0.05)
+NEVER = BridgeClientTiming(resend_s=3600, resend_at_most_s=3600, reconnect_s=3600)
 #: What a bridge says that knows every job.
 KNOWN = Adoption(frozenset(), frozenset())
 
@@ -59,7 +59,9 @@ MakeLink = Callable[..., BridgeClient]
 def make_link(broker: MemoryBroker) -> Iterator[MakeLink]:
     links = []
 
-    def make(timing: BridgeClientTiming = NEVER, dial: Callable[[], BridgeConnector] | None = None) -> BridgeClient:
+    def make(
+        timing: BridgeClientTiming = NEVER, dial: Callable[[], PreparedConnection] | None = None
+    ) -> BridgeClient:
         link = BridgeClient(dial or (lambda: line_to(broker)), topics=TOPICS, timing=timing)
         links.append(link)
         link.start()
@@ -86,7 +88,7 @@ def news_of(link: BridgeClient, count: int) -> list[News]:
     found: list[News] = []
 
     def have_come() -> bool:
-        found.extend(link.news())
+        found.extend(link.read_news())
         return len(found) >= count
 
     wait_until(have_come)
@@ -171,11 +173,11 @@ def test_a_start_or_an_end_means_that_the_submit_arrived(bridge: TwinBridge, mak
     bridge.started(first.job_id)
     bridge.finished(second.job_id, Outcome.FAILED, "exit code 1")
     assert link.status().unanswered == 0
-    started, finished = link.news()
+    started, finished = link.read_news()
     assert isinstance(started, JobStarted)
     assert isinstance(finished, JobFinished)
     assert finished.detail == "exit code 1"
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def test_an_acknowledgement_made_while_the_bridge_is_away_is_sent_later(
@@ -185,7 +187,7 @@ def test_an_acknowledgement_made_while_the_bridge_is_away_is_sent_later(
     bridge.wait_for_executor()
     job_id = new_job_id()
     bridge.finished(job_id)
-    assert len(link.news()) == 1
+    assert len(link.read_news()) == 1
     bridge.broker.cut(ME.client_id)
     link.acknowledge(job_id)
     assert link.status().unsent_acks == 1
@@ -201,12 +203,12 @@ def test_a_repeated_final_event_is_acknowledged_again_and_not_handed_out_again(
     bridge.wait_for_executor()
     job_id = new_job_id()
     bridge.finished(job_id)
-    link.news()
+    link.read_news()
     link.acknowledge(job_id)
     bridge.expect(EventAck)
     bridge.finished(job_id)
     assert bridge.expect(EventAck).job_id == job_id
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def test_the_final_event_of_a_dismissed_job_is_acknowledged_even_when_it_came_before(
@@ -218,12 +220,12 @@ def test_the_final_event_of_a_dismissed_job_is_acknowledged_even_when_it_came_be
     bridge.finished(early)
     link.dismiss(early)
     link.dismiss(late)
-    assert link.news() == []
+    assert link.read_news() == []
     assert bridge.expect(EventAck).job_id == early
     bridge.started(late)
     bridge.finished(late)
     assert bridge.expect(EventAck).job_id == late
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def test_a_cancel_is_repeated_until_the_bridge_has_taken_note(bridge: TwinBridge, make_link: MakeLink) -> None:
@@ -238,7 +240,7 @@ def test_a_cancel_is_repeated_until_the_bridge_has_taken_note(bridge: TwinBridge
         assert bridge.expect(CancelJob).job_id == job.job_id
     bridge.answers_cancels = True
     wait_until(lambda: link.status().unanswered == 0)
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def test_the_end_of_a_cancelled_job_ends_the_cancel(bridge: TwinBridge, make_link: MakeLink) -> None:
@@ -273,7 +275,7 @@ def test_adoption_tells_which_jobs_the_bridge_knows(bridge: TwinBridge, make_lin
     known, unknown = new_job_id(), new_job_id()
     bridge.states[known] = "running"
     assert link.adopt([known, unknown], timeout_s=PATIENCE_S) == Adoption(frozenset({unknown}), frozenset())
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def test_adoption_without_an_answer_is_asked_again_and_reported_later(
@@ -297,7 +299,7 @@ def test_a_late_answer_that_knows_every_job_is_no_news(bridge: TwinBridge, make_
     request = bridge.expect(AdoptRequest)
     bridge.answer(request)
     bridge.answer(request)
-    assert link.news() == []
+    assert link.read_news() == []
     assert link.status().unanswered == 0
 
 
@@ -331,7 +333,7 @@ def test_a_job_that_is_being_submitted_is_asked_about_only_when_that_is_answered
     question = bridge.expect(AdoptRequest)
     assert (question.job_ids, question.take_over) == ((first.job_id, second.job_id), True)
     wait_until(lambda: link.status().unanswered == 0)
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def test_adoption_of_a_job_that_is_submitted_at_once_waits_for_both_answers(
@@ -386,7 +388,7 @@ def test_a_job_is_not_let_go_as_another_s_while_it_is_being_taken_over(
     bridge.take(second.job_id)
     assert bridge.expect(AdoptRequest).take_over
     wait_until(lambda: link.status().unanswered == 0)
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def accepted_job(link: BridgeClient, bridge: TwinBridge) -> JobId:
@@ -415,7 +417,7 @@ def test_after_a_reconnect_the_bridge_is_asked_about_what_it_has_and_nothing_els
     question = bridge.expect(AdoptRequest)
     assert (set(question.job_ids), question.take_over) == ({unfinished, adopted}, False)
     wait_until(lambda: link.status().unanswered == 0)
-    assert [type(item) for item in link.news()] == [JobStarted, JobFinished]
+    assert [type(item) for item in link.read_news()] == [JobStarted, JobFinished]
 
 
 def test_an_executor_without_jobs_asks_nothing(bridge: TwinBridge, make_link: MakeLink) -> None:
@@ -436,7 +438,7 @@ def test_a_job_that_the_bridge_has_forgotten_is_reported_once(bridge: TwinBridge
     bridge.reconnect()
     while set(bridge.expect(AdoptRequest).job_ids) != {known}:
         pass
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def test_many_jobs_are_asked_about_in_several_questions(
@@ -466,7 +468,7 @@ def test_a_question_that_was_not_answered_is_asked_anew_after_the_next_reconnect
     assert link.status().unanswered == 0
     del bridge.states[job]
     bridge.answer(first)
-    assert [type(item) for item in link.news()] == [JobFinished], "it has ended, whatever an old answer says"
+    assert [type(item) for item in link.read_news()] == [JobFinished], "it has ended, whatever an old answer says"
 
 
 def test_a_job_that_ends_before_the_answer_is_not_called_forgotten(bridge: TwinBridge, make_link: MakeLink) -> None:
@@ -479,7 +481,7 @@ def test_a_job_that_ends_before_the_answer_is_not_called_forgotten(bridge: TwinB
     bridge.finished(job)
     del bridge.states[job]
     bridge.answer(question)
-    assert [type(item) for item in link.news()] == [JobFinished]
+    assert [type(item) for item in link.read_news()] == [JobFinished]
 
 
 def test_a_job_that_another_executor_has_taken_over_is_let_go(bridge: TwinBridge, make_link: MakeLink) -> None:
@@ -515,7 +517,7 @@ def test_a_job_too_large_for_the_wire_fails_instead_of_waiting_for_ever(
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 100)
     job = a_job()
     link.submit(job, "t" * 200)
-    (failed,) = link.news()
+    (failed,) = link.read_news()
     assert isinstance(failed, JobFinished)
     assert (failed.job_id, failed.outcome) == (job.job_id, Outcome.FAILED)
     assert "over the limit" in failed.detail
@@ -564,9 +566,9 @@ def test_a_line_that_cannot_be_made_is_tried_again(
 ) -> None:
     problems = ["tls.crt is missing: run edge-certs issue", "tls.crt expired: issue it again"]
 
-    def dial() -> BridgeConnector:
+    def dial() -> PreparedConnection:
         if problems:
-            raise CannotDial(problems.pop(0))
+            raise CannotConnect(problems.pop(0))
         return line_to(broker)
 
     with caplog.at_level(logging.ERROR, logger="edge_mqtt.executor.bridge_client"):
@@ -600,14 +602,14 @@ def test_messages_that_are_nothing_for_an_executor_are_logged_and_ignored(
     refused, ignored = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "unknown message kind 'x'" in refused
     assert "assign" in ignored
-    assert link.news() == []
+    assert link.read_news() == []
 
 
 def test_no_token_appears_in_what_the_link_shows_of_itself(bridge: TwinBridge, make_link: MakeLink) -> None:
     bridge.broker.stop()
     link = make_link()
     link.submit(a_job(), "secret-token")
-    assert "secret-token" not in repr(link.status()) + repr(link._exchange._unanswered)
+    assert "secret-token" not in repr(link.status()) + repr(link._outbox._unanswered)
 
 
 def test_a_signal_handler_may_ask_for_the_status_while_the_link_is_locked(make_link: MakeLink) -> None:
