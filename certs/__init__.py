@@ -1,1 +1,1 @@
-"""Keys and certificates: who may connect, and as whom. Imports nothing else of ours."""
+"""Keys and certificates: who may connect, in which role and with which name."""

@@ -16,10 +16,10 @@ from edge_mqtt.certs.errors import InvalidRequest
 from edge_mqtt.certs.identity import Identity
 from edge_mqtt.certs.profiles import key_usage, profile_for
 
-#: Days that an authority lives: long, because replacing it means touching every edge machine.
+#: Days that an authority is valid: long, because replacing it means touching every edge machine.
 AUTHORITY_DAYS = 3652
-#: Days that a party's certificate lives unless told otherwise.
-PARTY_DAYS = 365
+#: Days that an issued certificate is valid unless told otherwise.
+CERTIFICATE_DAYS = 365
 #: How far back validity begins: clocks on edge machines run behind, and a fresh certificate must work there.
 BACKDATE = timedelta(hours=1)
 
@@ -37,7 +37,7 @@ class Authority:
         public_key: ec.EllipticCurvePublicKey,
         *,
         hosts: Iterable[str] = (),
-        days: int = PARTY_DAYS,
+        days: int = CERTIFICATE_DAYS,
         now: datetime,
     ) -> x509.Certificate:
         """Return a certificate for ``identity`` and its public key; it never outlives the authority.

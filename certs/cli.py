@@ -16,7 +16,7 @@ from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.program.private_files import is_folder, is_there, reading
 from edge_mqtt.broker_bridge.program.version import VersionOption
-from edge_mqtt.certs.authority import PARTY_DAYS
+from edge_mqtt.certs.authority import CERTIFICATE_DAYS
 from edge_mqtt.certs.errors import InvalidRequest
 from edge_mqtt.certs.identity import Identity, InvalidName, Role, check_name
 from edge_mqtt.certs.store import Issued, Store
@@ -38,7 +38,7 @@ DEFAULT_DIR = Path("edge-certs")
 
 @app.callback()
 def begin(*, version: VersionOption = False) -> None:
-    """Make the keys and certificates with which bridge, executors, workers and operators know each other."""
+    """Make the keys and certificates by which bridge, executors, workers and operators know each other."""
 
 
 @app.command()
@@ -46,7 +46,7 @@ def init(
     *,
     bridge_host: HostsOption = None,
     directory: DirOption = DEFAULT_DIR,
-    days: DaysOption = PARTY_DAYS,
+    days: DaysOption = CERTIFICATE_DAYS,
     force: Annotated[
         bool, typer.Option("--force", help="Put the authority that is there aside and make a new one.")
     ] = False,
@@ -76,15 +76,15 @@ def init(
 
 @app.command()
 def issue(
-    role: Annotated[Role, typer.Argument(help="What the party may do.")],
+    role: Annotated[Role, typer.Argument(help="What its holder may do.")],
     name: Annotated[str, typer.Argument(help="Its name: letters, digits, '_', '.', '-'; unique in its role.")],
     *,
     directory: DirOption = DEFAULT_DIR,
-    days: DaysOption = PARTY_DAYS,
+    days: DaysOption = CERTIFICATE_DAYS,
     bridge_host: HostsOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the key and certificate that are there.")] = False,
 ) -> None:
-    """Make a party's key and certificate."""
+    """Make a key and a certificate."""
     try:
         identity = Identity(role, check_name(name))
     except InvalidName as error:
@@ -101,17 +101,17 @@ def issue(
 
 @app.command("list")
 def list_issued(directory: DirOption = DEFAULT_DIR) -> None:
-    """List the newest certificate of every party."""
-    from edge_mqtt.certs.report import register_table, show_on
+    """List the newest certificate of every holder."""
+    from edge_mqtt.certs.report import issued_table, show_on
 
     store = Store(directory)
     now = _now()
-    show_on(sys.stdout, register_table(store.certificate(), store.register(), now=now))
+    show_on(sys.stdout, issued_table(store.certificate(), store.issued_certificates(), now=now))
 
 
 @app.command()
 def show(
-    party: Annotated[
+    wanted: Annotated[
         str, typer.Argument(metavar="NAME|PATH", help="A name (lab-3, worker:lab-3), a folder or a .crt file.")
     ],
     directory: DirOption = DEFAULT_DIR,
@@ -121,7 +121,7 @@ def show(
 
     now = _now()
     usable = True
-    for path in _paths(party, Store(directory)):
+    for path in _paths(wanted, Store(directory)):
         show_on(sys.stdout, certificate_table(path, now=now))
         try:
             warning = check(path, now=now)
@@ -165,21 +165,21 @@ def _tell_issued(issued: Issued) -> None:
     )
 
 
-def _paths(party: str, store: Store) -> list[Path]:
-    """Return the folders or files that ``party`` means: a path when it looks like one, else a registered name."""
-    path = Path(party)
-    if "/" in party or party in (".", "..") or path.suffix in (".crt", ".pem"):
+def _paths(wanted: str, store: Store) -> list[Path]:
+    """Return the folders or files that ``wanted`` means: a path when it looks like one, else a name."""
+    path = Path(wanted)
+    if "/" in wanted or wanted in (".", "..") or path.suffix in (".crt", ".pem"):
         return [path]
     with reading(store.directory):
         has_authority = is_folder(store.authority_folder)
     if has_authority:
-        folders = [store.folder(record.identity) for record in store.register().find(party)]
+        folders = [store.folder(record.identity) for record in store.issued_certificates().find(wanted)]
         if folders:
             return folders
     with reading(path):
         if is_there(path):
             return [path]
-    raise InvalidRequest(f"nobody is called {party!r} in {store.directory}: see '{PROGRAM} list', or name a path")
+    raise InvalidRequest(f"no certificate for {wanted!r} in {store.directory}: see '{PROGRAM} list', or name a path")
 
 
 def _issue_line(role: str, directory: Path) -> str:

@@ -1,4 +1,4 @@
-"""A party: whose folder it is, and what else there is to know of it without reading certificates.
+"""Credentials: a folder with a key and certificates, and what else is known of it without reading certificates.
 
 Nothing here imports the library that does: it takes more memory than anything else that a worker would load.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_mqtt.certs.errors import CredentialsUnusable
 from edge_mqtt.certs.identity import URN_PREFIX, Identity, InvalidName
 
-#: Files of a party's folder: whom it trusts, who it is, and its secret.
+#: Files of the folder: the trusted authority, the certificate and its key.
 TRUST_FILE = "ca.crt"
 CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"
@@ -23,7 +23,7 @@ WARN_BEFORE = timedelta(days=30)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
-    """A party's folder, read and found to be in order."""
+    """A folder with a certificate, its key and the authority, read and found to be in order."""
 
     identity: Identity
     directory: Path
@@ -59,15 +59,16 @@ def identity_from_names(uris: Sequence[str], common_names: Sequence[str]) -> Ide
     return identity
 
 
-def expiry_warning(party: Credentials, now: datetime) -> str | None:
+def expiry_warning(credentials: Credentials, now: datetime) -> str | None:
     """Return one line about a certificate that expires within ``WARN_BEFORE`` or has expired, else None."""
-    left = party.not_after - now
+    left = credentials.not_after - now
     if left > WARN_BEFORE:
         return None
     when = "has expired" if left.total_seconds() <= 0 else f"expires in {left.days} days"
     return (
-        f"the certificate of {party.identity} in {party.directory} {when} ({party.not_after:%Y-%m-%d %H:%M} UTC): "
-        f"issue it again with '{reissue_command(party.identity)}', copy the folder and restart"
+        f"the certificate of {credentials.identity} in {credentials.directory} {when} "
+        f"({credentials.not_after:%Y-%m-%d %H:%M} UTC): issue it again with "
+        f"'{reissue_command(credentials.identity)}', copy the folder and restart"
     )
 
 

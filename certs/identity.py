@@ -1,4 +1,4 @@
-"""Who somebody is: a role and a name, written into a certificate and used as the MQTT client id."""
+"""Who holds a certificate: a role and a name, written into a certificate and used as the MQTT client id."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class InvalidName(ValueError):
 
 
 class Role(StrEnum):
-    """What a party may do."""
+    """What a holder may do."""
 
     BRIDGE = "bridge"
     EXECUTOR = "executor"
@@ -47,7 +47,7 @@ class Identity:
 
     @property
     def client_id(self) -> str:
-        """The only MQTT client id that this party may use."""
+        """The only MQTT client id that the holder may use."""
         return f"{self.role}:{self.name}"
 
     @property

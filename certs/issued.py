@@ -1,4 +1,4 @@
-"""The register: every certificate that an authority has issued, kept beside its key as ``issued.json``."""
+"""The record of every certificate that an authority has issued, kept beside its key as ``issued.json``."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from edge_mqtt.broker_bridge.program.private_files import FileUnusable, read_byt
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.x509_fields import fingerprint_of, hosts_of, identity_of
 
-#: Version of the register's form. A newer program may add fields (they are kept) without raising it.
-REGISTER_VERSION = 1
+#: Version of the file's form. A newer program may add fields (they are kept) without raising it.
+ISSUED_VERSION = 1
 
 
 class IssuedCertificate(BaseModel):
@@ -42,7 +42,7 @@ class IssuedCertificates(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    version: int = REGISTER_VERSION
+    version: int = ISSUED_VERSION
     issued: tuple[IssuedCertificate, ...] = ()
 
     def newest(self) -> list[IssuedCertificate]:
@@ -76,15 +76,15 @@ def record_of(certificate: x509.Certificate, *, issued_at: datetime) -> IssuedCe
 
 
 def read_issued(path: Path) -> IssuedCertificates:
-    """Return the register in ``path``.
+    """Return the record in ``path``.
 
     :raises FileUnusable: it cannot be read, is damaged or was written by a newer program.
     """
     try:
-        register = IssuedCertificates.model_validate_json(read_bytes(path))
+        issued = IssuedCertificates.model_validate_json(read_bytes(path))
     except ValidationError as error:
         where = ".".join(str(part) for part in error.errors(include_url=False)[0]["loc"]) or "not JSON"
         raise FileUnusable(f"{path} is damaged ({where}): restore it from a backup") from None
-    if register.version > REGISTER_VERSION:
+    if issued.version > ISSUED_VERSION:
         raise FileUnusable(f"{path} was written by a newer edge-certs: upgrade this one")
-    return register
+    return issued

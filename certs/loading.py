@@ -1,4 +1,4 @@
-"""Reads a party's folder and finds out whether everything in it is in order."""
+"""Reads a folder with a key and certificates and finds out whether everything in it is in order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def load_credentials(directory: Path, *, now: datetime | None = None) -> Credentials:
-    """Return the party whose ``ca.crt``, ``tls.crt`` and ``tls.key`` lie in ``directory``.
+    """Return the credentials whose ``ca.crt``, ``tls.crt`` and ``tls.key`` lie in ``directory``.
 
     :param now: the time at which the certificate must be valid; None: the clock's.
     :raises FileUnusable: a file is missing, cannot be read or is no PEM file.

@@ -56,7 +56,7 @@ class Profile:
 def profile_for(identity: Identity, hosts: Iterable[str] = ()) -> Profile:
     """Return the profile for ``identity``.
 
-    :param hosts: DNS names and IP addresses that workers connect to; a bridge needs one, nobody else has any.
+    :param hosts: DNS names and IP addresses that workers connect to; a bridge needs one, other roles have none.
     :raises InvalidRequest: a host is malformed, missing or given to a role that does not serve.
     """
     checked = tuple(dict.fromkeys(check_host(host) for host in hosts))
@@ -68,7 +68,7 @@ def profile_for(identity: Identity, hosts: Iterable[str] = ()) -> Profile:
 
 
 def key_usage(*, authority: bool = False) -> x509.KeyUsage:
-    """Return what a key may do: sign certificates and revocation lists for an authority, signatures for a party."""
+    """Return what a key may do: sign certificates and revocation lists for an authority, signatures for a holder."""
     return x509.KeyUsage(
         digital_signature=not authority,
         content_commitment=False,

@@ -32,15 +32,15 @@ SHORT_FINGERPRINT = 16
 PIPE_WIDTH = 240
 
 
-def register_table(authority: x509.Certificate, register: IssuedCertificates, *, now: datetime) -> Table:
-    """Return the authority and the newest certificate of every party, those that end soon in a warning colour."""
+def issued_table(authority: x509.Certificate, issued: IssuedCertificates, *, now: datetime) -> Table:
+    """Return the authority and the newest certificate of every holder, those that end soon in a warning colour."""
     table = Table(box=None, pad_edge=False)
     table.add_column("ROLE", no_wrap=True)
     table.add_column("NAME", overflow="fold")
     table.add_column("EXPIRES", no_wrap=True)
     table.add_column("FINGERPRINT", no_wrap=True)
     rows = [("authority", common_name(authority), authority.not_valid_after_utc, fingerprint_of(authority))]
-    rows.extend((str(r.role), r.name, r.not_after, r.fingerprint) for r in register.newest())
+    rows.extend((str(r.role), r.name, r.not_after, r.fingerprint) for r in issued.newest())
     for role, name, ends, fingerprint in rows:
         style = _style(ends, now)
         table.add_row(role, escape(name), _until(ends, now), fingerprint[:SHORT_FINGERPRINT], style=style)
@@ -50,7 +50,7 @@ def register_table(authority: x509.Certificate, register: IssuedCertificates, *,
 def certificate_table(path: Path, *, now: datetime) -> Table:
     """Return what the certificate at ``path`` says.
 
-    :param path: a certificate's file, or the folder of a party or an authority.
+    :param path: a certificate's file, or the folder of credentials or of an authority.
     :raises CertificateError: there is no certificate that can be read.
     """
     file = _certificate_file(path)
@@ -74,12 +74,12 @@ def certificate_table(path: Path, *, now: datetime) -> Table:
 def check(path: Path, *, now: datetime) -> str | None:
     """Return one line about a certificate that ends soon; None when all is well.
 
-    :param path: a certificate's file, or the folder of a party or an authority.
-    :raises CertificateError: with this certificate nobody could connect now.
+    :param path: a certificate's file, or the folder of credentials or of an authority.
+    :raises CertificateError: this certificate cannot be used to connect now.
     """
     with reading(path, if_missing=IF_MISSING):
-        is_party = is_folder(path) and is_there(path / CERTIFICATE_FILE)
-    if is_party:
+        has_credentials = is_folder(path) and is_there(path / CERTIFICATE_FILE)
+    if has_credentials:
         return expiry_warning(load_credentials(path, now=now), now)
     file = _certificate_file(path)
     certificate = read_certificates(file)[0]
@@ -99,8 +99,8 @@ def _certificate_file(path: Path) -> Path:
     with reading(path, if_missing=IF_MISSING):
         if not is_folder(path):
             return path
-        authority, party = path / TRUST_FILE, path / CERTIFICATE_FILE
-        return authority if is_there(authority) and not is_there(party) else party
+        authority, certificate = path / TRUST_FILE, path / CERTIFICATE_FILE
+        return authority if is_there(authority) and not is_there(certificate) else certificate
 
 
 def _whose(certificate: x509.Certificate) -> str:

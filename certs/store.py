@@ -3,7 +3,7 @@
 ::
 
     DIR/ca/ca.crt, ca.key, issued.json     the authority; its key never leaves this folder
-    DIR/bridge/                            one folder a party, ready to copy: ca.crt, tls.crt, tls.key
+    DIR/bridge/                            a folder for each holder, ready to copy: ca.crt, tls.crt, tls.key
     DIR/workers/NAME/  executors/NAME/  operators/NAME/
 
 Revocation lists and enrolment secrets are the authority's business too: their place is DIR/ca.
@@ -28,7 +28,7 @@ from edge_mqtt.broker_bridge.program.private_files import (
     write_files,
     writing,
 )
-from edge_mqtt.certs.authority import PARTY_DAYS, Authority, create_authority, new_key
+from edge_mqtt.certs.authority import CERTIFICATE_DAYS, Authority, create_authority, new_key
 from edge_mqtt.certs.credentials import CERTIFICATE_FILE, KEY_FILE, TRUST_FILE
 from edge_mqtt.certs.errors import AlreadyExists, AuthorityMissing, CredentialsUnusable
 from edge_mqtt.certs.identity import Identity, Role, check_name
@@ -38,7 +38,7 @@ from edge_mqtt.certs.x509_fields import check_validity
 
 #: Further files of the authority's folder.
 AUTHORITY_KEY_FILE = "ca.key"
-REGISTER_FILE = "issued.json"
+ISSUED_FILE = "issued.json"
 #: The bridge's name unless told otherwise.
 BRIDGE_NAME = "bridge"
 
@@ -51,7 +51,7 @@ class Issued:
 
     record: IssuedCertificate
     folder: Path
-    #: Records of the same party that are still valid: nothing takes them back yet.
+    #: Records of the same holder that are still valid: nothing takes them back yet.
     still_valid: tuple[IssuedCertificate, ...]
     #: It ends before its days are over, because the authority does.
     shortened: bool
@@ -67,7 +67,7 @@ class Created:
 
 
 class Store:
-    """The folder in which an authority and the parties' folders lie."""
+    """The folder in which an authority and the holders' folders lie."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -79,7 +79,7 @@ class Store:
             return self.directory / "bridge"
         return self.directory / _FOLDERS[identity.role] / identity.name
 
-    def create(self, *, hosts: Sequence[str], days: int = PARTY_DAYS, force: bool, now: datetime) -> Created:
+    def create(self, *, hosts: Sequence[str], days: int = CERTIFICATE_DAYS, force: bool, now: datetime) -> Created:
         """Make an authority and the bridge's certificate.
 
         :param hosts: names and addresses that workers connect to.
@@ -97,8 +97,8 @@ class Store:
         with self._lock():
             if not force and _exists(self.authority_folder):
                 raise AlreadyExists(
-                    f"{self.directory} has an authority already: use 'edge-certs issue' to add parties; --force "
-                    "would make a new one, and every certificate of the old one would stop working"
+                    f"{self.directory} has an authority already: use 'edge-certs issue' for more certificates; "
+                    "--force would make a new one, and every certificate of the old one would stop working"
                 )
             self._check_free(bridge, force=force)
             put_aside = self._install_authority(authority, now)
@@ -106,7 +106,13 @@ class Store:
         return Created(bridge=issued, put_aside=put_aside)
 
     def issue(
-        self, identity: Identity, *, hosts: Sequence[str] = (), days: int = PARTY_DAYS, force: bool, now: datetime
+        self,
+        identity: Identity,
+        *,
+        hosts: Sequence[str] = (),
+        days: int = CERTIFICATE_DAYS,
+        force: bool,
+        now: datetime,
     ) -> Issued:
         """Make a key and a certificate for ``identity``.
 
@@ -154,14 +160,14 @@ class Store:
         self._require_authority()
         return read_certificates(self.authority_folder / TRUST_FILE)[0]
 
-    def register(self) -> IssuedCertificates:
+    def issued_certificates(self) -> IssuedCertificates:
         """Return what the authority has issued.
 
         :raises AuthorityMissing: there is none.
-        :raises FileUnusable: the register cannot be read.
+        :raises FileUnusable: the record of them cannot be read.
         """
         self._require_authority()
-        return read_issued(self.authority_folder / REGISTER_FILE)
+        return read_issued(self.authority_folder / ISSUED_FILE)
 
     def _lock(self) -> AbstractContextManager[None]:
         return locked(self.directory / ".lock")
@@ -174,7 +180,9 @@ class Store:
             )
 
     def _hosts_so_far(self, identity: Identity) -> Sequence[str]:
-        return next((record.hosts for record in self.register().newest() if record.identity == identity), ())
+        return next(
+            (record.hosts for record in self.issued_certificates().newest() if record.identity == identity), ()
+        )
 
     def _check_free(self, identity: Identity, *, force: bool) -> None:
         key = self.folder(identity) / KEY_FILE
@@ -190,7 +198,7 @@ class Store:
             {
                 making / TRUST_FILE: certificate_pem(authority.certificate),
                 making / AUTHORITY_KEY_FILE: key_pem(authority.key),
-                making / REGISTER_FILE: IssuedCertificates().to_json(),
+                making / ISSUED_FILE: IssuedCertificates().to_json(),
             }
         )
         put_aside = None
@@ -207,12 +215,12 @@ class Store:
         key = new_key()
         certificate = authority.issue(identity, key.public_key(), hosts=hosts, days=days, now=now)
         record = record_of(certificate, issued_at=now)
-        register = self.register()
+        issued = self.issued_certificates()
         folder = self.folder(identity)
         make_private_directory(folder)
-        # The register first: a certificate that is not in it could never be revoked.
-        written = register.model_copy(update={"issued": (*register.issued, record)})
-        write_files({self.authority_folder / REGISTER_FILE: written.to_json()})
+        # The record first: a certificate that is not in it could never be revoked.
+        written = issued.model_copy(update={"issued": (*issued.issued, record)})
+        write_files({self.authority_folder / ISSUED_FILE: written.to_json()})
         write_files(
             {
                 folder / KEY_FILE: key_pem(key),
@@ -220,7 +228,7 @@ class Store:
                 folder / TRUST_FILE: certificate_pem(authority.certificate),
             }
         )
-        earlier = tuple(r for r in register.issued if r.identity == identity and r.not_after > now)
+        earlier = tuple(r for r in issued.issued if r.identity == identity and r.not_after > now)
         shortened = record.not_after == authority.certificate.not_valid_after_utc
         return Issued(record=record, folder=folder, still_valid=earlier, shortened=shortened)
 

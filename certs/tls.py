@@ -1,4 +1,4 @@
-"""From a party's folder to TLS: contexts for both ends, the peer's identity, and errors put into words."""
+"""TLS with our credentials: contexts for both ends, the peer's identity, and errors put into words."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from edge_mqtt.certs.identity import Identity
 _GET_A_NEW_ONE = "issue it again with edge-certs --force and copy the folder here"
 
 
-def client_context(party: Credentials) -> ssl.SSLContext:
-    """Return the context with which ``party`` connects to a bridge.
+def client_context(credentials: Credentials) -> ssl.SSLContext:
+    """Return the context with which a client connects to the bridge.
 
     :raises CertificateError: the files have become unusable since they were loaded.
     """
-    return _context(ssl.PROTOCOL_TLS_CLIENT, party)
+    return _context(ssl.PROTOCOL_TLS_CLIENT, credentials)
 
 
-def server_context(party: Credentials) -> ssl.SSLContext:
-    """Return the context with which ``party``, a bridge, serves: nobody connects without a certificate.
+def server_context(credentials: Credentials) -> ssl.SSLContext:
+    """Return the context with which a bridge serves: a client without a certificate cannot connect.
 
     :raises CertificateError: the files have become unusable since they were loaded.
     """
-    context = _context(ssl.PROTOCOL_TLS_SERVER, party)
+    context = _context(ssl.PROTOCOL_TLS_SERVER, credentials)
     context.verify_mode = ssl.CERT_REQUIRED
     # A resumed session would let a certificate in that has expired since the session began.
     context.options |= ssl.OP_NO_TICKET
@@ -39,7 +39,7 @@ def peer_identity(peercert: Mapping[str, object]) -> Identity:
     """Return whose certificate the other side of a connection has shown.
 
     :param peercert: what ``SSLObject.getpeercert()`` returned.
-    :raises PartyUnusable: the certificate is not one of ours.
+    :raises CredentialsUnusable: the certificate is not one of ours.
     """
     uris = [value for kind, value in _pairs(peercert.get("subjectAltName", ())) if kind == "URI"]
     subject = peercert.get("subject", ())
@@ -57,7 +57,7 @@ _VERIFY_ERRORS: Mapping[int, str] = {
     19: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
     20: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
     21: "it is of an authority that is not in our ca.crt: use folders made by the same edge-certs folder",
-    26: "it was not made for this end of a connection: a bridge needs a bridge's, everybody else their own",
+    26: "it was not made for this end of a connection: the bridge needs a bridge's, a client one of its own role",
 }
 #: X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED.
 _TIME_ERRORS = frozenset({9, 10})
@@ -97,7 +97,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
         "the two sides share no TLS version: 1.2 or newer is needed, also by a proxy in between",
     ),
     ("WRONG_VERSION_NUMBER", "the other side does not speak TLS: check host and port, and a proxy in between"),
-    ("HTTP_REQUEST", "somebody spoke plain HTTP where TLS is needed: use wss://"),
+    ("HTTP_REQUEST", "a client spoke plain HTTP where TLS is needed: use wss://"),
     ("EOF", "the other side hung up during the handshake: is it a bridge, and does a firewall cut in?"),
 )
 
@@ -170,17 +170,17 @@ def _first_line(error: OSError) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def _context(protocol: int, party: Credentials) -> ssl.SSLContext:
+def _context(protocol: int, credentials: Credentials) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     # The default from Python 3.13 on; ours pass, and what does not is not ours.
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     try:
-        context.load_verify_locations(party.directory / TRUST_FILE)
-        context.load_cert_chain(party.directory / CERTIFICATE_FILE, party.directory / KEY_FILE)
+        context.load_verify_locations(credentials.directory / TRUST_FILE)
+        context.load_cert_chain(credentials.directory / CERTIFICATE_FILE, credentials.directory / KEY_FILE)
     except OSError as error:  # ssl.SSLError is one
         raise FileUnusable(
-            f"{party.directory} cannot be used ({_first_line(error)}): copy the whole folder again"
+            f"{credentials.directory} cannot be used ({_first_line(error)}): copy the whole folder again"
         ) from error
     return context
 

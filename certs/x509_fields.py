@@ -17,7 +17,7 @@ from edge_mqtt.certs.identity import Identity
 def identity_of(certificate: x509.Certificate) -> Identity:
     """Return whose ``certificate`` is.
 
-    :raises PartyUnusable: it is not one of ours.
+    :raises CredentialsUnusable: it is not one of ours.
     """
     names = _alternative_names(certificate)
     uris = [] if names is None else names.get_values_for_type(x509.UniformResourceIdentifier)

@@ -245,7 +245,7 @@ class EdgeMqttExecutor(AirflowHooks):
             self._on_revoked(key, event)
             return
         if key is None and event.type is WorkloadType.CALLBACK:
-            # Of a scheduler that died: Airflow adopts no callbacks, so nobody else will tell it.
+            # Of a scheduler that died: Airflow adopts no callbacks, so no other executor will tell it.
             key = callback_key(event.job_id)
         if key is None:
             # Of a scheduler that died: this one may be asked to adopt it yet.
@@ -319,7 +319,7 @@ class EdgeMqttExecutor(AirflowHooks):
                 client.cancel(job_id)
 
     def _acknowledge_unclaimed(self) -> None:
-        """Acknowledge final events that nobody adopted: their tasks reported their own end, nothing is missing."""
+        """Acknowledge final events of jobs that were not adopted: their tasks reported their own end."""
         client, settings = self._started()
         for job_id in self._job_index.expire_unclaimed(self._now() - settings.unclaimed_for_s):
             client.acknowledge(job_id)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edge_mqtt.certs.credentials import Credentials
 
 PROGRAM: Final = "edge-logs"
-#: Seconds between keep alive pings. Shorter than a worker's: somebody is waiting for the next line, and a second
+#: Seconds between keep alive pings. Shorter than a worker's: a person is waiting for the next line, and a second
 #: program with the same certificate is told of it after twice this time.
 KEEP_ALIVE_S: Final = 15
 
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Screen:
-    """Prints lines on stdout at once, and what is to be said about the connection on stderr."""
+    """Prints lines on stdout at once, and messages about the connection on stderr."""
 
     def __init__(self, renderer: Renderer, stdout: BinaryIO) -> None:
         self._renderer = renderer
@@ -110,7 +110,7 @@ class Screen:
     def lines(self, lines: Sequence[LogLine]) -> None:
         """Print lines, now.
 
-        :raises BrokenPipeError: nobody reads any more.
+        :raises BrokenPipeError: the reader of the output is gone.
         """
         try:
             for line in lines:
@@ -125,9 +125,9 @@ class Screen:
         say(PROGRAM, text)
 
     def watch(self, unread: Callable[[], None]) -> None:
-        """Call ``unread`` when nobody reads: ``edge-logs -f | head`` ends with head, not with the next line."""
+        """Call ``unread`` when the reader of stdout is gone: ``edge-logs -f | head`` ends with head."""
         poll = select.poll()
-        # Asking for nothing: errors, such as a pipe that nobody reads, are told in any case.
+        # Asking for nothing: errors, such as a pipe without a reader, are told in any case.
         poll.register(self._stdout.fileno(), 0)
 
         def wait() -> None:

@@ -80,7 +80,7 @@ class Output(Protocol):
     def lines(self, lines: Sequence[LogLine]) -> None:
         """Print lines, now.
 
-        :raises BrokenPipeError: nobody reads any more.
+        :raises BrokenPipeError: the reader of the output is gone.
         """
 
     def news(self, text: str) -> None:
@@ -131,7 +131,7 @@ class _Link:
     up: bool = False
     #: That it is away has been told.
     told: bool = False
-    #: The bridge says that somebody else is connected with our certificate.
+    #: The bridge says that another program is connected with our certificate.
     name_in_use: bool = False
     asked: _Asked | None = field(default=None)
 
@@ -193,7 +193,7 @@ class TailClient:
         self._events.put(_Trouble(reason, name_in_use))
 
     def unread(self) -> None:
-        """Note that nobody reads our output any more."""
+        """Note that the reader of our output is gone."""
         self._events.put(_Unread())
 
     # ------------------------------------------------------------ the loop, in the caller's thread
@@ -201,7 +201,7 @@ class TailClient:
     def run(self) -> Ending:
         """Read until the end.
 
-        :raises BrokenPipeError: nobody reads our output any more.
+        :raises BrokenPipeError: the reader of our output is gone.
         """
         self._began = self._clock()
         self._give_up_at = self._began + GIVE_UP_AFTER_S

@@ -17,4 +17,4 @@ def configuration_fault(error: BaseException) -> str | None:
     if not ours:
         return None
     reason = " ".join(str(error).split()).rstrip(".")
-    return f"Airflow's configuration cannot be used: {reason}. Mend airflow.cfg, or the AIRFLOW__… variable"
+    return f"Airflow's configuration cannot be used: {reason}. Fix airflow.cfg, or the AIRFLOW__… variable"

@@ -1,6 +1,6 @@
 """The settings of ``[edge_mqtt]``, each once.
 
-Airflow's provider info, the programs' readers, their options and ``--help``, what is said of a wrong value and the
+Airflow's provider info, the programs' readers, their options and ``--help``, the errors about wrong values and the
 tables of the documentation all come from here. To add a setting, add it here, read it in its program's configuration
 and run ``make docs``.
 """

@@ -1,4 +1,4 @@
-"""A setting: its name in Airflow's configuration, who reads it, what it may be, and what is said when it is wrong."""
+"""A setting: its name in Airflow's configuration, who reads it, what it may be, and the error when it is wrong."""
 
 from __future__ import annotations
 

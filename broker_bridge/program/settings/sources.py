@@ -149,7 +149,7 @@ class AirflowConfiguration:
 
 
 class Snapshot:
-    """What another source said, for a process that does not have it."""
+    """What another source answered, for a process that does not have it."""
 
     def __init__(self, found: Mapping[str, Found]) -> None:
         self._found = found
@@ -161,7 +161,7 @@ class Snapshot:
         return cls({str(setting): found for setting, found in answers if found is not None})
 
     def find(self, setting: Setting[Any]) -> Found | None:
-        """Return what the source said."""
+        """Return what the source answered."""
         return self._found.get(str(setting))
 
 

@@ -124,8 +124,8 @@ def test_an_existing_key_is_refused_and_replaced_with_force(made: Path, capsys: 
         (["issue", "worker", "x", "--dir", "nowhere"], "nowhere has no authority"),
         (["list", "--dir", "nowhere"], "nowhere has no authority"),
         (["list", "--colour"], "--colour"),
-        (["show", "nobody"], "nobody is called 'nobody'"),
-        (["show", "nobody", "--dir", "nowhere"], "nobody is called 'nobody'"),
+        (["show", "nobody"], "no certificate for 'nobody'"),
+        (["show", "nobody", "--dir", "nowhere"], "no certificate for 'nobody'"),
     ],
     ids=" ".join,
 )

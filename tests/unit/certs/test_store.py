@@ -102,7 +102,7 @@ def test_a_forced_second_authority_puts_the_first_aside_whole(store: Store) -> N
         path.name: data for path, data in before.items()
     }
     assert load_credentials(store.directory / "bridge", now=NOW).fingerprint == created.bridge.record.fingerprint
-    assert store.register().issued == (created.bridge.record,)
+    assert store.issued_certificates().issued == (created.bridge.record,)
 
 
 def test_a_refused_host_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_the_register_has_everything_and_lists_the_newest(store: Store) -> None:
     for identity in EVERYBODY:
         store.issue(identity, force=False, now=NOW)
     again = store.issue(WORKER, force=True, now=NOW)
-    register = store.register()
+    register = store.issued_certificates()
     assert [str(record.identity) for record in register.issued] == [
         "bridge:bridge",
         "worker:lab-3",
@@ -206,12 +206,12 @@ def test_two_issuers_at_once_both_stay_registered(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert {record.name for record in store.register().issued} == {"bridge", *names}
+    assert {record.name for record in store.issued_certificates().issued} == {"bridge", *names}
 
 
 def test_no_authority_is_one_line(tmp_path: Path) -> None:
     store = Store(tmp_path / "nowhere")
-    for attempt in (lambda: store.issue(WORKER, force=False, now=NOW), store.register, store.certificate):
+    for attempt in (lambda: store.issue(WORKER, force=False, now=NOW), store.issued_certificates, store.certificate):
         with pytest.raises(AuthorityMissing, match="has no authority"):
             attempt()
     assert not store.directory.exists()
