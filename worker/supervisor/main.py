@@ -12,6 +12,7 @@ import sys
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Final
@@ -71,12 +72,15 @@ def run_job(request: RunRequest, launcher_pid: int) -> int:
         # The task's process has no supervisor any more; it must not run beside the next try.
         kill_below(ProcessIdentity.of_this())
         outcome = RunOutcome(exit_code=1, error=describe_error(error), started_at=started_at, ended_at=time.time())
-    _store_outcome(files.outcome, outcome)
+    store_outcome(files.outcome, outcome)
     return 0
 
 
-def _store_outcome(path: Path, outcome: RunOutcome) -> None:
-    """Store the outcome, however long the disk has no room for it: it must not be lost."""
+def store_outcome(path: Path, outcome: RunOutcome, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Store the outcome, however long the disk has no room for it: it must not be lost.
+
+    :param sleep: waits so many seconds.
+    """
     while True:
         try:
             write_atomically(path, outcome.to_json(), durable=True)
@@ -85,7 +89,7 @@ def _store_outcome(path: Path, outcome: RunOutcome) -> None:
         except OSError as error:
             with contextlib.suppress(OSError):
                 sys.stderr.write(f"the outcome waits to be stored: {error}\n")
-            time.sleep(STORE_RETRY_S)
+            sleep(STORE_RETRY_S)
         else:
             return
 

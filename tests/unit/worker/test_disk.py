@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from edge_mqtt.broker_bridge.protocol.messages import Cancel, Finished
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import SpoolError
 from edge_mqtt.worker.ipc.run_outcome import OUT_OF_MEMORY, RunOutcome
-from edge_mqtt.worker.supervisor import main as supervisor_main
+from edge_mqtt.worker.supervisor.main import store_outcome
 from edge_mqtt.worker.system.oom import oom_kills
 from edge_mqtt.worker.timing import WorkerTiming
 from tests.support.scenario_worker_parts import (
@@ -118,9 +117,7 @@ def test_draining_worker_whose_spool_is_locked_goes_on_to_its_end(
     play(tmp_path, scenario)
 
 
-def test_supervisor_keeps_its_outcome_until_the_disk_has_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_supervisor_keeps_its_outcome_until_the_disk_has_room(tmp_path: Path) -> None:
     path = tmp_path / "outcome"
     # What stands in the way for as long as this is a folder.
     path.mkdir()
@@ -131,9 +128,8 @@ def test_supervisor_keeps_its_outcome_until_the_disk_has_room(
         if len(waits) == 3:
             path.rmdir()
 
-    monkeypatch.setattr(time, "sleep", make_room)
     outcome = RunOutcome(exit_code=7)
-    supervisor_main._store_outcome(path, outcome)
+    store_outcome(path, outcome, sleep=make_room)
     assert RunOutcome.from_json(path.read_bytes()) == outcome
     assert len(waits) == 3
 
