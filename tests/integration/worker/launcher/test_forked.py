@@ -154,10 +154,14 @@ def test_worker_speaks_on_stderr_alone_and_in_its_own_way(tmp_path: Path, live_s
 def test_worker_goes_on_with_a_tasks_environment(tmp_path: Path) -> None:
     code = f"""
 import gc, os
+from edge_mqtt.broker_bridge.program.settings.airflow_settings import BASE_LOG_FOLDER
+from edge_mqtt.broker_bridge.program.settings.setting import Reader
+from edge_mqtt.broker_bridge.program.settings.sources import Values
 from edge_mqtt.worker.launcher.forked import loaded_airflow
 with loaded_airflow() as airflow:
     pass
-print("{SECRET}" in os.environ, os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"], airflow.settings["base_log_folder"])
+folder = Values(Reader.WORKER, airflow.settings)[BASE_LOG_FOLDER]
+print("{SECRET}" in os.environ, os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"], folder)
 print(gc.isenabled(), gc.get_freeze_count() > 100_000, len(os.listdir("/proc/self/task")))
 """
     told = in_python(
@@ -181,10 +185,13 @@ print("" in sys.path)
 def test_worker_that_was_started_with_its_stdout_closed_loads_airflow_all_the_same(tmp_path: Path) -> None:
     code = """
 import sys
+from edge_mqtt.broker_bridge.program.settings.airflow_settings import BASE_LOG_FOLDER
+from edge_mqtt.broker_bridge.program.settings.setting import Reader
+from edge_mqtt.broker_bridge.program.settings.sources import Values
 from edge_mqtt.worker.launcher.forked import loaded_airflow
 with loaded_airflow() as airflow:
     pass
-print(airflow.settings["base_log_folder"], file=sys.stderr)
+print(Values(Reader.WORKER, airflow.settings)[BASE_LOG_FOLDER], file=sys.stderr)
 """
     done = subprocess.run(
         ["/bin/sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable, code],
