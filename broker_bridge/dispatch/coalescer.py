@@ -24,7 +24,7 @@ class Coalescer(Generic[K, V]):
     async def get(self, key: K) -> V:
         """Return the answer for one key; raises what the call raises."""
         if not self._waiting:
-            task = asyncio.create_task(self._answer(), name="together")
+            task = asyncio.create_task(self._answer(), name="bridge.coalescer")
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
         answer: asyncio.Future[V] = asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""From the wire to events: who said what is read off the topic, which the access table ties to a certificate."""
+"""From messages to events: the sender is read off the topic, which the access table ties to a certificate."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from edge_mqtt.broker_bridge.dispatch.core.events import EventsGivenUp
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerError
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 
 log = logging.getLogger(__name__)
@@ -53,12 +53,12 @@ class Retention:
                 log.warning("old jobs were not deleted: %s", error, extra={"action": "purge_failed"})
 
     async def purge(self) -> None:
-        """Delete what is old; a final event that nobody has fetched by now belongs to an executor that is gone.
+        """Delete what is old; a final event that was not fetched by now belongs to an executor that is gone.
 
         :raises LedgerError: the ledger is away.
         """
         finished_before = self._clock() - self._retention_s
-        unacknowledged = await self._ledger.unacknowledged(finished_before)
+        unacknowledged = await self._ledger.run(Ledger.unacknowledged, finished_before)
         if unacknowledged:
             await self._service.commit(EventsGivenUp(job_ids=tuple(unacknowledged)))
             log.warning(
@@ -66,6 +66,6 @@ class Retention:
                 len(unacknowledged),
                 extra={"action": "events_given_up", "jobs": len(unacknowledged)},
             )
-        purged = await self._ledger.purge(finished_before)
+        purged = await self._ledger.run(Ledger.purge, finished_before)
         if purged:
             log.info("%s old jobs deleted", purged, extra={"action": "purged", "jobs": purged})

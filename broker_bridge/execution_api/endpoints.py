@@ -1,6 +1,6 @@
 """The calls of the Execution API that mean something to us, and what a repetition of a call comes to.
 
-After a crash nobody knows whether a call that was sent again had been carried out. Most may be carried out twice:
+After a crash it is not known whether a call that was sent again had been carried out. Most may be carried out twice:
 they set a value. For the others, Airflow's refusal of the repetition tells that the first one arrived (routes in
 airflow's ``api_fastapi/execution_api/routes``).
 """

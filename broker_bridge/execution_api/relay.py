@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final, Protocol
+from typing import Final
 
+from edge_mqtt.broker_bridge.dispatch.core.events import StartRefused, TokenRefreshed
 from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
@@ -24,176 +26,177 @@ from edge_mqtt.broker_bridge.execution_api.client import (
     InvalidCall,
 )
 from edge_mqtt.broker_bridge.execution_api.endpoints import is_run, is_state, was_carried_out
+from edge_mqtt.broker_bridge.execution_api.interface import EventSink, JobReader
 from edge_mqtt.broker_bridge.execution_api.response_cache import ResponseCache
+from edge_mqtt.broker_bridge.execution_api.retry import retry
 from edge_mqtt.broker_bridge.execution_api.token_issuer import TokenIssuer
-from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest, WorkloadType
 
 log = logging.getLogger(__name__)
 
-#: Seconds between attempts while the api-server or the ledger is away.
-UNAVAILABLE_RETRY_S: Final = 1.0
-
-#: Waits after which an error of Airflow's database is handed on, because it may be the call's own fault.
-DATABASE_WAITS: Final = 60
 #: Airflow's answers that mean "this task should not be running" (its execution_api routes).
 NOT_WANTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE})
 #: Bytes of a message that are left for an answer's header.
 HEADER_BYTES: Final = 64 * 1024
 
 
-class Jobs(Protocol):
-    """What the relay needs of the dispatcher."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RelayLimits:
+    """How long the relay tries, and how much it passes on."""
 
-    def job(self, job_id: JobId) -> Job | None:
-        """Return a live job."""
-
-    def is_superseded(self, job_id: JobId) -> bool:
-        """Tell whether Airflow has queued the job's task again since."""
-
-    def start_refused(self, job_id: JobId, reason: str) -> None:
-        """Take note that Airflow refused the job's start."""
-
-    async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
-        """Record the start; return None when granted, else why not. Raises LedgerError."""
-
-    async def token_refreshed(self, job_id: JobId, token: str) -> None:
-        """Store the job's newer token. Raises LedgerError."""
+    #: Seconds between attempts while the api-server or the ledger is away.
+    retry_s: float = 1.0
+    #: Attempts after which an error of Airflow's database is handed on, because it may be the call's own fault.
+    database_attempts: int = 60
+    #: Bytes of an answer at most.
+    answer_bytes: int = MAX_MESSAGE_BYTES
 
 
 class Relay:
-    """ResponseCache :class:`ApiRequest` and :class:`StartRequest`."""
+    """Answers :class:`ApiRequest` and :class:`StartRequest`.
+
+    :meth:`answer` may be called for many requests at once, from the one event loop that it belongs to; it waits for
+    as long as the api-server or the ledger is away, and may be cancelled. Before a ``run``
+    call is passed on, its start is in the ledger; before an answer with a newer token goes out, that token is. What
+    fails is told in the answer, in Airflow's form; nothing is raised. A request that comes again is answered with the
+    same answer, or not at all when another call under way brings it. :meth:`forget_job` drops what is kept of a job.
+    """
 
     def __init__(
-        self, api: ExecutionApiClient, jobs: Jobs, mint: TokenIssuer, *, max_answer_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        api: ExecutionApiClient,
+        jobs: JobReader,
+        dispatch: EventSink,
+        issuer: TokenIssuer,
+        *,
+        limits: RelayLimits | None = None,
+        cache: ResponseCache | None = None,
     ) -> None:
-        """Prepare.
-
-        :param max_answer_bytes: bytes of an answer at most.
-        """
         self._api = api
         self._jobs = jobs
-        self._mint = mint
-        self._max_answer_bytes = min(max_answer_bytes, MAX_MESSAGE_BYTES - HEADER_BYTES)
+        self._dispatch = dispatch
+        self._issuer = issuer
+        self._limits = limits or RelayLimits()
+        self._max_answer_bytes = min(self._limits.answer_bytes, MAX_MESSAGE_BYTES - HEADER_BYTES)
         self._under_way: set[tuple[WorkerName, str]] = set()
-        self._answers = ResponseCache()
+        self._responses = cache or ResponseCache()
         #: Jobs whose ``run`` call is under way, or whose task has told Airflow its final state: Airflow answers
-        #: heartbeats for them as if somebody else ran the task.
-        self._silent: set[JobId] = set()
+        #: heartbeats for them as if another process ran the task.
+        self._muted: set[JobId] = set()
         #: Jobs of which Airflow has answered ``run`` since this bridge was started.
         self._begun: set[JobId] = set()
 
-    def is_silent(self, job_id: JobId) -> bool:
+    def is_muted(self, job_id: JobId) -> bool:
         """Tell whether Airflow must not get heartbeats for the job now."""
-        return job_id in self._silent
+        return job_id in self._muted
 
     def has_begun(self, job_id: JobId) -> bool:
         """Tell whether Airflow has answered the job's ``run`` call since this bridge was started."""
         return job_id in self._begun
 
-    def forget(self, job_id: JobId) -> None:
+    def forget_job(self, job_id: JobId) -> None:
         """Drop what is kept for a job that is finished."""
-        self._silent.discard(job_id)
+        self._muted.discard(job_id)
         self._begun.discard(job_id)
-        self._answers.forget(job_id)
+        self._responses.forget_job(job_id)
 
     async def answer(self, worker: WorkerName, request: ApiRequest | StartRequest) -> ApiResponse | None:
-        """Return the answer; None when nobody waits for it any more, or the same request is under way already."""
+        """Return the answer; None when it is not waited for any more, or the same request is under way already."""
         key = (worker, request.request_id)
-        kept = self._answers.get(key)
+        kept = self._responses.get(key)
         if kept is not None:
             return kept
-        if key in self._under_way or self._answers.is_outdated(request.job_id, key):
+        if key in self._under_way or self._responses.is_outdated(request.job_id, key):
             return None
         self._under_way.add(key)
         try:
             response = await self._respond(worker, request)
         finally:
             self._under_way.discard(key)
-        if self._held(worker, request) is not None:
-            self._answers.keep(request.job_id, key, response)
+        if self._find_running(worker, request) is not None:
+            self._responses.put(request.job_id, key, response)
         return response
 
     async def _respond(self, worker: WorkerName, request: ApiRequest | StartRequest) -> ApiResponse:
-        if self._comes_too_early(worker, request):
+        if self._is_too_early(worker, request):
             # As Airflow answers for a task that has not started. Its supervisor asks for the connection of a remote
             # log store even before that, and goes on without it (``_configure_logging``); another answer ends it.
             message = "the task has not started: it may ask nothing else yet"
-            return _problem(request.request_id, HTTPStatus.FORBIDDEN, "not_started", message)
-        refusal = await self._refusal(worker, request)
+            return _error_response(request.request_id, HTTPStatus.FORBIDDEN, "not_started", message)
+        refusal = await self._find_refusal(worker, request)
         if refusal is not None:
             log.warning(
                 "call refused: %s",
                 refusal,
                 extra={"action": "call_refused", "worker": worker, "job_id": request.job_id},
             )
-            return _problem(request.request_id, HTTPStatus.CONFLICT, "not_yours", refusal)
+            return _error_response(request.request_id, HTTPStatus.CONFLICT, "not_yours", refusal)
         if isinstance(request, StartRequest):
             return ApiResponse(request_id=request.request_id, status=HTTPStatus.OK)
         try:
             result = await self._pass_on(worker, request)
         except InvalidCall as error:
-            return _problem(request.request_id, HTTPStatus.BAD_REQUEST, "invalid_call", str(error))
-        return self._taken_away(request) if result is None else self._answered(request, result)
+            return _error_response(request.request_id, HTTPStatus.BAD_REQUEST, "invalid_call", str(error))
+        return self._refuse_lost_job(request) if result is None else self._make_response(request, result)
 
-    def _answered(self, request: ApiRequest, result: ApiResult) -> ApiResponse:
+    def _make_response(self, request: ApiRequest, result: ApiResult) -> ApiResponse:
         if len(result.body) > self._max_answer_bytes:
             message = f"the answer of {len(result.body)} bytes is over the limit of {self._max_answer_bytes} bytes"
-            return _problem(request.request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
+            return _error_response(request.request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", message)
         return ApiResponse(
             request_id=request.request_id, status=result.status, headers=result.headers, body=result.body
         )
 
-    def _taken_away(self, request: ApiRequest) -> ApiResponse:
+    def _refuse_lost_job(self, request: ApiRequest) -> ApiResponse:
         """Answer a call that may not pass because the job is no longer its worker's, or no longer Airflow's."""
         if not self._jobs.is_superseded(request.job_id):
             message = "the job is no longer this worker's"
-            return _problem(request.request_id, HTTPStatus.CONFLICT, "not_yours", message)
+            return _error_response(request.request_id, HTTPStatus.CONFLICT, "not_yours", message)
         if not is_state(request):
-            return _problem(request.request_id, HTTPStatus.CONFLICT, "superseded", SUPERSEDED)
+            return _error_response(request.request_id, HTTPStatus.CONFLICT, "superseded", SUPERSEDED)
         # Airflow has this state, or it would not have queued the task again; only the answer was lost.
-        self._silent.add(request.job_id)
+        self._muted.add(request.job_id)
         return ApiResponse(request_id=request.request_id, status=HTTPStatus.NO_CONTENT)
 
-    def _comes_too_early(self, worker: WorkerName, request: ApiRequest | StartRequest) -> bool:
-        job = self._jobs.job(request.job_id)
+    def _is_too_early(self, worker: WorkerName, request: ApiRequest | StartRequest) -> bool:
+        job = self._jobs.get_job(request.job_id)
         if job is None or isinstance(request, StartRequest) or is_run(request):
             return False
         return (job.state, job.worker, job.fence) == (CentralJobState.ASSIGNED, worker, request.fence)
 
-    async def _refusal(self, worker: WorkerName, request: ApiRequest | StartRequest) -> str | None:
+    async def _find_refusal(self, worker: WorkerName, request: ApiRequest | StartRequest) -> str | None:
         """Return why the call may not pass; record the start when it is one."""
         starter = _starter(request)
         if starter is not None:
             return await self._ask_start(worker, request, starter)
-        if self._held(worker, request) is None:
+        if self._find_running(worker, request) is None:
             return f"job {request.job_id} is not running on worker {worker} with fence {request.fence}"
         return None
 
     async def _ask_start(self, worker: WorkerName, request: ApiRequest | StartRequest, starter: str) -> str | None:
-        job = self._jobs.job(request.job_id)
+        job = self._jobs.get_job(request.job_id)
         if isinstance(request, StartRequest) and job is not None and job.spec.type is WorkloadType.TASK:
             return "a task begins with its run call"
         # The job counts as running from here on, but Airflow knows only when the call has been answered.
         # Only what this call adds may it take away: a stale one must not expose the job of the rightful holder.
-        keep = request.job_id in self._silent
-        self._silent.add(request.job_id)
+        keep = request.job_id in self._muted
+        self._muted.add(request.job_id)
         try:
-            while True:
-                try:
-                    refusal = await self._jobs.ask_start(worker, request.job_id, request.fence, starter)
-                except LedgerError:
-                    await asyncio.sleep(UNAVAILABLE_RETRY_S)
-                    continue
-                keep = keep or (refusal is None and isinstance(request, ApiRequest))
-                return refusal
+            refusal = await retry(
+                lambda: self._dispatch.ask_start(worker, request.job_id, request.fence, starter),
+                LedgerError,
+                wait_s=self._limits.retry_s,
+            )
+            keep = keep or (refusal is None and isinstance(request, ApiRequest))
+            return refusal
         finally:
             if not keep:
-                self._silent.discard(request.job_id)
+                self._muted.discard(request.job_id)
 
-    def _held(self, worker: WorkerName, request: ApiRequest | StartRequest) -> Job | None:
-        job = self._jobs.job(request.job_id)
+    def _find_running(self, worker: WorkerName, request: ApiRequest | StartRequest) -> Job | None:
+        job = self._jobs.get_job(request.job_id)
         if (
             job is None
             or job.worker != worker
@@ -208,42 +211,36 @@ class Relay:
         ends = is_state(request)
         if ends:
             # Before the call, because Airflow changes the state while the call is under way.
-            self._silent.add(request.job_id)
+            self._muted.add(request.job_id)
         settled = False
         try:
             result = await self._call_until_answered(worker, request)
             if result is not None:
                 settled = ends and result.status < HTTPStatus.BAD_REQUEST
                 if is_run(request):
-                    self._note_start(request, result)
+                    self._record_start(request, result)
             return result
         finally:
             if not settled:
-                self._silent.discard(request.job_id)
+                self._muted.discard(request.job_id)
 
-    def _note_start(self, request: ApiRequest, result: ApiResult) -> None:
+    def _record_start(self, request: ApiRequest, result: ApiResult) -> None:
         if result.status < HTTPStatus.BAD_REQUEST:
             self._begun.add(request.job_id)
         elif result.status in NOT_WANTED:
-            self._jobs.start_refused(request.job_id, reason_of(result.body))
+            self._dispatch.post(StartRefused(job_id=request.job_id, reason=reason_of(result.body)))
 
     async def _call_until_answered(self, worker: WorkerName, request: ApiRequest) -> ApiResult | None:
         in_doubt = request.repeated
-        waits = 0
-        minted = False
-        while (job := self._held(worker, request)) is not None and not self._jobs.is_superseded(job.id):
-            call = ApiCall(
-                method=request.method,
-                target=request.target,
-                token=job.token or "",
-                headers=request.headers,
-                body=request.body,
-                correlation_id=request.request_id,
-            )
+        failures = 0
+        renewed = False
+        while (job := self._find_running(worker, request)) is not None and not self._jobs.is_superseded(job.id):
             try:
-                result = await self._api.call(call, patient=waits < DATABASE_WAITS)
+                result = await self._api.call(
+                    _call_of(request, job), patient=failures < self._limits.database_attempts
+                )
             except ApiUnavailable as error:
-                if not waits:
+                if not failures:
                     log.warning(
                         "calls wait for the api-server: %s",
                         error,
@@ -251,13 +248,13 @@ class Relay:
                     )
                 # It may have been carried out for all that.
                 in_doubt = True
-                waits += 1
-                await asyncio.sleep(UNAVAILABLE_RETRY_S)
+                failures += 1
+                await asyncio.sleep(self._limits.retry_s)
                 continue
             if result.refreshed_token is not None:
                 await self._store_token(request.job_id, result.refreshed_token)
-            if not minted and is_expired(result):
-                minted = True
+            if not renewed and is_expired(result):
+                renewed = True
                 if await self.renew_token(job):
                     continue
             if in_doubt and was_carried_out(request, result):
@@ -267,7 +264,7 @@ class Relay:
 
     async def renew_token(self, job: Job) -> bool:
         """Give a job a token made here, because its own expired while the bridge was away; False without a key."""
-        token = self._mint.token(_task_instance_id(job))
+        token = self._issuer.issue_token(_task_instance_id(job))
         if token is None:
             return False
         await self._store_token(job.id, token)
@@ -275,13 +272,19 @@ class Relay:
 
     async def _store_token(self, job_id: JobId, token: str) -> None:
         """Wait until the token is stored: without it the task would be locked out after a restart of the bridge."""
-        while True:
-            try:
-                await self._jobs.token_refreshed(job_id, token)
-            except LedgerError:
-                await asyncio.sleep(UNAVAILABLE_RETRY_S)
-                continue
-            return
+        refreshed = TokenRefreshed(job_id=job_id, token=token)
+        await retry(lambda: self._dispatch.commit(refreshed), LedgerError, wait_s=self._limits.retry_s)
+
+
+def _call_of(request: ApiRequest, job: Job) -> ApiCall:
+    return ApiCall(
+        method=request.method,
+        target=request.target,
+        token=job.token or "",
+        headers=request.headers,
+        body=request.body,
+        correlation_id=request.request_id,
+    )
 
 
 def is_expired(result: ApiResult) -> bool:
@@ -322,7 +325,7 @@ def parse_starter(starter: str | None) -> tuple[str, int] | None:
     return (hostname, int(pid)) if hostname and pid.isdecimal() and pid != "0" else None
 
 
-def _problem(request_id: str, status: HTTPStatus, reason: str, message: str) -> ApiResponse:
+def _error_response(request_id: str, status: HTTPStatus, reason: str, message: str) -> ApiResponse:
     """Return an error in the form of Airflow's own (``detail.reason``, ``detail.message``)."""
     return ApiResponse(
         request_id=request_id,

@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 class TokenIssuer(Protocol):
     """Makes a token for one task instance."""
 
-    def token(self, task_instance_id: str) -> str | None:
+    def issue_token(self, task_instance_id: str) -> str | None:
         """Return a token with the scope of a running task; None when this machine cannot sign."""
 
 
@@ -44,7 +44,7 @@ class AirflowTokenIssuer:
             **signing,
         )
 
-    def token(self, task_instance_id: str) -> str | None:
+    def issue_token(self, task_instance_id: str) -> str | None:
         """Return a fresh token for ``task_instance_id``; None without a key."""
         if self._generator is None:
             return None

@@ -1,1 +1,1 @@
-"""Task logs at the centre: stored under Airflow's base_log_folder, read by edge-logs."""
+"""Task logs in the data centre: stored under Airflow's base_log_folder, read by edge-logs."""

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from cachetools import LRUCache
+
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 
 #: Seconds for which a connected worker may bring nothing of a log before it is taken to have no more of it: it has
 #: lost its disk, or its spool.
 LOG_WAIT_S: Final = 60.0
-#: Seconds between two looks that count as waiting at most: nothing is known of a longer time between them.
-LOOK_S: Final = 10.0
+#: Seconds between two observations that count as waiting at most: nothing is known of a longer time between them.
+OBSERVATION_S: Final = 10.0
 #: Logs that are watched at once.
 MAX_WATCHED: Final = 10_000
 
@@ -23,21 +25,21 @@ class Watch:
     """What has been seen of a log that is not complete."""
 
     stored: int
-    looked_at: float
+    observed_at: float
     #: Seconds for which its worker was connected and brought nothing.
     idle_s: float = 0.0
     #: Seconds for which its worker has been away now.
     away_s: float = 0.0
 
 
-def look(watch: Watch | None, *, stored: int, connected: bool, now: float) -> Watch:
-    """Return what is known after another look, at ``now`` (monotonic seconds)."""
+def observe(watch: Watch | None, *, stored: int, connected: bool, now: float) -> Watch:
+    """Return what is known after another observation, at ``now`` (monotonic seconds)."""
     if watch is None or stored != watch.stored:
-        return Watch(stored=stored, looked_at=now)
-    passed = min(now - watch.looked_at, LOOK_S)
+        return Watch(stored=stored, observed_at=now)
+    passed = min(now - watch.observed_at, OBSERVATION_S)
     if connected:
-        return Watch(stored=stored, looked_at=now, idle_s=watch.idle_s + passed)
-    return Watch(stored=stored, looked_at=now, idle_s=watch.idle_s, away_s=watch.away_s + passed)
+        return Watch(stored=stored, observed_at=now, idle_s=watch.idle_s + passed)
+    return Watch(stored=stored, observed_at=now, idle_s=watch.idle_s, away_s=watch.away_s + passed)
 
 
 def is_over(watch: Watch, lease_s: float) -> bool:
@@ -46,7 +48,7 @@ def is_over(watch: Watch, lease_s: float) -> bool:
 
 
 class Completeness:
-    """Watches the logs that somebody waits for.
+    """Watches the logs whose end is waited for.
 
     :param clock: monotonic seconds.
     """
@@ -54,17 +56,13 @@ class Completeness:
     def __init__(self, is_reachable: Callable[[Job], bool], *, clock: Callable[[], float]) -> None:
         self._is_reachable = is_reachable
         self._clock = clock
-        self._watches: dict[JobId, Watch] = {}
+        self._watches: LRUCache[JobId, Watch] = LRUCache(MAX_WATCHED)
         #: Nothing can be stored: that nothing comes is not the workers' fault.
         self.paused = False
 
-    def is_over(self, job: Job, stored: int) -> bool:
+    def is_given_up(self, job: Job, stored: int) -> bool:
         """Tell whether the rest of an ended job's log is given up, now that ``stored`` bytes of it are here."""
-        known = self._watches.pop(job.id, None)
-        reachable = self._is_reachable(job)
-        watch = look(None if self.paused else known, stored=stored, connected=reachable, now=self._clock())
-        # The one that was looked at longest ago comes first.
+        known = None if self.paused else self._watches.get(job.id)
+        watch = observe(known, stored=stored, connected=self._is_reachable(job), now=self._clock())
         self._watches[job.id] = watch
-        if len(self._watches) > MAX_WATCHED:
-            del self._watches[next(iter(self._watches))]
         return is_over(watch, job.lease_s)

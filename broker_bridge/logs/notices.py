@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Final, Literal
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.logs.segments import Lack, describe
+from edge_mqtt.broker_bridge.logs.segments import Gap, describe_gap
 
 LOGGER: Final = "edge_mqtt.bridge"
 
 
-def line(text: str, now: datetime, level: Literal["info", "warning"] = "warning") -> bytes:
+def format_line(text: str, now: datetime, level: Literal["info", "warning"] = "warning") -> bytes:
     """Return a line as Airflow's JSON formatter writes it (``airflow.sdk.log``).
 
     :param now: aware.
@@ -22,21 +22,21 @@ def line(text: str, now: datetime, level: Literal["info", "warning"] = "warning"
     return json.dumps({"timestamp": stamp, "level": level, "event": text, "logger": LOGGER}).encode() + b"\n"
 
 
-def of_lacks(lacks: Iterable[Lack], now: datetime) -> bytes:
+def gap_notice(gaps: Iterable[Gap], now: datetime) -> bytes:
     """Return a line for everything that the log before it lacks."""
-    return b"".join(line(describe(lack, "the log before this line"), now) for lack in lacks)
+    return b"".join(format_line(describe_gap(gap, "the log before this line"), now) for gap in gaps)
 
 
-def of_kept(job: Job, now: datetime) -> bytes:
-    """Return the line that stands at the centre for a log which stays on its worker."""
+def kept_notice(job: Job, now: datetime) -> bytes:
+    """Return the line that stands in the central file for a log which stays on its worker."""
     text = (
         f"the log stays on worker {job.worker}, in {job.spec.log_path} below its base_log_folder: "
         f"queue {job.spec.queue!r} keeps its logs on the worker"
     )
-    return line(text, now, "info")
+    return format_line(text, now, "info")
 
 
-def of_loss(now: datetime) -> bytes:
+def loss_notice(now: datetime) -> bytes:
     """Return a line for a file that others have cut, moved away or replaced, or that a crash left unfinished."""
     text = "the file of this log was cut, moved or replaced, or not all of it was written: something is missing here"
-    return line(text, now)
+    return format_line(text, now)

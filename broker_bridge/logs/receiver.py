@@ -1,4 +1,4 @@
-"""Takes log chunks from workers, stores them in batches and acknowledges what is on disk."""
+"""Accepts log chunks from workers, stores them in batches and acknowledges what is on disk."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Final
 
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
+from edge_mqtt.broker_bridge.logs.completeness import Completeness
 from edge_mqtt.broker_bridge.logs.segment_allocator import Segment, SegmentAllocator, Unwanted
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.logs.store_health import StoreHealth
@@ -22,8 +23,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of one worker that wait for the disk at most: twice what it has on the way when nothing is repeated.
 MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
-#: Seconds between attempts to say of a log that it stays on its worker, while the one before it is not all here.
-KEPT_RETRY_S: Final = 1.0
+#: Seconds between attempts to write of a log that it stays on its worker, while the one before it is not all here.
+NOTICE_RETRY_S: Final = 1.0
 
 _Key = tuple[WorkerName, JobId, Fence]
 
@@ -35,27 +36,27 @@ class _Batch:
     chunks: dict[_Key, list[LogChunk]] = field(default_factory=dict)
     #: When the last chunk of each came, in the loop's time.
     arrived: dict[_Key, float] = field(default_factory=dict)
-    #: Where every chunk and line goes; a place that is missing is not there yet.
-    places: dict[_Key, Segment | Unwanted] = field(default_factory=dict)
+    #: Where every chunk and line goes; a segment that is missing is not there yet.
+    segments: dict[_Key, Segment | Unwanted] = field(default_factory=dict)
     #: The last job of every file; those before it are closed.
     last: dict[str, Segment] = field(default_factory=dict)
 
-    def put(self, key: _Key, place: Segment | Unwanted) -> None:
+    def put_segment(self, key: _Key, segment: Segment | Unwanted) -> None:
         """Take note of where something goes."""
-        self.places[key] = place
-        if isinstance(place, Segment):
-            other = self.last.get(place.log_path)
-            if other is None or other.job.sequence <= place.job.sequence:
-                self.last[place.log_path] = place
+        self.segments[key] = segment
+        if isinstance(segment, Segment):
+            other = self.last.get(segment.log_path)
+            if other is None or other.job.sequence <= segment.job.sequence:
+                self.last[segment.log_path] = segment
 
-    def is_last(self, place: Segment) -> bool:
+    def is_last(self, segment: Segment) -> bool:
         """Tell whether no later job of the batch has begun in the same file."""
-        return self.last[place.log_path].job.id == place.job.id
+        return self.last[segment.log_path].job.id == segment.job.id
 
-    def writes(self, place: Segment) -> list[Write]:
-        """Return what is to be written at a place; where a line comes first that is to be noted, nothing else."""
-        chunks = () if place.job.stays_unsaid else self.chunks.get(_key(place), ())
-        return [place.write_lead(), *(place.write(chunk.offset, chunk.body) for chunk in chunks)]
+    def writes(self, segment: Segment) -> list[Write]:
+        """Return what is to be written to a segment; where a line comes first that is to be noted, nothing else."""
+        chunks = () if segment.job.lacks_notice else self.chunks.get(_key(segment), ())
+        return [segment.write_lead(), *(segment.write(chunk.offset, chunk.body) for chunk in chunks)]
 
 
 class LogReceiver:
@@ -67,57 +68,59 @@ class LogReceiver:
     def __init__(
         self,
         store: LogStore,
-        places: SegmentAllocator,
+        allocator: SegmentAllocator,
+        completeness: Completeness,
         *,
         acknowledge: Callable[[WorkerName, LogAck], object],
-        changes: ChangeFeed,
+        change_feed: ChangeFeed,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
     ) -> None:
+        """Prepare; belongs to the event loop that runs now.
+
+        :param completeness: is told while nothing can be stored.
+        :param acknowledge: sends an acknowledgement.
+        :param max_waiting_bytes: bytes of one worker that wait for the disk at most.
+        """
         self._store = store
-        self._places = places
+        self._allocator = allocator
+        self._completeness = completeness
         self._acknowledge = acknowledge
-        self._changes = changes
+        self._change_feed = change_feed
+        self._max_waiting_bytes = max_waiting_bytes
         self._time = asyncio.get_running_loop().time
         self._waiting: deque[tuple[WorkerName, LogChunk, float]] = deque()
         self._waiting_bytes: Counter[WorkerName] = Counter()
-        self._kept: dict[JobId, None] = {}
-        self._troubles = StoreHealth(self._time)
+        #: Jobs whose log stays on its worker, and of which no line says so yet.
+        self._without_notice: dict[JobId, None] = {}
+        self.health = StoreHealth(self._time)
         self._arrived = asyncio.Event()
 
-    @property
-    def problem(self) -> str | None:
-        """Why logs cannot be stored now; None when they can."""
-        return self._troubles.current()
-
-    def put(self, worker: WorkerName, chunk: LogChunk) -> None:
+    def accept_chunk(self, worker: WorkerName, chunk: LogChunk) -> None:
         """Queue one chunk; a worker's chunks beyond its window are repeats, and dropped."""
         waiting = self._waiting_bytes[worker]
-        if waiting and waiting + len(chunk.body) > MAX_WAITING_BYTES:
+        if waiting and waiting + len(chunk.body) > self._max_waiting_bytes:
             return
         self._waiting_bytes[worker] += len(chunk.body)
         self._waiting.append((worker, chunk, self._time()))
         self._arrived.set()
 
-    def started(self, job_id: JobId) -> None:
-        """Say in the log of a job that has begun where it is, when it stays on its worker. Said once, it is said."""
-        self._kept[job_id] = None
+    def write_notice(self, job_id: JobId) -> None:
+        """Write into the log of a job that has begun where it is, when it stays on its worker; only once."""
+        self._without_notice[job_id] = None
         self._arrived.set()
-
-    async def stored(self, job_id: JobId) -> int:
-        """Return how many bytes of the job's log are stored; see :meth:`SegmentAllocator.stored`."""
-        return await self._places.stored(job_id)
 
     async def run(self) -> None:
         """Store chunks until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KEPT_RETRY_S if self._kept else None):
+                async with asyncio.timeout(NOTICE_RETRY_S if self._without_notice else None):
                     await self._arrived.wait()
             self._arrived.clear()
             chunks = list(self._waiting)
             self._waiting.clear()
             self._waiting_bytes.clear()
             await self._store_batch(chunks)
-            self._places.patience.paused = self.problem is not None
+            self._completeness.paused = self.health.problem is not None
 
     async def _store_batch(self, chunks: list[tuple[WorkerName, LogChunk, float]]) -> None:
         """Store what can be stored. Workers keep what is not acknowledged, and send it again."""
@@ -128,94 +131,96 @@ class LogReceiver:
             batch.arrived[key] = arrived
         # Together, so that all logs that begin are noted by one commit.
         await asyncio.gather(
-            *(self._find_kept(batch, job_id) for job_id in list(self._kept)),
-            *(self._find(batch, key) for key in batch.chunks),
+            *(self._find_notice_segment(batch, job_id) for job_id in list(self._without_notice)),
+            *(self._find_segment(batch, key) for key in batch.chunks),
         )
-        self._let_go(batch)
+        self._acknowledge_unwanted(batch)
         if not batch.last:
             return
         appended = await self._append(batch)
         for log_path, reason in appended.failed.items():
-            self._troubles.failed(log_path, reason)
-        stored = [place for place in batch.last.values() if place.job.id in appended.stored]
+            self.health.record_failure(log_path, reason)
+        stored = [segment for segment in batch.last.values() if segment.job.id in appended.stored]
         # A task only for those of which something is to be noted.
-        for place in stored:
-            if not place.job.stays_unsaid:
-                await self._stored(batch, place, appended.stored[place.job.id])
-        lines = [place for place in stored if place.job.stays_unsaid]
-        await asyncio.gather(*(self._stored(batch, place, appended.stored[place.job.id]) for place in lines))
-        grown = [place.log_path for place in stored]
+        for segment in stored:
+            if not segment.job.lacks_notice:
+                await self._record_stored(batch, segment, appended.stored[segment.job.id])
+        lines = [segment for segment in stored if segment.job.lacks_notice]
+        await asyncio.gather(
+            *(self._record_stored(batch, segment, appended.stored[segment.job.id]) for segment in lines)
+        )
+        grown = [segment.log_path for segment in stored]
         if grown:
-            self._changes.notify(grown)
+            self._change_feed.notify(grown)
 
-    async def _find(self, batch: _Batch, key: _Key) -> None:
+    async def _find_segment(self, batch: _Batch, key: _Key) -> None:
         try:
-            place = await self._places.find(*key)
+            segment = await self._allocator.find_segment(*key)
         except (OSError, LedgerError) as error:
-            self._troubles.failed(key[1], str(error))
+            self.health.record_failure(key[1], str(error))
             return
-        if place is not None:
-            batch.put(key, place)
+        if segment is not None:
+            batch.put_segment(key, segment)
 
-    async def _find_kept(self, batch: _Batch, job_id: JobId) -> None:
+    async def _find_notice_segment(self, batch: _Batch, job_id: JobId) -> None:
         try:
-            place = await self._places.find_kept(job_id)
+            segment = await self._allocator.find_notice_segment(job_id)
         except (OSError, LedgerError) as error:
-            self._troubles.failed(job_id, str(error))
+            self.health.record_failure(job_id, str(error))
             return
-        if isinstance(place, Segment):
-            batch.put(_key(place), place)
-        elif place is not None:
-            del self._kept[job_id]
+        if isinstance(segment, Segment):
+            batch.put_segment(_key(segment), segment)
+        elif segment is not None:
+            del self._without_notice[job_id]
 
-    def _let_go(self, batch: _Batch) -> None:
+    def _acknowledge_unwanted(self, batch: _Batch) -> None:
         """Acknowledge what can never be stored."""
-        for key, place in batch.places.items():
-            if isinstance(place, Segment) and batch.is_last(place):
+        for key, segment in batch.segments.items():
+            if isinstance(segment, Segment) and batch.is_last(segment):
                 continue
-            size = place.job.log_size if isinstance(place, Segment) else place.log_size
+            size = segment.job.log_size if isinstance(segment, Segment) else segment.log_size
             ends = [chunk.offset + len(chunk.body) for chunk in batch.chunks.get(key, ())]
-            self._acknowledge_run(batch, key, max(size or 0, *ends, 0))
+            self._acknowledge_up_to(batch, key, max(size or 0, *ends, 0))
 
     async def _append(self, batch: _Batch) -> Appended:
         appended = await self._append_all(batch, list(batch.last.values()))
         moved: list[Segment] = []
         for log_path, found in appended.changed.items():
             try:
-                place = await self._places.move(batch.last[log_path], found)
+                segment = await self._allocator.move_segment(batch.last[log_path], found)
             except LedgerError as error:
                 appended.failed[log_path] = str(error)
                 continue
-            if place is not None:
-                moved.append(place)
+            if segment is not None:
+                moved.append(segment)
         if moved:
             again = await self._append_all(batch, moved)
             appended.stored.update(again.stored)
             appended.failed.update(again.failed)
         return appended
 
-    async def _append_all(self, batch: _Batch, places: list[Segment]) -> Appended:
-        writes = [write for place in places for write in batch.writes(place)]
+    async def _append_all(self, batch: _Batch, segments: list[Segment]) -> Appended:
+        writes = [write for segment in segments for write in batch.writes(segment)]
         return await asyncio.to_thread(self._store.append, writes)
 
-    async def _stored(self, batch: _Batch, place: Segment, offset: int) -> None:
+    async def _record_stored(self, batch: _Batch, segment: Segment, offset: int) -> None:
         try:
-            await self._places.written(place.job.id)
+            await self._allocator.record_written(segment.job.id)
         except LedgerError as error:
-            self._troubles.failed(place.job.id, str(error))
+            self.health.record_failure(segment.job.id, str(error))
             return
-        self._kept.pop(place.job.id, None)
-        self._troubles.over(place.log_path)
-        self._troubles.over(place.job.id)
-        if _key(place) in batch.chunks:
-            self._acknowledge_run(batch, _key(place), offset)
+        self._without_notice.pop(segment.job.id, None)
+        self.health.record_success(segment.log_path)
+        self.health.record_success(segment.job.id)
+        if _key(segment) in batch.chunks:
+            self._acknowledge_up_to(batch, _key(segment), offset)
 
-    def _acknowledge_run(self, batch: _Batch, key: _Key, offset: int) -> None:
+    def _acknowledge_up_to(self, batch: _Batch, key: _Key, offset: int) -> None:
         worker, job_id, fence = key
         now = self._time()
         held_s = round(now - batch.arrived.get(key, now), 4)
         self._acknowledge(worker, LogAck(job_id=job_id, fence=fence, offset=offset, held_s=held_s))
 
 
-def _key(place: Segment) -> _Key:
-    return place.job.worker or WorkerName(""), place.job.id, place.job.fence
+def _key(segment: Segment) -> _Key:
+    return segment.job.worker or WorkerName(""), segment.job.id, segment.job.fence

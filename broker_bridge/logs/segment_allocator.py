@@ -1,40 +1,38 @@
-"""Finds the place of every job's log in its file, and makes it when the job begins."""
+"""Finds the segment of every job's log in its file, and allocates it when the job begins."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 from weakref import WeakValueDictionary
 
+from cachetools import FIFOCache
+
 from edge_mqtt.broker_bridge.dispatch.coalescer import Coalescer
+from edge_mqtt.broker_bridge.dispatch.core.events import Event, LogOpened
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.job_records import JobRecords
 from edge_mqtt.broker_bridge.logs import notices
 from edge_mqtt.broker_bridge.logs.completeness import Completeness
-from edge_mqtt.broker_bridge.logs.segments import Found, base_now, final_lacks, is_closed, stored, unwritten
+from edge_mqtt.broker_bridge.logs.segments import (
+    Found,
+    count_stored,
+    final_gaps,
+    find_base,
+    find_unwritten,
+    is_closed,
+)
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 
 log = logging.getLogger(__name__)
 
-#: Refusals that are remembered, so that each is told once.
+#: Refusals that are remembered, so that each is logged once.
 MAX_REFUSALS: Final = 1000
-
-
-class JobRecords(Protocol):
-    """What is asked about jobs, finished ones included."""
-
-    async def record(self, job_id: JobId) -> Job | None:
-        """Return the job."""
-
-    async def same_log(self, log_path: str, but: JobId) -> list[Job]:
-        """Return the jobs that write this log, in the order in which they were queued; ``but`` may be left out."""
-
-    async def log_opened(self, job_id: JobId, base: int) -> None:
-        """Store where the job's bytes begin in the file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,91 +63,103 @@ class Unwanted:
 
 
 class SegmentAllocator:
-    """Where every job's bytes go. A place is in the ledger before anything is written to it.
+    """Where every job's bytes go. A segment is in the ledger before anything is written to it.
 
     Not so that of a log which stays on its worker: it is noted when the line is written that says so. After a crash
     in between the line is there twice, and it cannot be missing.
 
+    :param commit: stores what the event changes; raises LedgerError.
+    :param completeness: tells which logs are not waited for any more.
     :param now: aware time, for lines of our own.
     """
 
     def __init__(
-        self, store: LogStore, jobs: JobRecords, patience: Completeness, *, now: Callable[[], datetime]
+        self,
+        store: LogStore,
+        records: JobRecords,
+        commit: Callable[[Event], Awaitable[None]],
+        completeness: Completeness,
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self._store = store
-        self._jobs = jobs
-        self.patience = patience
+        self._records = records
+        self._commit = commit
+        self._completeness = completeness
         self._now = now
-        #: What has been given a place since this program started, and may not all be written there.
-        self._begun: dict[JobId, Segment] = {}
-        self._refused: dict[tuple[WorkerName, JobId, Fence], None] = {}
-        self._sizes: Coalescer[str, int] = Coalescer(self._look_at_sizes)
+        #: What was allocated since this program started, and may not all be written.
+        self._allocated: dict[JobId, Segment] = {}
+        self._refused: FIFOCache[tuple[WorkerName, JobId, Fence], None] = FIFOCache(MAX_REFUSALS)
+        self._sizes: Coalescer[str, int] = Coalescer(self._read_sizes)
         #: One job at a time begins in a file.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def find(self, worker: WorkerName, job_id: JobId, fence: Fence) -> Segment | Unwanted | None:
-        """Return the place of what a worker ships; None while it has to wait.
+    async def find_segment(self, worker: WorkerName, job_id: JobId, fence: Fence) -> Segment | Unwanted | None:
+        """Return where the bytes go that a worker ships; None while it has to wait.
 
         :raises LedgerError: the ledger cannot be asked, or takes nothing.
         :raises OSError: the file cannot be looked at.
         """
-        job = await self._jobs.record(job_id)
+        job = await self._records.get(job_id)
         if job is None or job.worker != worker or job.fence != fence or job.spec.log_path is None:
             return self._refuse(worker, job_id, fence, "the job is not this worker's, or its assignment is outdated")
-        if job.state not in (CentralJobState.RUNNING, CentralJobState.FINISHED) or job.stays_unsaid:
+        if job.state not in (CentralJobState.RUNNING, CentralJobState.FINISHED) or job.lacks_notice:
             # It may yet be given to another worker, whose bytes must not come behind these; or a line comes first.
             return None
         return await self._find(job, job.spec.log_path)
 
-    async def find_kept(self, job_id: JobId) -> Segment | Unwanted | None:
+    async def find_notice_segment(self, job_id: JobId) -> Segment | Unwanted | None:
         """Return where the line goes that a job's log stays on its worker; None while it has to wait.
 
         :raises LedgerError: the ledger cannot be asked.
         :raises OSError: the file cannot be looked at.
         """
-        job = await self._jobs.record(job_id)
-        if job is None or job.spec.log_path is None or not job.stays_unsaid:
+        job = await self._records.get(job_id)
+        if job is None or job.spec.log_path is None or not job.lacks_notice:
             return Unwanted()
         return await self._find(job, job.spec.log_path)
 
-    async def move(self, place: Segment, found: Found) -> Segment | None:
-        """Return where a job goes on whose file others have changed."""
-        base = base_now(place.base, place.base - len(place.lead), found)
-        if base is not None:
-            return await self._open(place.job, base, place.lead)
-        lines = notices.of_loss(self._now()) + self._line_of_kept(place.job)
-        return await self._open_behind(place.job, place.log_path, found.size, lines)
+    async def move_segment(self, segment: Segment, found: Found) -> Segment | None:
+        """Return where a job goes on whose file others have changed.
 
-    async def written(self, job_id: JobId) -> None:
+        :raises LedgerError: the ledger takes nothing.
+        """
+        base = find_base(segment.base, segment.base - len(segment.lead), found)
+        if base is not None:
+            return await self._allocate(segment.job, base, segment.lead)
+        lines = notices.loss_notice(self._now()) + self._kept_notice(segment.job)
+        return await self._allocate_behind(segment.job, segment.log_path, found.size, lines)
+
+    async def record_written(self, job_id: JobId) -> None:
         """Take note that all there was to be written of a job is in the file.
 
         :raises LedgerError: the ledger takes nothing.
         """
-        begun = self._begun.get(job_id)
-        if begun is not None and begun.job.stays_unsaid:
-            await self._jobs.log_opened(job_id, begun.base)
-        self._begun.pop(job_id, None)
+        segment = self._allocated.get(job_id)
+        if segment is not None and segment.job.lacks_notice:
+            await self._store_base(job_id, segment.base)
+        self._allocated.pop(job_id, None)
 
-    async def stored(self, job_id: JobId) -> int:
+    async def count_stored(self, job_id: JobId) -> int:
         """Return how many bytes of the job's log are stored, or are not wanted any more.
 
         :raises LedgerError: the ledger cannot be asked.
         :raises OSError: the file cannot be looked at.
         :raises LogPathRefused: it has no file.
         """
-        job = await self._jobs.record(job_id)
+        job = await self._records.get(job_id)
         if job is None or job.log_base is None or job.spec.log_path is None:
             return 0
-        of_file = await self._jobs.same_log(job.spec.log_path, job.id)
+        of_file = await self._records.find_of_log(job.spec.log_path, job.id)
         if job.log_size is not None and is_closed(job, of_file):
             return job.log_size
-        return stored(job, of_file, await self._sizes.get(job.spec.log_path))
+        return count_stored(job, of_file, await self._sizes.get(job.spec.log_path))
 
     # ------------------------------------------------------------ parts
 
     async def _find(self, job: Job, log_path: str) -> Segment | Unwanted | None:
         if job.log_base is not None and job.state is CentralJobState.RUNNING:
-            return self._place(job)
+            return self._segment_of(job)
         try:
             async with self._locks.setdefault(log_path, asyncio.Lock()):
                 return await self._find_in_file(job, log_path)
@@ -157,31 +167,31 @@ class SegmentAllocator:
             return self._refuse(job.worker or WorkerName(""), job.id, job.fence, str(error))
 
     async def _find_in_file(self, job: Job, log_path: str) -> Segment | Unwanted | None:
-        of_file = await self._jobs.same_log(log_path, job.id)
+        of_file = await self._records.find_of_log(log_path, job.id)
         if is_closed(job, of_file):
-            self._begun.pop(job.id, None)
+            self._allocated.pop(job.id, None)
             return Unwanted(job.log_size)
-        if job.log_base is not None or job.id in self._begun:
-            return self._place(job)
+        if job.log_base is not None or job.id in self._allocated:
+            return self._segment_of(job)
         size = await self._sizes.get(log_path)
         before = [other for other in of_file if other.sequence < job.sequence]
-        missing = final_lacks(before, size, self.patience.is_over)
-        if missing is None:
+        gaps = final_gaps(before, size, self._completeness.is_given_up)
+        if gaps is None:
             return None
-        lines = notices.of_lacks(missing, self._now()) + self._line_of_kept(job)
-        place = await self._open_behind(job, log_path, size, lines, unwritten(before, size))
-        for lack in missing:
+        lines = notices.gap_notice(gaps, self._now()) + self._kept_notice(job)
+        segment = await self._allocate_behind(job, log_path, size, lines, find_unwritten(before, size))
+        for gap in gaps:
             log.warning(
                 "the log of job %s is given up: another one begins behind what is here of it",
-                lack.job.id,
-                extra={"action": "log_given_up", "job_id": lack.job.id, "missing": lack.missing},
+                gap.job.id,
+                extra={"action": "log_given_up", "job_id": gap.job.id, "missing": gap.missing},
             )
-        return place
+        return segment
 
-    async def _look_at_sizes(self, log_paths: list[str]) -> dict[str, int | Exception]:
+    async def _read_sizes(self, log_paths: list[str]) -> dict[str, int | Exception]:
         return await asyncio.to_thread(self._store.sizes, log_paths)
 
-    async def _open_behind(
+    async def _allocate_behind(
         self, job: Job, log_path: str, size: int, lines: bytes, overtaken: Sequence[Job] = ()
     ) -> Segment | None:
         """Let a job begin behind ``lines`` of our own, which go behind what is in the file.
@@ -192,35 +202,36 @@ class SegmentAllocator:
             lines = b"\n" + lines
         base = size + len(lines)
         for other in overtaken:
-            await self._jobs.log_opened(other.id, base)
-        return await self._open(job, base, lines)
+            await self._store_base(other.id, base)
+        return await self._allocate(job, base, lines)
 
-    async def _open(self, job: Job, base: int, lead: bytes) -> Segment | None:
+    async def _allocate(self, job: Job, base: int, lead: bytes) -> Segment | None:
         """Commit a job's base, then say where it is: after a crash in between, the file is too short for it."""
-        if not job.stays_unsaid:
-            await self._jobs.log_opened(job.id, base)
-            opened = await self._jobs.record(job.id)
-            if opened is None or opened.log_base is None:
+        if not job.lacks_notice:
+            await self._store_base(job.id, base)
+            stored = await self._records.get(job.id)
+            if stored is None or stored.log_base is None:
                 return None
-            job = opened
-        self._begun[job.id] = Segment(job=job, log_path=job.spec.log_path or "", base=base, lead=lead)
-        return self._begun[job.id]
+            job = stored
+        self._allocated[job.id] = Segment(job=job, log_path=job.spec.log_path or "", base=base, lead=lead)
+        return self._allocated[job.id]
 
-    def _place(self, job: Job) -> Segment:
-        begun = self._begun.get(job.id)
-        if begun is not None:
-            return replace(begun, job=job)
+    async def _store_base(self, job_id: JobId, base: int) -> None:
+        await self._commit(LogOpened(job_id=job_id, base=base))
+
+    def _segment_of(self, job: Job) -> Segment:
+        allocated = self._allocated.get(job.id)
+        if allocated is not None:
+            return replace(allocated, job=job)
         return Segment(job=job, log_path=job.spec.log_path or "", base=job.log_base or 0)
 
-    def _line_of_kept(self, job: Job) -> bytes:
-        return b"" if job.ships_log else notices.of_kept(job, self._now())
+    def _kept_notice(self, job: Job) -> bytes:
+        return b"" if job.ships_log else notices.kept_notice(job, self._now())
 
     def _refuse(self, worker: WorkerName, job_id: JobId, fence: Fence, reason: str) -> Unwanted:
         key = (worker, job_id, fence)
         if key not in self._refused:
             self._refused[key] = None
-            if len(self._refused) > MAX_REFUSALS:
-                del self._refused[next(iter(self._refused))]
             log.warning(
                 "log refused: %s",
                 reason,

@@ -13,7 +13,7 @@ from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lack:
+class Gap:
     """What is not here of the log of a job that has ended."""
 
     job: Job
@@ -39,7 +39,7 @@ def is_closed(job: Job, of_file: Iterable[Job]) -> bool:
     return any(other.sequence > job.sequence and other.log_base is not None for other in of_file)
 
 
-def stored(job: Job, of_file: Iterable[Job], size: int) -> int:
+def count_stored(job: Job, of_file: Iterable[Job], size: int) -> int:
     """Return how many bytes of the job are in its file of ``size`` bytes."""
     if job.log_base is None:
         return 0
@@ -52,37 +52,35 @@ def stored(job: Job, of_file: Iterable[Job], size: int) -> int:
     return max(min(ends) - job.log_base, 0)
 
 
-def lacks(of_file: Sequence[Job], size: int) -> tuple[Lack, ...]:
+def find_gaps(of_file: Sequence[Job], size: int) -> tuple[Gap, ...]:
     """Return what is not here of the jobs that have ended, in order, from the last one on that has begun.
 
-    What jobs before that one lack will never be here, and a line before it says so. One that is to begin behind the
-    file's end has not begun: the line is not there.
+    What is missing of jobs before that one will never be here, and a line before it says so. One that is to begin
+    behind the file's end has not begun: the line is not there.
 
     :param of_file: the file's jobs in the order in which they were queued.
     """
-    not_there = unwritten(of_file, size)
+    not_there = find_unwritten(of_file, size)
     begun = [number for number, job in enumerate(of_file) if job.log_base is not None and job not in not_there]
     recent = of_file[begun[-1] if begun else 0 :]
-    found = (_lack(job, stored(job, of_file, size)) for job in recent if job.state is CentralJobState.FINISHED)
-    return tuple(lack for lack in found if lack is not None)
+    found = (_gap(job, count_stored(job, of_file, size)) for job in recent if job.state is CentralJobState.FINISHED)
+    return tuple(gap for gap in found if gap is not None)
 
 
-def _lack(job: Job, here: int) -> Lack | None:
+def _gap(job: Job, here: int) -> Gap | None:
     if job.log_size is None:
         # It ended without a word of its worker. Before its start there was nothing to log.
-        return Lack(job=job, here=here, missing=None) if job.starter is not None and job.ships_log else None
-    return Lack(job=job, here=here, missing=job.log_size - here) if job.log_size > here else None
+        return Gap(job=job, here=here, missing=None) if job.starter is not None and job.ships_log else None
+    return Gap(job=job, here=here, missing=job.log_size - here) if job.log_size > here else None
 
 
-def unwritten(of_file: Iterable[Job], size: int) -> list[Job]:
+def find_unwritten(of_file: Iterable[Job], size: int) -> list[Job]:
     """Return the jobs that are to begin behind the file's end, which may be in the middle of a line of ours."""
     return [job for job in of_file if job.log_base is not None and job.log_base > size]
 
 
-def final_lacks(
-    of_file: Sequence[Job], size: int, is_given_up: Callable[[Job, int], bool]
-) -> tuple[Lack, ...] | None:
-    """Return what a file's jobs lack for ever; None while something of one of them may still come.
+def final_gaps(of_file: Sequence[Job], size: int, is_given_up: Callable[[Job, int], bool]) -> tuple[Gap, ...] | None:
+    """Return what a file will never have of its jobs; None while something of one of them may still come.
 
     A job that was lost is not waited for: its lease is over. One that has not started has written nothing.
 
@@ -92,18 +90,18 @@ def final_lacks(
     for job in of_file:
         if is_closed(job, of_file):
             continue
-        if job.state is CentralJobState.RUNNING or (job.stays_unsaid and not is_given_up(job, 0)):
+        if job.state is CentralJobState.RUNNING or (job.lacks_notice and not is_given_up(job, 0)):
             return None
-    missing = lacks(of_file, size)
-    for lack in missing:
+    gaps = find_gaps(of_file, size)
+    for gap in gaps:
         # One after the other: the second cannot come before the first is here or given up.
-        is_over = lack.missing is None or is_closed(lack.job, of_file) or is_given_up(lack.job, lack.here)
+        is_over = gap.missing is None or is_closed(gap.job, of_file) or is_given_up(gap.job, gap.here)
         if not is_over:
             return None
-    return missing
+    return gaps
 
 
-def base_now(base: int, begin: int, found: Found) -> int | None:
+def find_base(base: int, begin: int, found: Found) -> int | None:
     """Return where the job that is written stands in a file which others may have changed.
 
     Its base as it was: go on at the end of the file, which may have lost bytes that its worker still has. A greater
@@ -121,9 +119,9 @@ def base_now(base: int, begin: int, found: Found) -> int | None:
     return base + max(found.size - max(found.left_at, begin), 0)
 
 
-def describe(lack: Lack, log: str) -> str:
-    """Return one line for people about what ``log`` lacks."""
-    worker = lack.job.worker or "gone"
-    if lack.missing is None:
+def describe_gap(gap: Gap, log: str) -> str:
+    """Return one line for people about what is missing of ``log``."""
+    worker = gap.job.worker or "gone"
+    if gap.missing is None:
         return f"the end of {log} may be missing: contact with worker {worker} was lost"
-    return f"the last {lack.missing} bytes of {log} are missing: worker {worker} has not brought them"
+    return f"the last {gap.missing} bytes of {log} are missing: worker {worker} has not brought them"

@@ -1,8 +1,8 @@
 """Writes the logs that workers ship under Airflow's base_log_folder, byte for byte.
 
-A job's bytes begin at its base in the file (see placement). Bytes are only ever appended without a gap, so a file's
+A job's bytes begin at its base in the file: see ``segments``. Bytes are only ever appended without a gap, so a file's
 size says how much of its last job has arrived, and nothing but the base has to be remembered. What is remembered
-besides, for as long as this program runs, only serves to notice that somebody else has changed a file.
+besides, for as long as this program runs, only serves to notice that another program has changed a file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from edge_mqtt.broker_bridge.logs.segments import Found, base_now
+from cachetools import LRUCache
+
+from edge_mqtt.broker_bridge.logs.segments import Found, find_base
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 
 log = logging.getLogger(__name__)
@@ -81,12 +83,24 @@ class _Written:
 
 
 class LogStore:
-    """Files below one folder. Every method does file I/O: call it from a thread that may wait."""
+    """Files below one folder.
 
-    def __init__(self, folder: Path) -> None:
+    :meth:`check_writable` comes first, at the start. :meth:`append` is called by one thread at a time, and by nothing
+    else for the same files; all other methods may be called at any time, from any thread. Every method does file I/O:
+    a thread that calls it may wait for the disk, and the event loop never does. What :meth:`append` says is stored is
+    on the disk (``fdatasync``) when it returns; it raises nothing, for one file's failure is told beside the others'
+    success. The methods for reading raise :class:`LogPathRefused` and OSError, and find nothing where no file is.
+    """
+
+    def __init__(self, folder: Path, *, remembered_files: int = REMEMBERED_FILES) -> None:
+        """Prepare; nothing is looked at.
+
+        :param folder: Airflow's ``base_log_folder``.
+        :param remembered_files: files that are remembered as we left them.
+        """
         self._folder = folder.resolve()
         self._root = str(self._folder).rstrip("/")
-        self._left: dict[str, _Left] = {}
+        self._left: LRUCache[str, _Left] = LRUCache(remembered_files)
         self._syncing = ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="bridge.log_sync")
 
     def check_writable(self) -> None:
@@ -169,11 +183,11 @@ class LogStore:
                     try:
                         self._write_to(log_path, by_path[log_path], opened, written, appended)
                     except (OSError, LogPathRefused) as error:
-                        self._failed(log_path, error, appended)
+                        self._record_failure(log_path, error, appended)
                 self._sync(written, appended)
         return appended
 
-    def _failed(self, log_path: str, error: Exception, appended: Appended) -> None:
+    def _record_failure(self, log_path: str, error: Exception, appended: Appended) -> None:
         # Some of it may be written: whatever the size is next time, it is our own doing.
         self._left.pop(log_path, None)
         appended.failed[log_path] = str(error)
@@ -193,12 +207,12 @@ class LogStore:
         base = writes[0].base
         begin = base + min(0, *(write.offset for write in writes))
         size = found.size
-        if base_now(base, begin, found) != base:
+        if find_base(base, begin, found) != base:
             appended.changed[log_path] = found
         else:
             size, stored = _append(descriptor, writes, size)
             written[log_path] = _Written(descriptor, stored)
-        self._leave(log_path, _Left(status.st_dev, status.st_ino, size))
+        self._left[log_path] = _Left(status.st_dev, status.st_ino, size)
 
     def _sync(self, written: dict[str, _Written], appended: Appended) -> None:
         """Wait until what was written is on the disk. Files that are synced at once share the disk's work."""
@@ -212,7 +226,7 @@ class LogStore:
                 if error is None:
                     appended.stored.update(written[log_path].stored)
                 else:
-                    self._failed(log_path, error, appended)
+                    self._record_failure(log_path, error, appended)
 
     def _find(self, log_path: str, status: os.stat_result) -> Found:
         left = self._left.get(log_path)
@@ -221,21 +235,14 @@ class LogStore:
         same = (status.st_dev, status.st_ino) == (left.device, left.inode)
         if not same or status.st_size != left.size:
             log.warning(
-                "log file %s was changed by somebody else: it has %d bytes and had %d; what its worker still has of "
-                "its last job is stored again",
+                "log file %s was changed by another program: it has %d bytes and had %d; what its worker still has "
+                "of its last job is stored again",
                 log_path,
                 status.st_size,
                 left.size,
                 extra={"action": "log_file_changed", "log_path": log_path},
             )
         return Found(size=status.st_size, left_at=left.size, same=same)
-
-    def _leave(self, log_path: str, left: _Left) -> None:
-        # The least recently written comes first.
-        self._left.pop(log_path, None)
-        self._left[log_path] = left
-        if len(self._left) > REMEMBERED_FILES:
-            del self._left[next(iter(self._left))]
 
     def read(self, log_path: str, offset: int, limit: int) -> bytes:
         """Return at most ``limit`` bytes from ``offset`` on."""
@@ -260,12 +267,12 @@ class LogStore:
         position, wanted = size, lines + 1 if self.read(log_path, size - 1, 1) == b"\n" else lines
         while position > 0:
             start = max(0, position - block)
-            piece = self.read(log_path, start, position - start)
-            found = piece.count(b"\n")
+            data = self.read(log_path, start, position - start)
+            found = data.count(b"\n")
             if found >= wanted:
-                at = len(piece)
+                at = len(data)
                 for _ in range(wanted):
-                    at = piece.rindex(b"\n", 0, at)
+                    at = data.rindex(b"\n", 0, at)
                 return start + at + 1
             wanted -= found
             position = start

@@ -1,57 +1,48 @@
-"""What cannot be stored at the moment, and why. A reason is told once, and again only after it was over."""
+"""What cannot be stored at the moment, and why. A reason is logged once, and again only after it was over."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+from cachetools import TTLCache
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which a trouble that nobody meets any more is forgotten: its job may be. Workers try every 5 s.
+#: Seconds after which a failure that does not come again is forgotten: its job may be. Workers try every 5 s.
 FORGET_AFTER_S: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Trouble:
-    reason: str
-    met_at: float
-
-
 class StoreHealth:
-    """By what cannot be stored.
+    """The reasons, by what cannot be stored.
 
     :param clock: monotonic seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._troubles: dict[str, _Trouble] = {}
+        self._reasons: TTLCache[str, str] = TTLCache(math.inf, FORGET_AFTER_S, timer=clock)
 
-    def failed(self, what: str, reason: str) -> None:
+    def record_failure(self, what: str, reason: str) -> None:
         """Take note that something could not be stored."""
-        known = {_kind(trouble.reason) for trouble in self._recent().values()}
-        self._troubles[what] = _Trouble(reason, self._clock())
-        if _kind(reason) not in known:
+        is_known = _kind(reason) in {_kind(known) for known in self._reasons.values()}
+        self._reasons[what] = reason
+        if not is_known:
             log.error(
-                "task logs cannot be stored (%s): free space or mend the folder; workers keep the logs meanwhile",
+                "task logs cannot be stored (%s): free space or fix the folder; workers keep the logs meanwhile",
                 reason,
                 extra={"action": "log_store_failed"},
             )
 
-    def over(self, what: str) -> None:
+    def record_success(self, what: str) -> None:
         """Take note that it could."""
-        self._troubles.pop(what, None)
+        self._reasons.pop(what, None)
 
-    def current(self) -> str | None:
-        """Return why something cannot be stored; None when nothing is known to be in the way."""
-        return next((trouble.reason for trouble in self._recent().values()), None)
-
-    def _recent(self) -> dict[str, _Trouble]:
-        since = self._clock() - FORGET_AFTER_S
-        self._troubles = {what: trouble for what, trouble in self._troubles.items() if trouble.met_at >= since}
-        return self._troubles
+    @property
+    def problem(self) -> str | None:
+        """Why something cannot be stored; None when everything can, as far as is known."""
+        return next(iter(self._reasons.values()), None)
 
 
 def _kind(reason: str) -> str:

@@ -9,8 +9,11 @@ from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.job_records import JobRecords
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger
 from edge_mqtt.broker_bridge.logs.completeness import Completeness
-from edge_mqtt.broker_bridge.logs.segments import describe, final_lacks
+from edge_mqtt.broker_bridge.logs.segments import describe_gap, final_gaps
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore
 from edge_mqtt.broker_bridge.protocol.messages import (
     LogSelector,
@@ -25,7 +28,7 @@ REPLY_BYTES: Final = 256 * 1024
 STREAM_BYTES: Final = 64 * 1024
 #: Seconds a request is held at most, whatever it asks for.
 MAX_WAIT_S: Final = 60.0
-#: Seconds between looks at a run's state while somebody waits for its end.
+#: Seconds between looks at a run's state while a reader waits for its end.
 RUN_STATE_INTERVAL_S: Final = 1.0
 #: Seconds from one answer to the next at least: what comes meanwhile travels together.
 PACE_S: Final = 0.05
@@ -39,26 +42,13 @@ MAX_JOBS: Final = 10_000
 FINAL_RUN_STATES: Final = frozenset({"success", "failed"})
 
 
-class TailJobs(Protocol):
-    """Where jobs are found by the names that people use."""
-
-    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
-        """Return matching jobs, newest first."""
-
-    async def newest_run(self, dag_id: str) -> str | None:
-        """Return the run of ``dag_id`` whose job was queued last."""
-
-    async def next_sequence(self) -> int:
-        """Return the number that the next job will get, or the lowest of the jobs that still run."""
-
-
 class RunLookup(Protocol):
     """What Airflow says of runs."""
 
-    async def state(self, dag_id: str, run_id: str) -> str:
+    async def get_state(self, dag_id: str, run_id: str) -> str:
         """Return the run's state, empty when unknown."""
 
-    async def problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
+    async def find_problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
         """Return one line when there is no such thing."""
 
 
@@ -108,18 +98,20 @@ class TailService:
     def __init__(
         self,
         store: LogStore,
-        jobs: TailJobs,
-        runs: RunLookup,
-        changes: ChangeFeed,
-        patience: Completeness,
+        records: JobRecords,
+        ledger: AsyncLedger,
         *,
+        runs: RunLookup,
+        change_feed: ChangeFeed,
+        completeness: Completeness,
         clock: Callable[[], float],
     ) -> None:
         self._store = store
-        self._jobs = jobs
+        self._records = records
+        self._ledger = ledger
         self._runs = runs
-        self._changes = changes
-        self._patience = patience
+        self._change_feed = change_feed
+        self._completeness = completeness
         self._clock = clock
         #: By the request that was answered last.
         self._readers: dict[str, _Reader] = {}
@@ -128,7 +120,7 @@ class TailService:
         """Return what is new to the reader, waiting up to ``request.wait_s`` seconds for it."""
         deadline = self._clock() + min(request.wait_s, MAX_WAIT_S)
         self._forget_old()
-        reader = self._remembered(request) if request.continues else await self._new(request)
+        reader = self._take_reader(request) if request.continues else await self._make_reader(request)
         if isinstance(reader, TailReply):
             return reader
         await asyncio.sleep(max(0.0, reader.answered_at + PACE_S - self._clock()))
@@ -158,7 +150,7 @@ class TailService:
                     cursor=reader.cursor,
                     ended=ended,
                 )
-            await self._changes.wait(
+            await self._change_feed.wait(
                 reader.sizes_seen, min(remaining, self._next_look_in(reader, found_all=found_all))
             )
 
@@ -166,16 +158,16 @@ class TailService:
         oldest = self._clock() - KEEP_READER_S
         self._readers = {name: reader for name, reader in self._readers.items() if reader.answered_at >= oldest}
 
-    def _remembered(self, request: TailRequest) -> _Reader | TailReply:
+    def _take_reader(self, request: TailRequest) -> _Reader | TailReply:
         reader = self._readers.pop(request.continues, None)
         return reader or TailReply(request_id=request.request_id, forgotten=True)
 
-    async def _new(self, request: TailRequest) -> _Reader | TailReply:
+    async def _make_reader(self, request: TailRequest) -> _Reader | TailReply:
         selector = await self._resolve(request.selector)
-        problem = await self._problem(selector, first=not request.positions, follow=request.wait_s > 0)
+        problem = await self._find_problem(selector, first=not request.positions, follow=request.wait_s > 0)
         if problem is not None:
             return TailReply(request_id=request.request_id, error=problem)
-        cursor = request.cursor or (0 if selector.dag_id is not None else await self._jobs.next_sequence())
+        cursor = request.cursor or (0 if selector.dag_id is not None else await self._records.next_sequence())
         return _Reader(
             selector=selector, cursor=cursor, positions=dict(request.positions), last_lines=request.last_lines
         )
@@ -191,14 +183,16 @@ class TailService:
         """Return the selector with the newest run of its Dag, when it names a Dag and no run."""
         if selector.dag_id is None or selector.run_id is not None:
             return selector
-        return selector.model_copy(update={"run_id": await self._jobs.newest_run(selector.dag_id)})
+        return selector.model_copy(update={"run_id": await self._ledger.run(Ledger.newest_run, selector.dag_id)})
 
-    async def _problem(self, selector: LogSelector, *, first: bool, follow: bool) -> str | None:
+    async def _find_problem(self, selector: LogSelector, *, first: bool, follow: bool) -> str | None:
         if selector.dag_id is None or not first:
             return None
-        if selector.run_id is not None and await self._jobs.find(selector, 1):
-            return None
-        problem = await self._runs.problem(selector.dag_id, selector.run_id, selector.task_id)
+        if selector.run_id is not None:
+            known = await self._ledger.run(Ledger.find, selector, 1)
+            if known:
+                return None
+        problem = await self._runs.find_problem(selector.dag_id, selector.run_id, selector.task_id)
         if problem is not None or follow:
             return problem
         wanted = f"task {selector.task_id!r} of " if selector.task_id else ""
@@ -207,7 +201,7 @@ class TailService:
     async def _run_state(self, selector: LogSelector) -> str:
         if selector.dag_id is None or selector.run_id is None:
             return ""
-        return await self._runs.state(selector.dag_id, selector.run_id)
+        return await self._runs.get_state(selector.dag_id, selector.run_id)
 
     async def _update(self, reader: _Reader, *, stale: bool) -> bool:
         """Learn what has changed since the last time; tell whether nothing is missing of the jobs.
@@ -215,8 +209,8 @@ class TailService:
         :param stale: find the jobs anew in any case.
         """
         # The versions first: what changes meanwhile is looked at again.
-        version, now = self._changes.version, self._clock()
-        stale = stale or reader.jobs_seen < self._changes.jobs_version
+        version, now = self._change_feed.version, self._clock()
+        stale = stale or reader.jobs_seen < self._change_feed.jobs_version
         finds = stale and now >= reader.find_at
         if finds:
             await self._find(reader)
@@ -224,7 +218,7 @@ class TailService:
             reader.find_at = self._clock() + FIND_PAUSE * (self._clock() - now)
             changed = None
         else:
-            changed = self._changes.grown_since(reader.sizes_seen)
+            changed = self._change_feed.grown_since(reader.sizes_seen)
         reader.sizes_seen = version
         paths = list(reader.jobs) if changed is None else [path for path in changed if path in reader.jobs]
         if paths:
@@ -242,7 +236,7 @@ class TailService:
         return last.state is CentralJobState.FINISHED and (stream is None or not stream.complete)
 
     async def _find(self, reader: _Reader) -> None:
-        found = await self._jobs.find(reader.selector, MAX_JOBS)
+        found = await self._ledger.run(Ledger.find, reader.selector, MAX_JOBS)
         reader.jobs = {}
         for job in sorted(found, key=lambda job: job.sequence):
             if job.sequence >= reader.cursor and job.spec.log_path is not None and job.worker is not None:
@@ -281,7 +275,9 @@ class TailService:
 
     def _stream(self, path: str, jobs: Sequence[Job], size: int) -> LogStream:
         last = jobs[-1]
-        lacks = final_lacks(jobs, size, self._patience.is_over) if last.state is CentralJobState.FINISHED else None
+        gaps = (
+            final_gaps(jobs, size, self._completeness.is_given_up) if last.state is CentralJobState.FINISHED else None
+        )
         return LogStream(
             stream_id=path,
             dag_id=last.spec.dag_id,
@@ -291,6 +287,6 @@ class TailService:
             try_number=last.spec.try_number,
             worker=last.worker or "",
             queue=last.spec.queue,
-            complete=lacks is not None,
-            missing="; ".join(describe(lack, "the log") for lack in lacks or ()),
+            complete=gaps is not None,
+            missing="; ".join(describe_gap(gap, "the log") for gap in gaps or ()),
         )

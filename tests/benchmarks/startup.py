@@ -31,7 +31,7 @@ from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
@@ -84,7 +84,7 @@ def make_jobs(count: int) -> Iterator[Job]:
 
 def fill(url: str, count: int) -> None:
     """Put jobs into the ledger."""
-    ledger = open_ledger(url)
+    ledger = SqlLedger(url)
     jobs = make_jobs(count)
     while batch := list(islice(jobs, BATCH)):
         ledger.commit(batch)
@@ -96,7 +96,7 @@ def loading(url: str) -> tuple[int, float]:
 
     async def load() -> tuple[int, float]:
         began = time.perf_counter()
-        ledger = AsyncLedger(open_ledger(url))
+        ledger = AsyncLedger(SqlLedger(url))
         service = DispatchService(Dispatcher(DispatchSettings()), ledger, ChangeFeed())
         live = await service.load()
         seconds = time.perf_counter() - began

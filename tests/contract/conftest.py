@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from tests.support.ledger_contract import Clock
 
 
@@ -23,6 +23,6 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def sql(path: Path, clock: Clock) -> Iterator[SqlLedger]:
-    opened = open_ledger(f"sqlite:///{path}", clock)
+    opened = SqlLedger(f"sqlite:///{path}", clock)
     yield opened
     opened.close()

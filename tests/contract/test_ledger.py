@@ -29,13 +29,13 @@ from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.dispatch.ledger.migrations import MIGRATIONS, migrate
 from edge_mqtt.broker_bridge.dispatch.ledger.row_writers import upsert
 from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA, WRITTEN_ONCE
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from tests.support.ledger_contract import Clock, LedgerContract, finished, ids, make_job
 
 
 @pytest.fixture(params=["memory", "sqlite"])
 def ledger(request: pytest.FixtureRequest, path: Path, clock: Clock) -> Iterator[Ledger]:
-    opened: Ledger = MemoryLedger(clock) if request.param == "memory" else open_ledger(f"sqlite:///{path}", clock)
+    opened: Ledger = MemoryLedger(clock) if request.param == "memory" else SqlLedger(f"sqlite:///{path}", clock)
     yield opened
     opened.close()
 
@@ -70,7 +70,7 @@ def test_nobody_else_may_read_the_file(sql: SqlLedger, path: Path) -> None:
 def test_a_file_that_others_may_read_is_closed_to_them(path: Path) -> None:
     path.parent.mkdir()
     path.touch(mode=0o644)
-    open_ledger(f"sqlite:///{path}").close()
+    SqlLedger(f"sqlite:///{path}").close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
@@ -78,16 +78,16 @@ def test_a_commit_survives_the_end_of_the_process(path: Path) -> None:
     program = f"""
 import os
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec
-ledger = open_ledger("sqlite:///{path}")
+ledger = SqlLedger("sqlite:///{path}")
 spec = JobSpec(job_id="job-1", type="ExecuteTask", queue="q")
 ledger.commit([Job(spec=spec, executor="e", lease_s=935.0, sequence=5)])
 os.kill(os.getpid(), 9)
 """
     ended = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
     assert ended.returncode == -9
-    reopened = open_ledger(f"sqlite:///{path}")
+    reopened = SqlLedger(f"sqlite:///{path}")
     assert ids(reopened.load_live()) == ["job-1"]
     reopened.close()
 
@@ -103,16 +103,16 @@ def test_every_commit_is_synced_to_the_disk(sql: SqlLedger) -> None:
 
 def test_a_second_bridge_is_refused_with_a_clear_line(sql: SqlLedger, path: Path) -> None:
     with pytest.raises(LedgerBusy, match=r"is in use by another edge-bridge: end that one"):
-        open_ledger(f"sqlite:///{path}")
+        SqlLedger(f"sqlite:///{path}")
     sql.close()
-    open_ledger(f"sqlite:///{path}").close()
+    SqlLedger(f"sqlite:///{path}").close()
 
 
 def test_closing_twice_does_no_harm(path: Path) -> None:
-    ledger = open_ledger(f"sqlite:///{path}")
+    ledger = SqlLedger(f"sqlite:///{path}")
     ledger.close()
     ledger.close()
-    open_ledger(f"sqlite:///{path}").close()
+    SqlLedger(f"sqlite:///{path}").close()
 
 
 def test_a_nul_in_a_worker_s_words_does_no_harm(sql: SqlLedger) -> None:
@@ -121,13 +121,13 @@ def test_a_nul_in_a_worker_s_words_does_no_harm(sql: SqlLedger) -> None:
 
 
 def test_a_ledger_of_a_newer_program_is_refused_and_left_alone(path: Path) -> None:
-    open_ledger(f"sqlite:///{path}").close()
+    SqlLedger(f"sqlite:///{path}").close()
     connection = sqlite3.connect(path)
     connection.execute("UPDATE schema_version SET version = 99")
     connection.commit()
     connection.close()
     with pytest.raises(LedgerTooNew, match="schema version 99, this program knows"):
-        open_ledger(f"sqlite:///{path}")
+        SqlLedger(f"sqlite:///{path}")
     assert rows(path, "SELECT version FROM schema_version") == [(99,)]
 
 
@@ -148,13 +148,13 @@ def make_first_version(path: Path) -> None:
 
 def test_a_ledger_of_the_first_version_is_taken_over_with_its_jobs(path: Path) -> None:
     make_first_version(path)
-    ledger = open_ledger(f"sqlite:///{path}")
+    ledger = SqlLedger(f"sqlite:///{path}")
     (job,) = ledger.load_live()
     assert (job.id, job.state, job.fence, job.worker, job.token) == ("job-1", "running", 2, "lab-3", "token")
     assert (job.lease_s, job.ships_log) == (935.0, True)
     ledger.commit([finished(job)])
     ledger.close()
-    reopened = open_ledger(f"sqlite:///{path}")
+    reopened = SqlLedger(f"sqlite:///{path}")
     assert reopened.load_live() == []
     reopened.close()
 
@@ -200,8 +200,8 @@ def test_a_start_looks_at_no_job_that_is_over(sql: SqlLedger) -> None:
 
     sa.event.listen(sql._engine, "before_cursor_execute", explain)
     sql.load_live()
-    sql.unsaid()
-    assert plans == ["SCAN jobs USING INDEX jobs_live", "SCAN jobs USING INDEX jobs_unsaid"]
+    sql.without_notice()
+    assert plans == ["SCAN jobs USING INDEX jobs_live", "SCAN jobs USING INDEX jobs_without_notice"]
 
 
 def test_a_token_is_gone_from_the_file_when_its_job_is_finished(sql: SqlLedger, path: Path) -> None:
@@ -238,7 +238,7 @@ def test_rows_carry_the_times_of_the_clock(sql: SqlLedger, path: Path, clock: Cl
 )
 def test_a_url_that_cannot_be_used_is_told_in_one_line(url: str, message: str) -> None:
     with pytest.raises(LedgerUnavailable, match=message) as refused:
-        open_ledger(url)
+        SqlLedger(url)
     assert "\n" not in str(refused.value)
     assert "sesame" not in str(refused.value)
 
@@ -246,7 +246,7 @@ def test_a_url_that_cannot_be_used_is_told_in_one_line(url: str, message: str) -
 def test_a_file_in_a_folder_that_is_a_file_is_told_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LedgerUnavailable, match="check ledger_url and the folder's owner"):
-        open_ledger(f"sqlite:///{tmp_path}/file/ledger.db")
+        SqlLedger(f"sqlite:///{tmp_path}/file/ledger.db")
 
 
 def test_an_error_never_quotes_the_row(sql: SqlLedger) -> None:
@@ -291,6 +291,6 @@ def test_open_ledger_gives_the_file_back_when_it_fails(path: Path, monkeypatch: 
     with monkeypatch.context() as for_now:
         for_now.setattr(sql, "migrate", fail)
         with pytest.raises(LedgerTooNew):
-            open_ledger(f"sqlite:///{path}")
-    open_ledger(f"sqlite:///{path}").close()
+            SqlLedger(f"sqlite:///{path}")
+    SqlLedger(f"sqlite:///{path}").close()
     assert os.access(path, os.R_OK)

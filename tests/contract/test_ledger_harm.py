@@ -16,7 +16,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
     LedgerTaken,
     LedgerUnavailable,
 )
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
 from tests.support.ledger_contract import ids, make_job
 
@@ -115,7 +115,7 @@ def test_a_file_that_was_replaced_ends_the_work_with_the_old_one(sql: SqlLedger,
 def test_a_backup_that_is_written_over_the_ledger_ends_the_work_with_it(sql: SqlLedger, path: Path) -> None:
     sql.commit([make_job(1)])
     other = path.with_name("other.db")
-    open_ledger(f"sqlite:///{other}").close()
+    SqlLedger(f"sqlite:///{other}").close()
     with sqlite3.connect(other) as source, sqlite3.connect(path) as target:
         source.backup(target)
     source.close()
@@ -128,7 +128,7 @@ def test_a_backup_that_is_written_over_the_ledger_ends_the_work_with_it(sql: Sql
 
 def test_a_bridge_whose_lock_was_deleted_stops_when_another_has_opened_its_ledger(sql: SqlLedger, path: Path) -> None:
     path.with_name("ledger.db.lock").unlink()
-    second = open_ledger(f"sqlite:///{path}")
+    second = SqlLedger(f"sqlite:///{path}")
     with pytest.raises(LedgerTaken):
         sql.commit([make_job(1)])
     second.commit([make_job(2)])
@@ -145,14 +145,14 @@ def test_a_row_that_makes_no_sense_is_told_as_damage(sql: SqlLedger) -> None:
 
 
 def test_a_damaged_page_is_told_as_damage(path: Path) -> None:
-    ledger = open_ledger(f"sqlite:///{path}")
+    ledger = SqlLedger(f"sqlite:///{path}")
     ledger.commit([make_job(number) for number in range(500)])
     ledger.close()
     damaged = bytearray(path.read_bytes())
     middle = len(damaged) // 2
     damaged[middle : middle + 65_536] = b"\xa5" * 65_536
     path.write_bytes(damaged)
-    reopened = open_ledger(f"sqlite:///{path}")
+    reopened = SqlLedger(f"sqlite:///{path}")
     with pytest.raises(LedgerCorrupt, match="damaged or not a ledger: restore it from a backup"):
         reopened.load_live()
     reopened.close()
@@ -173,5 +173,5 @@ def test_a_file_that_is_no_ledger_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"certainly not a database" * 100)
     with pytest.raises(LedgerCorrupt, match="damaged or not a ledger") as refused:
-        open_ledger(f"sqlite:///{path}")
+        SqlLedger(f"sqlite:///{path}")
     assert not refused.value.retryable

@@ -21,7 +21,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
 )
 from edge_mqtt.broker_bridge.dispatch.ledger.migrations import MIGRATIONS, migrate
 from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger, open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
 from tests.chaos.postgres import Postgres
 from tests.support.ledger_contract import Clock, LedgerContract, finished, ids, make_job
@@ -34,7 +34,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def sql(url: str, clock: Clock) -> Iterator[SqlLedger]:
-    opened = open_ledger(url, clock)
+    opened = SqlLedger(url, clock)
     yield opened
     opened.close()
 
@@ -72,7 +72,7 @@ def test_a_ledger_of_the_first_version_is_taken_over_with_its_jobs(url: str) -> 
             "'token', 'running', 2, 'lab-3', true, '', false, true, 5.0, 6.0)"
         )
     engine.dispose()
-    ledger = open_ledger(url)
+    ledger = SqlLedger(url)
     (job,) = ledger.load_live()
     assert (job.id, job.state, job.lease_s, job.ships_log) == ("job-1", CentralJobState.RUNNING, 935.0, True)
     ledger.commit([finished(job)])
@@ -91,18 +91,18 @@ def test_the_migrations_make_the_tables_that_the_program_uses(sql: SqlLedger) ->
 
 
 def test_a_ledger_of_a_newer_program_is_refused(url: str) -> None:
-    ledger = open_ledger(url)
+    ledger = SqlLedger(url)
     with ledger._transaction() as connection:
         connection.exec_driver_sql("UPDATE schema_version SET version = 99")
     ledger.close()
     with pytest.raises(LedgerTooNew, match="schema version 99"):
-        open_ledger(url)
+        SqlLedger(url)
 
 
 def test_a_commit_is_durable_whatever_the_database_s_default_is(url: str, admin: sa.Engine) -> None:
     with admin.connect() as connection:
         connection.exec_driver_sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET synchronous_commit = off")
-    ledger = open_ledger(url)
+    ledger = SqlLedger(url)
     with ledger._transaction() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "on"
     ledger.close()
@@ -118,12 +118,12 @@ def test_a_nul_in_a_worker_s_words_does_no_harm(sql: SqlLedger) -> None:
 
 def test_a_second_bridge_is_refused_with_a_clear_line(sql: SqlLedger, url: str) -> None:
     with pytest.raises(LedgerBusy, match=r"is in use by another edge-bridge: end that one") as refused:
-        open_ledger(url)
+        SqlLedger(url)
     assert "\n" not in str(refused.value)
     assert str(sa.make_url(url).password) not in str(refused.value)
     sql.commit([make_job(1)])
     sql.close()
-    second = open_ledger(url)
+    second = SqlLedger(url)
     assert ids(second.load_live()) == ["job-1"]
     second.close()
 
@@ -131,7 +131,7 @@ def test_a_second_bridge_is_refused_with_a_clear_line(sql: SqlLedger, url: str) 
 def test_ledgers_in_two_schemas_of_one_database_are_two_ledgers(sql: SqlLedger, url: str) -> None:
     with sql._transaction() as connection:
         connection.exec_driver_sql("CREATE SCHEMA other")
-    other = open_ledger(f"{url}?options=-csearch_path%3Dother")
+    other = SqlLedger(f"{url}?options=-csearch_path%3Dother")
     other.commit([make_job(1)])
     assert sql.load_live() == []
     other.close()
@@ -140,15 +140,15 @@ def test_ledgers_in_two_schemas_of_one_database_are_two_ledgers(sql: SqlLedger, 
 def test_the_ledger_is_free_when_the_process_that_had_it_is_killed(url: str) -> None:
     program = f"""
 import os
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
-ledger = open_ledger({url!r})
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
+ledger = SqlLedger({url!r})
 os.kill(os.getpid(), 9)
 """
     ended = subprocess.run([sys.executable, "-c", program], check=False, timeout=60)
     assert ended.returncode == -9
     for _ in range(1000):
         try:
-            open_ledger(url).close()
+            SqlLedger(url).close()
         except LedgerBusy:
             # The server has not read the end of the connection yet.
             continue
@@ -164,7 +164,7 @@ def test_a_session_that_is_lost_is_made_anew_and_has_the_lock_again(
     sql.commit([make_job(2)])
     assert ids(sql.load_live()) == ["job-1", "job-2"]
     with pytest.raises(LedgerBusy):
-        open_ledger(url)
+        SqlLedger(url)
 
 
 def test_a_session_that_is_lost_within_a_transaction_leaves_nothing_of_it(sql: SqlLedger, admin: sa.Engine) -> None:
@@ -184,7 +184,7 @@ def test_a_session_that_is_lost_within_a_transaction_leaves_nothing_of_it(sql: S
 
 def test_a_bridge_whose_ledger_another_has_taken_meanwhile_stops(sql: SqlLedger, url: str, admin: sa.Engine) -> None:
     end_session(admin, session_of(sql))
-    second = open_ledger(url)
+    second = SqlLedger(url)
     with pytest.raises(LedgerTaken, match="this edge-bridge has to stop") as refused:
         sql.commit([make_job(1)])
     assert not refused.value.retryable
@@ -194,7 +194,7 @@ def test_a_bridge_whose_ledger_another_has_taken_meanwhile_stops(sql: SqlLedger,
 
 def test_a_bridge_whose_ledger_another_had_for_a_moment_stops_too(sql: SqlLedger, url: str, admin: sa.Engine) -> None:
     end_session(admin, session_of(sql))
-    open_ledger(url).close()
+    SqlLedger(url).close()
     with pytest.raises(LedgerTaken, match="this edge-bridge has to stop"):
         sql.commit([make_job(1)])
     assert sql.load_live() == []
@@ -259,7 +259,7 @@ def test_a_database_that_may_only_be_read_takes_nothing_and_says_so_in_one_line(
 def test_a_wrong_password_is_told_in_one_line_without_it(url: str) -> None:
     wrong = sa.make_url(url).set(password="sesame")
     with pytest.raises(LedgerError, match="password authentication failed") as refused:
-        open_ledger(wrong.render_as_string(hide_password=False))
+        SqlLedger(wrong.render_as_string(hide_password=False))
     assert "sesame" not in str(refused.value)
     assert "\n" not in str(refused.value)
 

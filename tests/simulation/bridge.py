@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_mqtt.broker_bridge.app import Bridge as App
+from edge_mqtt.broker_bridge import app, bootstrap
 from edge_mqtt.broker_bridge.config import BridgeSettings
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.batch import Batch
@@ -34,8 +34,6 @@ from tests.simulation.plan import GRACE_S, KEEPING_QUEUE, KILL_GRACE_S, PATIENT_
 from tests.simulation.programs import Now, Program
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from edge_mqtt.broker_bridge.dispatch.core.effects import Decision
     from tests.simulation.world import World
 
@@ -59,11 +57,11 @@ class Bridge(Program):
         self.folder = Path(world.folder) / "central"
         self.store = LogStore(self.folder)
         self._dispatcher: Dispatcher | None = None
-        self._desk: MessageRouter | None = None
+        self._router: MessageRouter | None = None
 
     async def main(self) -> None:
         """Run the program once."""
-        await App(self._settings()).run()
+        await app.Bridge(self._settings()).run()
 
     def _settings(self) -> BridgeSettings:
         """Return the settings: somebody may have changed those of leases and logs before this start."""
@@ -104,13 +102,13 @@ class Bridge(Program):
 
     def leftovers(self) -> list[str]:
         """Return what is still kept about something in memory when nothing is going on any more."""
-        assert self._desk is not None
-        relay, service = self._desk._relay, self._desk._service
+        assert self._router is not None
+        relay, service = self._router._relay, self._router._dispatch
         kept: dict[str, Collection[object]] = {
             "calls under way": relay._under_way,
-            "answers": relay._answers._answers,
-            "jobs with answers": relay._answers._calls,
-            "jobs without heartbeats": relay._silent,
+            "answers": relay._responses._responses,
+            "jobs with answers": relay._responses._calls,
+            "jobs without heartbeats": relay._muted,
             "jobs that have begun": relay._begun,
             "starts that are not decided": service._starts,
             "events": service._events,
@@ -132,7 +130,7 @@ class Bridge(Program):
         assert job.spec.log_path is not None
         later = [
             other.log_base
-            for other in self.ledger.same_log([job.spec.log_path])
+            for other in self.ledger.find_of_logs([job.spec.log_path])
             if other.log_base is not None and other.sequence > job.sequence
         ]
         sizes = [] if job.log_size is None else [job.log_base + job.log_size]
@@ -182,12 +180,12 @@ def _watched_handle(self: Batch, event: events.Event, now: float) -> Decision:
     return decision
 
 
-class WatchedDesk(MessageRouter):
+class WatchedRouter(MessageRouter):
     """The real one, at which the simulation may look."""
 
     def __init__(self, *parts: Any, **options: Any) -> None:
         super().__init__(*parts, **options)
-        _bridge()._desk = self
+        _bridge()._router = self
 
 
 class TornStore(LogStore):
@@ -245,7 +243,7 @@ class ApiClient:
 class TokenIssuer:
     """Stands in for Airflow's signing key."""
 
-    def token(self, task_instance_id: str) -> str | None:
+    def issue_token(self, task_instance_id: str) -> str | None:
         """Return a fresh token."""
         return _bridge().world.airflow.token(task_instance_id)
 
@@ -274,20 +272,20 @@ def _pwrite(descriptor: int, data: memoryview, offset: int) -> int:
     return _write(descriptor, data, offset)
 
 
-def replaced(app: ModuleType, world: World) -> list[tuple[Any, str, Any]]:
+def replaced(world: World) -> list[tuple[Any, str, Any]]:
     """Return what of the bridge's program is replaced by what is here."""
     return [
         (Batch, "handle", _watched_handle),
-        (app, "load_credentials", lambda _: Party),
-        (app, "expiry_warning", lambda *_: None),
-        (app, "server_context", lambda _: None),
-        (app, "open_ledger", lambda *_: world.bridge.ledger),
         (app, "serve_health", _no_health),
-        (app, "LogStore", TornStore),
-        (app, "Dispatcher", WatchedDispatcher),
-        (app, "MessageRouter", WatchedDesk),
-        (app, "EmbeddedBroker", Broker),
-        (app, "ExecutionApiClient", ApiClient),
-        (app, "AirflowTokenIssuer", TokenIssuer),
+        (bootstrap, "load_credentials", lambda _: Party),
+        (bootstrap, "expiry_warning", lambda *_: None),
+        (bootstrap, "server_context", lambda _: None),
+        (bootstrap, "SqlLedger", lambda *_: world.bridge.ledger),
+        (bootstrap, "LogStore", TornStore),
+        (bootstrap, "Dispatcher", WatchedDispatcher),
+        (bootstrap, "MessageRouter", WatchedRouter),
+        (bootstrap, "EmbeddedBroker", Broker),
+        (bootstrap, "ExecutionApiClient", ApiClient),
+        (bootstrap, "AirflowTokenIssuer", TokenIssuer),
         (os, "pwrite", _pwrite),
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.core.state import DispatchState
 from edge_mqtt.broker_bridge.dispatch.core.view import DispatchView
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerError
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs import segment_allocator
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
@@ -75,7 +75,14 @@ def _believe_everybody(self: DispatchState, _worker: WorkerName, job_id: JobId, 
     return None if job is None or job.holder is None else job
 
 
-async def _add_later(self: AsyncLedger, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
+_run = AsyncLedger.run
+
+
+async def _run_adding_later(self: AsyncLedger, method: Any, *args: Any) -> Any:
+    if method is not Ledger.add:
+        return await _run(self, method, *args)
+    changes, new = args
+
     def commit() -> None:
         with contextlib.suppress(LedgerError):
             self._ledger.commit(changes)
@@ -130,7 +137,7 @@ BROKEN = (
     ),
     BrokenRule(
         name="the bridge speaks before its commit",
-        replaced=((AsyncLedger, "add", _add_later),),
+        replaced=((AsyncLedger, "run", _run_adding_later),),
         noticed="promise (1|2|4)",
     ),
     BrokenRule(
@@ -152,7 +159,7 @@ BROKEN = (
     ),
     BrokenRule(
         name="a log begins before the one before it is complete",
-        replaced=((segment_allocator, "final_lacks", lambda *_: ()),),
+        replaced=((segment_allocator, "final_gaps", lambda *_: ()),),
         noticed="promise 3",
         reshape=lambda plan: replace(_only(plan, "log disk full"), work=_deferring(plan.work)),
     ),

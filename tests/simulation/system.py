@@ -14,7 +14,7 @@ from datetime import datetime, tzinfo
 from typing import TYPE_CHECKING, Any, Self
 from unittest import mock
 
-from edge_mqtt.broker_bridge import app as bridge_app
+from edge_mqtt.broker_bridge import bootstrap as bridge_bootstrap
 from edge_mqtt.worker import app as worker_app
 from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.logs import log_file, shipper
@@ -185,8 +185,8 @@ def simulated_system(world: World) -> Iterator[None]:
         (ExecutionApiServer, "serve", _serve),
         (shipper, "InotifyWatch", _no_watch),
         (log_file, "datetime", Datetime),
-        (bridge_app, "datetime", Datetime),
-        *bridge.replaced(bridge_app, world),
+        (bridge_bootstrap, "datetime", Datetime),
+        *bridge.replaced(world),
         *scheduler.replaced(),
     ]
     replaced += _logging(world)

@@ -193,17 +193,17 @@ class LedgerContract:
 
     def test_jobs_of_one_log_file_come_in_order_of_arrival(self, ledger: Ledger) -> None:
         ledger.commit([make_job(number) for number in (6, 3, 0, 1)])
-        assert ids(ledger.same_log(["dag_id=weather/0.log"])) == ["job-0", "job-3", "job-6"]
-        assert ledger.same_log(["dag_id=weather/none.log"]) == []
-        both = ledger.same_log(["dag_id=weather/1.log", "dag_id=weather/0.log"])
+        assert ids(ledger.find_of_logs(["dag_id=weather/0.log"])) == ["job-0", "job-3", "job-6"]
+        assert ledger.find_of_logs(["dag_id=weather/none.log"]) == []
+        both = ledger.find_of_logs(["dag_id=weather/1.log", "dag_id=weather/0.log"])
         assert ids(both) == ["job-0", "job-1", "job-3", "job-6"]
 
     def test_of_the_jobs_of_a_log_file_one_may_be_left_out(self, ledger: Ledger) -> None:
         ledger.commit([make_job(number) for number in (6, 3, 0, 1)])
         paths = ["dag_id=weather/0.log", "dag_id=weather/1.log"]
-        assert ids(ledger.same_log(paths, {paths[0]: JobId("job-3")})) == ["job-0", "job-1", "job-6"]
-        assert ids(ledger.same_log(paths[1:], {paths[1]: JobId("job-1")})) == []
-        assert ids(ledger.same_log(paths[:1], {paths[1]: JobId("job-0")})) == ["job-0", "job-3", "job-6"]
+        assert ids(ledger.find_of_logs(paths, {paths[0]: JobId("job-3")})) == ["job-0", "job-1", "job-6"]
+        assert ids(ledger.find_of_logs(paths[1:], {paths[1]: JobId("job-1")})) == []
+        assert ids(ledger.find_of_logs(paths[:1], {paths[1]: JobId("job-0")})) == ["job-0", "job-3", "job-6"]
 
     def test_many_logs_are_asked_about_at_once(self, ledger: Ledger) -> None:
         jobs = [make_job(number, log_path=f"{number}.log") for number in range(1200)]
@@ -211,7 +211,7 @@ class LedgerContract:
         other = make_job(1200, log_path="7.log")
         ledger.commit([other])
         but = {f"{number}.log": JobId(f"job-{number}") for number in range(1200)}
-        assert ledger.same_log(list(but), but) == [other]
+        assert ledger.find_of_logs(list(but), but) == [other]
 
     def test_new_jobs_are_added_with_what_else_has_changed(self, ledger: Ledger) -> None:
         ledger.commit([make_job(1)])
@@ -255,7 +255,7 @@ class LedgerContract:
         ledger.commit([make_job(number, **kept) for number in (5, 1, 2)])
         ledger.commit([finished(make_job(1, **kept)), make_job(2, **kept, log_base=0)])
         ledger.commit([make_job(3, **kept, log_path=None), make_job(4, ships_log=False), make_job(6)])
-        assert ledger.unsaid() == ["job-1", "job-5"]
+        assert ledger.without_notice() == ["job-1", "job-5"]
 
     def test_a_probe_changes_nothing(self, ledger: Ledger) -> None:
         ledger.commit([make_job(1)])

@@ -10,16 +10,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
+from edge_mqtt.broker_bridge.dispatch.core.events import Event, LogOpened
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.job_records import JobRecords
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
 from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.logs.completeness import Completeness
-from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
+from edge_mqtt.broker_bridge.logs.receiver import MAX_WAITING_BYTES, LogReceiver
 from edge_mqtt.broker_bridge.logs.segment_allocator import SegmentAllocator
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.logs.tail_service import TailService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogAck, LogChunk, LogSelector, WorkloadType
-from tests.support.fake_change_feed import WaitedChanges
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogAck, LogChunk, WorkloadType
+from tests.support.fake_change_feed import WaitedChangeFeed
 
 WORKER = WorkerName("w")
 PATH = "dag_id=d/run_id=r/task_id=t/attempt=1.log"
@@ -32,7 +36,7 @@ class Killed(Exception):
 
 
 class Records:
-    """Jobs as the service shows them."""
+    """The ledger's jobs."""
 
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
@@ -69,30 +73,6 @@ class Records:
         """Change what is stored of a job."""
         self.ledger.commit([replace(self.get(job_id), **changes)])
 
-    async def record(self, job_id: JobId) -> Job | None:
-        """Return the job."""
-        return next(iter(self.ledger.get([job_id])), None)
-
-    async def same_log(self, log_path: str, but: JobId) -> list[Job]:
-        """Return the other jobs of one file."""
-        return self.ledger.same_log([log_path], {log_path: but})
-
-    async def log_opened(self, job_id: JobId, base: int) -> None:
-        """Store where a job begins."""
-        self.change(job_id, log_base=base)
-
-    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
-        """Return matching jobs."""
-        return self.ledger.find(selector, limit)
-
-    async def newest_run(self, dag_id: str) -> str | None:
-        """Return the newest run."""
-        return self.ledger.newest_run(dag_id)
-
-    async def next_sequence(self) -> int:
-        """Return the next job's number."""
-        return self.ledger.max_sequence() + 1
-
 
 class Airflow:
     """What Airflow says of runs."""
@@ -101,20 +81,21 @@ class Airflow:
         self.run_state = "running"
         self.says: str | None = None
 
-    async def state(self, dag_id: str, run_id: str) -> str:
+    async def get_state(self, dag_id: str, run_id: str) -> str:
         """Return the run's state."""
         return self.run_state
 
-    async def problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
+    async def find_problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
         """Return what there is not."""
         return self.says
 
 
 class Centre:
-    """Belongs to one event loop. ``now`` is the clock of patience, which stands still; ``away`` are workers."""
+    """Belongs to one event loop. ``now`` is the clock of completeness, which stands still; ``away`` are workers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_waiting_bytes: int = MAX_WAITING_BYTES) -> None:
         self.folder = folder
+        self.max_waiting_bytes = max_waiting_bytes
         self.records = Records()
         self.airflow = Airflow()
         self.now = 0.0
@@ -127,25 +108,46 @@ class Centre:
     def start(self) -> None:
         """Begin with nothing but the ledger and the files, as a bridge that was killed does."""
         self.acks: asyncio.Queue[tuple[WorkerName, LogAck]] = asyncio.Queue()
-        self.changes = WaitedChanges()
+        self.change_feed = WaitedChangeFeed()
         self.store = LogStore(self.folder)
-        self.patience = Completeness(lambda job: job.worker not in self.away, clock=lambda: self.now)
-        self.places = SegmentAllocator(self.store, self.records, self.patience, now=lambda: datetime.now(UTC))
-        self.intake = LogReceiver(
+        self.ledger = AsyncLedger(self.records.ledger)
+        jobs = JobRecords(Dispatcher(DispatchSettings()).view, self.ledger)
+        completeness = Completeness(lambda job: job.worker not in self.away, clock=lambda: self.now)
+        self.allocator = SegmentAllocator(
             self.store,
-            self.places,
+            jobs,
+            lambda event: self.commit(event),  # noqa: PLW0108 -- tests replace the method
+            completeness,
+            now=lambda: datetime.now(UTC),
+        )
+        self.receiver = LogReceiver(
+            self.store,
+            self.allocator,
+            completeness,
             acknowledge=lambda worker, ack: self.acks.put_nowait((worker, ack)),
-            changes=self.changes,
+            change_feed=self.change_feed,
+            max_waiting_bytes=self.max_waiting_bytes,
         )
-        for job_id in self.records.ledger.unsaid():
-            self.intake.started(job_id)
+        for job_id in self.records.ledger.without_notice():
+            self.receiver.write_notice(job_id)
         self.tail = TailService(
-            self.store, self.records, self.airflow, self.changes, self.patience, clock=time.monotonic
+            self.store,
+            jobs,
+            self.ledger,
+            runs=self.airflow,
+            change_feed=self.change_feed,
+            completeness=completeness,
+            clock=time.monotonic,
         )
+
+    async def commit(self, event: Event) -> None:
+        """Store where a job begins."""
+        assert isinstance(event, LogOpened)
+        self.records.change(event.job_id, log_base=event.base)
 
     async def run(self) -> None:
         """Store what comes, until stopped."""
-        self._task = asyncio.create_task(self.intake.run())
+        self._task = asyncio.create_task(self.receiver.run())
 
     async def stop(self) -> None:
         """Store nothing more."""
@@ -153,6 +155,7 @@ class Centre:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+        await self.ledger.close()
 
     async def died(self) -> None:
         """Wait until everything received so far has been stored, or storing it has ended with an error."""
@@ -196,7 +199,9 @@ class Centre:
 
     def ship(self, job_id: str, offset: int, data: bytes, worker: WorkerName = WORKER, fence: int = 1) -> None:
         """Receive a chunk."""
-        self.intake.put(worker, LogChunk(job_id=JobId(job_id), fence=Fence(fence), offset=offset, body=data))
+        self.receiver.accept_chunk(
+            worker, LogChunk(job_id=JobId(job_id), fence=Fence(fence), offset=offset, body=data)
+        )
 
     async def ack(self) -> LogAck:
         """Return the next acknowledgement."""
@@ -221,11 +226,13 @@ class Centre:
                 self.acked[ack.job_id] = ack.offset
 
 
-def centre_test(folder: Path, test: Callable[[Centre], Coroutine[Any, Any, None]]) -> None:
+def centre_test(
+    folder: Path, test: Callable[[Centre], Coroutine[Any, Any, None]], *, max_waiting_bytes: int = MAX_WAITING_BYTES
+) -> None:
     """Run ``test`` with a centre that stores what comes."""
 
     async def run() -> None:
-        centre = Centre(folder)
+        centre = Centre(folder, max_waiting_bytes)
         await centre.run()
         try:
             await asyncio.wait_for(test(centre), 20)

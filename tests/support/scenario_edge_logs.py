@@ -14,13 +14,16 @@ from typing import Any
 
 from edge_mqtt.broker_bridge.broker.embedded import EmbeddedBroker
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
+from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.job_records import JobRecords
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
 from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.logs.completeness import Completeness
 from edge_mqtt.broker_bridge.logs.store import LogStore
 from edge_mqtt.broker_bridge.logs.tail_service import TailService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, Message, TailRequest, WorkloadType
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Message, TailRequest, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
@@ -44,13 +47,21 @@ class Airflow:
     def __init__(self) -> None:
         self.run_state = "running"
 
-    async def state(self, dag_id: str, run_id: str) -> str:
+    async def get_state(self, dag_id: str, run_id: str) -> str:
         """Return the run's state."""
         return self.run_state
 
-    async def problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
+    async def find_problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
         """Return what there is not."""
         return f"there is no Dag {dag_id!r}" if dag_id != "etl" else None
+
+
+class RecordsFromTheFirst(JobRecords):
+    """Whoever reads what comes begins with what there is."""
+
+    async def next_sequence(self) -> int:
+        """Return the first job's number."""
+        return 1
 
 
 class LogCentre:
@@ -128,20 +139,6 @@ class LogCentre:
             assert time.monotonic() < deadline
             time.sleep(0.01)
 
-    # ------------------------------------------------------------ JobIndex
-
-    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
-        """Return matching jobs."""
-        return self._ledger.find(selector, limit)
-
-    async def newest_run(self, dag_id: str) -> str | None:
-        """Return the newest run."""
-        return self._ledger.newest_run(dag_id)
-
-    async def next_sequence(self) -> int:
-        """Begin with what there is."""
-        return 1
-
     # ------------------------------------------------------------ MessageReceiver
 
     def connected(self) -> None:
@@ -170,10 +167,17 @@ class LogCentre:
         self._channel.send(TOPICS.admin_response(Identity.from_client_id(client_id)), reply)
 
     async def _start(self) -> None:
-        self._changes = ChangeFeed()
-        self._store = LogStore(self.folder / "logs")
-        patience = Completeness(lambda _: True, clock=time.monotonic)
-        self._tail = TailService(self._store, self, self.airflow, self._changes, patience, clock=time.monotonic)
+        self._change_feed = ChangeFeed()
+        self._async_ledger = AsyncLedger(self._ledger)
+        self._tail = TailService(
+            LogStore(self.folder / "logs"),
+            RecordsFromTheFirst(Dispatcher(DispatchSettings()).view, self._async_ledger),
+            self._async_ledger,
+            runs=self.airflow,
+            change_feed=self._change_feed,
+            completeness=Completeness(lambda _: True, clock=time.monotonic),
+            clock=time.monotonic,
+        )
         self._answering: dict[str, asyncio.Future[None]] = {}
         self._broker: EmbeddedBroker | None = EmbeddedBroker(
             ssl_context=server_context(self._party), topics=TOPICS, host="127.0.0.1", port=self.port
@@ -191,6 +195,7 @@ class LogCentre:
         self._channel.stop()
         await self._broker.stop()
         self._broker = None
+        await self._async_ledger.close()
 
     async def _write(self, task_id: str, data: bytes, map_index: int, try_number: int) -> None:
         path = f"dag_id=etl/run_id=r1/task_id={task_id}/map_index={map_index}/attempt={try_number}.log"
@@ -222,14 +227,14 @@ class LogCentre:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("ab") as log:
             log.write(data)
-        self._changes.notify()
+        self._change_feed.notify()
 
     async def _end_run(self, state: str) -> None:
         for path, job in list(self._jobs.items()):
             size = (self.folder / "logs" / path).stat().st_size
             self._put(replace(job, state=CentralJobState.FINISHED, token=None, log_size=size))
         self.airflow.run_state = state
-        self._changes.notify()
+        self._change_feed.notify()
 
     def _put(self, job: Job) -> None:
         assert job.spec.log_path is not None

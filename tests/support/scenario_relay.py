@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+from edge_mqtt.broker_bridge.dispatch.core.events import Event, StartRefused, TokenRefreshed
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.relay import Relay
+from edge_mqtt.broker_bridge.execution_api.relay import Relay, RelayLimits
+from edge_mqtt.broker_bridge.execution_api.response_cache import CacheLimits, ResponseCache
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, JobSpec, WorkloadType
 
@@ -79,22 +81,29 @@ class Held:
     refused: asyncio.Event = field(default_factory=asyncio.Event)
     starts: list[str] = field(default_factory=list)
     on_start: Callable[[], bool] = bool
-    silent_at_start: bool = False
+    muted_at_start: bool = False
     superseded: bool = False
     start_refusals: list[str] = field(default_factory=list)
 
-    def job(self, job_id: JobId) -> Job | None:
+    def get_job(self, job_id: JobId) -> Job | None:
         return self.current if job_id == self.current.id else None
 
     def is_superseded(self, job_id: JobId) -> bool:
         return self.superseded
 
-    def start_refused(self, job_id: JobId, reason: str) -> None:
-        self.start_refusals.append(reason)
+    def running_jobs(self) -> list[Job]:
+        return [self.current]
+
+    def is_reachable(self, job: Job) -> bool:
+        return True
+
+    def post(self, event: Event) -> None:
+        assert isinstance(event, StartRefused)
+        self.start_refusals.append(event.reason)
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
         self._check_ledger()
-        self.silent_at_start = self.on_start()
+        self.muted_at_start = self.on_start()
         self.starts.append(starter)
         if self.refusal is None:
             self.current = replace(self.current, state=CentralJobState.RUNNING, starter=starter)
@@ -105,16 +114,17 @@ class Held:
             self.refused.set()
             raise LedgerFull("the disk is full")
 
-    async def token_refreshed(self, job_id: JobId, token: str) -> None:
+    async def commit(self, event: Event) -> None:
+        assert isinstance(event, TokenRefreshed)
         self._check_ledger()
-        self.current = replace(self.current, token=token)
+        self.current = replace(self.current, token=event.token)
 
 
-class Mint:
+class Issuer:
     def __init__(self, token: str | None = None) -> None:
         self._token = token
 
-    def token(self, task_instance_id: str) -> str | None:
+    def issue_token(self, task_instance_id: str) -> str | None:
         return self._token
 
 
@@ -131,14 +141,30 @@ def call(method: str = "GET", target: str = "variables/x", request_id: str = "r1
 
 
 @asynccontextmanager
-async def api(held: Held, mint: Mint | None = None) -> AsyncIterator[tuple[Relay, Server]]:
+async def api(
+    held: Held,
+    issuer: Issuer | None = None,
+    *,
+    limits: RelayLimits | None = None,
+    cache: CacheLimits | None = None,
+) -> AsyncIterator[tuple[Relay, Server]]:
     server = Server()
     server.gate.set()
     listening = await asyncio.start_server(server.accept, "127.0.0.1", 0)
     server.port = listening.sockets[0].getsockname()[1]
     client = ExecutionApiClient(f"http://127.0.0.1:{server.port}/execution/")
     try:
-        yield Relay(client, held, mint or Mint()), server
+        yield (
+            Relay(
+                client,
+                held,
+                held,
+                issuer or Issuer(),
+                limits=limits or RelayLimits(retry_s=0.01),
+                cache=ResponseCache(cache),
+            ),
+            server,
+        )
     finally:
         await client.aclose()
         await asyncio.gather(*server.connections)

@@ -59,14 +59,14 @@ def finish_job(draft: Draft, job: Job, outcome: Outcome, detail: str, log_size: 
 
 
 def stop_job(draft: Draft, job: Job, reason: str) -> None:
-    """Have a worker stop a job that it holds; said again at its next presence until it is done."""
+    """Have a worker stop a job that it holds; repeated at each of its presences until it is done."""
     stopping = job if job.cancel_reason is not None else replace(job, cancel_reason=reason)
     draft.put_job(stopping)
     send_cancel(draft, stopping)
 
 
 def withdraw_job(draft: Draft, job: Job, reason: str) -> None:
-    """End a job that nobody wants any more: at once when it waits, else by having its worker stop it."""
+    """End a job that is not wanted any more: at once when it waits, else by having its worker stop it."""
     if job.state is CentralJobState.QUEUED:
         finish_job(draft, replace(job, cancel_reason=reason), Outcome.CANCELLED, reason)
     elif job.state is CentralJobState.FINISHED:

@@ -1,4 +1,4 @@
-"""A decision while it is being made: facts and indexes change together, and what is to be said is collected."""
+"""A decision while it is being made: facts and indexes change together, and what is to be sent is collected."""
 
 from __future__ import annotations
 

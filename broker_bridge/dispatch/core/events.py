@@ -123,7 +123,7 @@ class EventAcked:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventsGivenUp:
-    """Nobody has acknowledged the final events of these jobs for so long that nobody will."""
+    """The final events of these jobs were not acknowledged for so long that they will never be."""
 
     job_ids: tuple[JobId, ...]
 

@@ -35,7 +35,7 @@ def record_event_ack(draft: Draft, event: events.EventAcked) -> None:
 
 
 def give_up_events(draft: Draft, event: events.EventsGivenUp) -> None:
-    """Wait no longer for the acknowledgement of final events that nobody has come for."""
+    """Wait no longer for the acknowledgement of final events that were never fetched."""
     for job_id in event.job_ids:
         job = draft.state.jobs.get(job_id)
         if job is not None and job.state is CentralJobState.FINISHED:

@@ -76,7 +76,7 @@ class WorkerLoad:
 
 
 class Indexes:
-    """All of them. Who changes a fact calls what is named after the fact, and takes a job out before it changes."""
+    """All of them. A job is taken out before a fact changes that decides where it is, and entered again then."""
 
     def __init__(self, state: DispatchState, settings: DispatchSettings) -> None:
         self._state = state

@@ -52,14 +52,14 @@ def check_move(job_id: JobId, before: CentralJobState, after: CentralJobState) -
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One queueing of one workload, and all that the centre knows of it."""
+    """One queueing of one workload, and all that the bridge knows of it."""
 
     spec: JobSpec
     #: Who is told the outcome.
     executor: ExecutorName
     #: Seconds from its worker's last contact until the running job is given up; the worker counts the same.
     lease_s: float
-    #: Its log is shipped to the centre; otherwise it stays on the worker.
+    #: Its log is shipped to the data centre; otherwise it stays on the worker.
     ships_log: bool = True
     #: The newest Execution API token; None once the job is finished.
     token: str | None = field(default=None, repr=False)
@@ -78,7 +78,7 @@ class Job:
     outcome: Outcome | None = None
     #: One line for people about the outcome.
     detail: str = ""
-    #: Nobody waits for the final event: it was acknowledged, or the executor revoked the job.
+    #: The final event is not waited for: it was acknowledged, or the executor revoked the job.
     event_acked: bool = False
     #: Why the job is to be stopped; None while it is wanted.
     cancel_reason: str | None = None
@@ -98,8 +98,8 @@ class Job:
         return self.worker if self.state in (CentralJobState.ASSIGNED, CentralJobState.RUNNING) else None
 
     @property
-    def stays_unsaid(self) -> bool:
-        """Whether it has begun, its log stays on its worker, and no line at the centre says so yet."""
+    def lacks_notice(self) -> bool:
+        """Whether it has begun, its log stays on its worker, and no line in the central file tells so yet."""
         begun = self.starter is not None and self.spec.log_path is not None
         return begun and not self.ships_log and self.log_base is None
 

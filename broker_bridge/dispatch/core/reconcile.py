@@ -124,9 +124,9 @@ def _settle_jobs(draft: Draft, view: WorkerView, presence: Presence, contact: fl
     """
     held = {(job.job_id, job.fence): job for job in presence.jobs}
     for job in (*draft.indexes.held_jobs(view.name), *draft.indexes.orphaned_jobs(view.name)):
-        said = held.get((job.id, job.fence))
-        if said is not None:
-            _confirm_held(draft, view, job, said)
+        report = held.get((job.id, job.fence))
+        if report is not None:
+            _confirm_held(draft, view, job, report)
         elif job.home != view.home:
             _orphan_or_requeue(draft, job, contact)
         elif job.state is CentralJobState.RUNNING:

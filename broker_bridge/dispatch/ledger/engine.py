@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -23,8 +23,6 @@ from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError, Ledge
 
 #: Databases that the ledger's SQL is written for.
 DIALECTS: Final = ("sqlite", "postgresql")
-#: Seconds to wait for somebody who only looks at the database, such as a backup.
-BUSY_TIMEOUT_S: Final = 5.0
 #: Marks a connection that will write: SQLite is told at once, for it refuses a reader that begins to write too late.
 WRITES: Final = "ledger_writes"
 
@@ -41,7 +39,6 @@ _SESSION: Final = (
     "SET tcp_keepalives_idle = 30",
     "SET tcp_keepalives_interval = 10",
     "SET tcp_keepalives_count = 3",
-    f"SET lock_timeout = '{BUSY_TIMEOUT_S:.0f}s'",
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
 )
 #: Ours among a database's advisory locks ("edge"); ledgers in several schemas of one database are several ledgers.
@@ -67,14 +64,17 @@ def parse_url(url: str) -> sa.URL:
     return parsed
 
 
-def make_engine(url: sa.URL, refused: Callable[[DBAPIConnection], LedgerError]) -> sa.Engine:
+def make_engine(
+    url: sa.URL, refused: Callable[[DBAPIConnection], LedgerError], *, busy_timeout_s: float
+) -> sa.Engine:
     """Return an engine of one connection, which claims the ledger when it is opened.
 
     :param refused: returns what to raise when another session holds PostgreSQL's lock.
+    :param busy_timeout_s: seconds to wait for another process that only looks at the database, such as a backup.
     :raises LedgerUnavailable: the database's driver is not installed, or of the wrong kind.
     """
     sqlite = url.get_backend_name() == "sqlite"
-    arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S}
+    arguments: dict[str, Any] = {"timeout": busy_timeout_s}
     if not sqlite:
         arguments = {name: value for name, value in _LIBPQ.items() if name not in url.query}
     try:
@@ -87,7 +87,8 @@ def make_engine(url: sa.URL, refused: Callable[[DBAPIConnection], LedgerError]) 
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
     else:
-        sa.event.listen(engine, "connect", lambda connection, _record: _claim_session(connection, refused))
+        session = (*_SESSION, f"SET lock_timeout = '{busy_timeout_s * 1000:.0f}ms'")
+        sa.event.listen(engine, "connect", lambda connection, _record: _claim_session(connection, session, refused))
     return engine
 
 
@@ -105,12 +106,14 @@ def _begin_sqlite(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _claim_session(connection: DBAPIConnection, refused: Callable[[DBAPIConnection], LedgerError]) -> None:
+def _claim_session(
+    connection: DBAPIConnection, session: Iterable[str], refused: Callable[[DBAPIConnection], LedgerError]
+) -> None:
     """Prepare a session of PostgreSQL and take the lock, or close it."""
     with contextlib.ExitStack() as undo:
         undo.callback(connection.close)
         cursor = connection.cursor()
-        for statement in _SESSION:
+        for statement in session:
             cursor.execute(statement)
         cursor.execute(_LOCK)
         if cursor.fetchone() != (True,):

@@ -2,9 +2,9 @@
 
 LedgerError
 ├── LedgerFull           the disk is full: nothing was stored, nothing already stored is lost
-├── LedgerBusy           somebody else holds the ledger
+├── LedgerBusy           another process holds the ledger
 ├── LedgerUnavailable    it cannot be opened, read or written
-├── LedgerTaken          somebody else has written it since it was opened: whoever works with it must stop
+├── LedgerTaken          another bridge has written it since it was opened: this one must stop
 ├── LedgerCorrupt        the file is not a ledger, or damaged
 └── LedgerTooNew         a newer version of this program wrote it
 """
@@ -26,7 +26,7 @@ NONE: Final[Mapping[str, JobId]] = MappingProxyType({})
 class LedgerError(Exception):
     """Root of what can go wrong with the ledger; its text is one line that says what to do."""
 
-    #: The same call may succeed later without anybody's help to this program.
+    #: The same call may succeed later without a change to this program or its settings.
     retryable = False
 
 
@@ -68,11 +68,11 @@ class Ledger(Protocol):
     def load_live(self) -> list[Job]:
         """Return the jobs that are not over: unfinished, or their final event not acknowledged."""
 
-    def commit(self, changes: Sequence[Job]) -> None:
-        """Store ``changes`` in one transaction that survives a power cut; of a job named twice the later wins."""
+    def commit(self, jobs: Sequence[Job]) -> None:
+        """Store ``jobs`` in one transaction that survives a power cut; of a job named twice the later wins."""
 
-    def add(self, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
-        """Store ``changes`` as ``commit`` does; when some of ``new`` are known, store nothing and return those."""
+    def add(self, jobs: Sequence[Job], new: Collection[JobId]) -> list[Job]:
+        """Store ``jobs`` as ``commit`` does; when some of ``new`` are known, store nothing and return those."""
 
     def probe(self) -> None:
         """Write as ``commit`` does, and change nothing: it fails as long as nothing could be stored."""
@@ -86,19 +86,19 @@ class Ledger(Protocol):
     def newest_run(self, dag_id: str) -> str | None:
         """Return the run of ``dag_id`` whose job came last."""
 
-    def same_log(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
+    def find_of_logs(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
         """Return the jobs that write to one of some log files, in order of arrival.
 
         :param but: a job of some of the files, which is left out.
         """
 
-    def unsaid(self) -> list[JobId]:
+    def without_notice(self) -> list[JobId]:
         """Return the jobs that have begun with a log that stays on its worker, of which no line is noted
         (``log_base``) that says so; in order of arrival.
         """
 
     def unacknowledged(self, finished_before: float) -> list[JobId]:
-        """Return the jobs that ended before ``finished_before`` (Unix seconds) and whose end nobody acknowledged."""
+        """Return the jobs that ended before ``finished_before`` (Unix seconds) and whose end was not acknowledged."""
 
     def purge(self, finished_before: float) -> int:
         """Forget the jobs that are over since before ``finished_before`` (Unix seconds); return how many."""

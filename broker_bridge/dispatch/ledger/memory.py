@@ -26,19 +26,19 @@ class MemoryLedger:
         with self._lock:
             return sorted((job for job in self._jobs.values() if not _over(job)), key=_sequence)
 
-    def commit(self, changes: Sequence[Job]) -> None:
-        """Store ``changes``."""
+    def commit(self, jobs: Sequence[Job]) -> None:
+        """Store ``jobs``."""
         with self._lock:
-            for job in changes:
+            for job in jobs:
                 self._jobs[job.id] = job
                 if job.state is CentralJobState.FINISHED:
                     self._finished_at.setdefault(job.id, self._clock())
 
-    def add(self, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
-        """Store ``changes``; when some of ``new`` are known, store nothing and return those."""
+    def add(self, jobs: Sequence[Job], new: Collection[JobId]) -> list[Job]:
+        """Store ``jobs``; when some of ``new`` are known, store nothing and return those."""
         known = self.get(new)
         if not known:
-            self.commit(changes)
+            self.commit(jobs)
         return known
 
     def probe(self) -> None:
@@ -60,7 +60,7 @@ class MemoryLedger:
         newest = self.find(LogSelector(dag_id=dag_id), 1)
         return newest[0].spec.run_id if newest else None
 
-    def same_log(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
+    def find_of_logs(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
         """Return the jobs that write to one of some log files, without those of ``but``, in order of arrival."""
         with self._lock:
             found = [
@@ -70,14 +70,14 @@ class MemoryLedger:
             ]
         return sorted(found, key=_sequence)
 
-    def unsaid(self) -> list[JobId]:
+    def without_notice(self) -> list[JobId]:
         """Return the jobs whose log stays on its worker without a line that says so."""
         with self._lock:
-            found = [job for job in self._jobs.values() if job.stays_unsaid]
+            found = [job for job in self._jobs.values() if job.lacks_notice]
         return [job.id for job in sorted(found, key=_sequence)]
 
     def unacknowledged(self, finished_before: float) -> list[JobId]:
-        """Return the jobs that ended before ``finished_before`` and whose end nobody acknowledged."""
+        """Return the jobs that ended before ``finished_before`` and whose end was not acknowledged."""
         with self._lock:
             ended = [job_id for job_id, at in self._finished_at.items() if at < finished_before]
             return [job_id for job_id in ended if not _over(self._jobs[job_id])]

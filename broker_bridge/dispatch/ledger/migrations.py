@@ -67,7 +67,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     (
         # Looked at when the bridge starts, which must not take longer for all the finished jobs that are kept.
-        "CREATE INDEX jobs_unsaid ON jobs (sequence) WHERE NOT ships_log AND log_base IS NULL",
+        "CREATE INDEX jobs_without_notice ON jobs (sequence) WHERE NOT ships_log AND log_base IS NULL",
     ),
 )
 

@@ -33,9 +33,11 @@ from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, Outc
 #: Ids, or paths with an id each, in one query: below SQLite's limit on variables, however it was built.
 VALUES_PER_QUERY: Final = 400
 
+#: Seconds to wait for another process that only looks at the database, such as a backup.
+BUSY_TIMEOUT_S: Final = 5.0
 #: Conditions of partial indexes, word for word as in ``ledger_migrations``: only then does SQLite use the indexes.
 _LIVE: Final = sa.text("live")
-_KEPT_UNSAID: Final = sa.text("NOT ships_log AND log_base IS NULL")
+_WITHOUT_NOTICE: Final = sa.text("NOT ships_log AND log_base IS NULL")
 #: Who has the ledger, in SQL that every database understands.
 _HOLDER: Final = str(sa.select(HOLDER.c.bridge))
 
@@ -43,11 +45,14 @@ _HOLDER: Final = str(sa.select(HOLDER.c.bridge))
 class SqlLedger:
     """Fills the :class:`~edge_mqtt.broker_bridge.dispatch.ledger.interface.Ledger` port through SQLAlchemy Core."""
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, url: str, clock: Callable[[], float] = time.time, *, busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> None:
         """Open the ledger, and create or migrate it when need be.
 
         :param url: SQLAlchemy URL, such as ``sqlite:////var/lib/edge/ledger.db``.
         :param clock: gives Unix time in seconds, for the rows' time stamps.
+        :param busy_timeout_s: seconds to wait for another process that only looks at the database.
         :raises LedgerError: it cannot be opened, is in use, is damaged or belongs to a newer program.
         """
         self._clock = clock
@@ -55,7 +60,7 @@ class SqlLedger:
         self._opened = False
         parsed = parse_url(url)
         self._where = parsed.render_as_string(hide_password=True)
-        self._engine = make_engine(parsed, self._refused)
+        self._engine = make_engine(parsed, self._refused, busy_timeout_s=busy_timeout_s)
         self._writer = self._engine.execution_options(**{WRITES: True})
         self._rows = writer(self._engine.dialect.name)
         self._file = LedgerFile.claim(parsed.database) if self._engine.dialect.name == "sqlite" else None
@@ -72,13 +77,13 @@ class SqlLedger:
         """Return the jobs that are not over, in order of arrival."""
         return self._jobs(sa.select(JOBS).where(_LIVE).order_by(JOBS.c.sequence))
 
-    def commit(self, changes: Sequence[Job]) -> None:
-        """Store ``changes`` in one transaction."""
-        self.add(changes, ())
+    def commit(self, jobs: Sequence[Job]) -> None:
+        """Store ``jobs`` in one transaction."""
+        self.add(jobs, ())
 
-    def add(self, changes: Sequence[Job], new: Collection[JobId]) -> list[Job]:
-        """Store ``changes`` in one transaction; when some of ``new`` are known, store nothing and return those."""
-        newest = {job.id: job for job in changes}
+    def add(self, jobs: Sequence[Job], new: Collection[JobId]) -> list[Job]:
+        """Store ``jobs`` in one transaction; when some of ``new`` are known, store nothing and return those."""
+        newest = {job.id: job for job in jobs}
         if not newest:
             return []
         now = self._clock()
@@ -112,7 +117,7 @@ class SqlLedger:
             run_id: str | None = connection.execute(query.limit(1)).scalar()
         return run_id
 
-    def same_log(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
+    def find_of_logs(self, log_paths: Collection[str], but: Mapping[str, JobId] = NONE) -> list[Job]:
         """Return the jobs that write to one of some log files, without those of ``but``, in order of arrival."""
         found: list[Job] = []
         with self._transaction() as connection:
@@ -122,15 +127,15 @@ class SqlLedger:
                 found += self._read(connection, query.where(JOBS.c.job_id.not_in(left_out)) if left_out else query)
         return sorted(found, key=lambda job: job.sequence)
 
-    def unsaid(self) -> list[JobId]:
+    def without_notice(self) -> list[JobId]:
         """Return the jobs whose log stays on its worker without a line that says so."""
         begun = sa.and_(JOBS.c.starter.is_not(None), JOBS.c.log_path.is_not(None))
-        query = sa.select(JOBS.c.job_id).where(_KEPT_UNSAID, begun).order_by(JOBS.c.sequence)
+        query = sa.select(JOBS.c.job_id).where(_WITHOUT_NOTICE, begun).order_by(JOBS.c.sequence)
         with self._transaction() as connection:
             return [JobId(job_id) for job_id in connection.execute(query).scalars()]
 
     def unacknowledged(self, finished_before: float) -> list[JobId]:
-        """Return the jobs that ended before ``finished_before`` and whose end nobody acknowledged."""
+        """Return the jobs that ended before ``finished_before`` and whose end was not acknowledged."""
         query = sa.select(JOBS.c.job_id).where(JOBS.c.live, JOBS.c.finished_at < finished_before)
         with self._transaction() as connection:
             return [JobId(job_id) for job_id in connection.execute(query).scalars()]
@@ -212,11 +217,6 @@ class SqlLedger:
             f"ledger {self._where} was taken by another edge-bridge, or replaced by a backup: "
             "this edge-bridge has to stop, the next start goes on with what the ledger has then"
         )
-
-
-def open_ledger(url: str, clock: Callable[[], float] = time.time) -> SqlLedger:
-    """Open the ledger at ``url`` as :class:`SqlLedger` does; its errors are one line each."""
-    return SqlLedger(url, clock)
 
 
 def _portions(values: Iterable[str]) -> Iterator[list[str]]:

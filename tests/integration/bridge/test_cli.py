@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from edge_mqtt.broker_bridge.cli import app
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
 from edge_mqtt.certs.identity import Identity, Role
@@ -72,7 +72,7 @@ def test_a_kept_log_whose_line_was_due_when_the_bridge_died_gets_it_at_the_next_
         event_acked=True,
         log_size=0,
     )
-    ledger = open_ledger(f"sqlite:///{site.folder}/airflow/edge-mqtt/ledger.db")
+    ledger = SqlLedger(f"sqlite:///{site.folder}/airflow/edge-mqtt/ledger.db")
     ledger.commit([began])
     ledger.close()
     site.start()

@@ -8,13 +8,15 @@ from typing import Any, cast
 
 import pytest
 
+from edge_mqtt.broker_bridge.background_tasks import BackgroundTasks
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
 from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
-from edge_mqtt.broker_bridge.message_router import MessageRouter
+from edge_mqtt.broker_bridge.job_log import JobLog
+from edge_mqtt.broker_bridge.outbound import Outbound
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, Message, Presence, WorkerState, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
@@ -46,13 +48,19 @@ def lines_of(test: Callable[[DispatchService], Awaitable[None]], caplog: pytest.
     """Return the lines that a bridge logs about its jobs while ``test`` lasts."""
 
     async def run() -> None:
-        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(MemoryLedger()), ChangeFeed())
+        dispatcher = Dispatcher(DispatchSettings())
+        service = DispatchService(dispatcher, AsyncLedger(MemoryLedger()), ChangeFeed())
         await service.load()
-        nothing = cast("Any", None)
-        desk = MessageRouter(
-            Topics(), cast("Any", Channel()), service=service, relay=nothing, intake=nothing, tail=nothing
+        nothing, tasks = cast("Any", None), BackgroundTasks()
+        outbound = Outbound(
+            Topics(),
+            cast("Any", Channel()),
+            job_log=JobLog(dispatcher.view),
+            receiver=nothing,
+            allocator=nothing,
+            tasks=tasks,
         )
-        loop = asyncio.create_task(service.run(desk.perform, lambda _: None))
+        loop = asyncio.create_task(service.run(outbound.perform, lambda _: None))
         try:
             await test(service)
             # Effects of one batch are performed before the next one is decided.
@@ -60,7 +68,7 @@ def lines_of(test: Callable[[DispatchService], Awaitable[None]], caplog: pytest.
         finally:
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)
-            await desk.stop()
+            await tasks.stop()
 
     caplog.set_level("INFO")
     asyncio.run(run())

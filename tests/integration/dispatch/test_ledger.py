@@ -14,14 +14,14 @@ from typing import TypeVar
 
 import pytest
 
-from edge_mqtt.broker_bridge.dispatch import service as service_module
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToExecutor, ToWorker
-from edge_mqtt.broker_bridge.dispatch.ledger import engine
+from edge_mqtt.broker_bridge.dispatch.core.view import DispatchView
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import BUSY_TIMEOUT_S, SqlLedger
 from edge_mqtt.broker_bridge.dispatch.retention import Retention, SteadyClock
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ExecutionApiClient
@@ -65,6 +65,7 @@ class Clock:
 @dataclass
 class Bridge:
     service: DispatchService
+    view: DispatchView
     ledger: AsyncLedger
     clock: SteadyClock
     effects: list[Effect] = field(default_factory=list)
@@ -102,16 +103,19 @@ class Bridge:
         await Retention(self.ledger, self.service, retention_s=retention_s, clock=self.clock).purge()
 
     async def known(self) -> list[JobId]:
-        return [job.id for job in await self.ledger.get([JOB])]
+        return [job.id for job in await self.ledger.run(Ledger.get, [JOB])]
 
 
 @asynccontextmanager
-async def running(path: Path, clock: Clock | None = None) -> AsyncIterator[Bridge]:
+async def running(
+    path: Path, clock: Clock | None = None, busy_timeout_s: float = BUSY_TIMEOUT_S
+) -> AsyncIterator[Bridge]:
     unix = (clock or Clock()).unix()
-    ledger = AsyncLedger(open_ledger(f"sqlite:///{path}", unix))
-    service = DispatchService(Dispatcher(DispatchSettings()), ledger, ChangeFeed())
+    ledger = AsyncLedger(SqlLedger(f"sqlite:///{path}", unix, busy_timeout_s=busy_timeout_s))
+    dispatcher = Dispatcher(DispatchSettings())
+    service = DispatchService(dispatcher, ledger, ChangeFeed(), ledger_retry_s=0.01)
     await service.load()
-    bridge = Bridge(service, ledger, unix)
+    bridge = Bridge(service, dispatcher.view, ledger, unix)
     loop = asyncio.create_task(service.run(bridge.perform, lambda _: None))
     try:
         yield bridge
@@ -139,13 +143,10 @@ def result(exit_code: int) -> events.ResultReported:
 
 
 def test_a_ledger_that_another_process_holds_delays_what_is_accepted_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(engine, "BUSY_TIMEOUT_S", 0.05)
-    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
-
     async def test() -> None:
-        async with running(tmp_path / "ledger.db") as bridge:
+        async with running(tmp_path / "ledger.db", busy_timeout_s=0.05) as bridge:
             with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as stranger:
                 stranger.execute("BEGIN EXCLUSIVE")
                 for _ in range(3):
@@ -234,7 +235,7 @@ class AirflowThatHasMovedOn(ExecutionApiClient):
 
 
 class NoKey:
-    def token(self, task_instance_id: str) -> str | None:
+    def issue_token(self, task_instance_id: str) -> str | None:
         return None
 
 
@@ -252,7 +253,7 @@ def test_a_waiting_job_of_a_restored_ledger_that_was_done_long_ago_does_not_run_
             await bridge.service.commit(seen("another day"))
             await bridge.until(lambda effect: isinstance(effect, Assigned))
             airflow = AirflowThatHasMovedOn()
-            relay = Relay(airflow, bridge.service, NoKey())
+            relay = Relay(airflow, bridge.view, bridge.service, NoKey())
             run = ApiRequest(
                 request_id="r",
                 job_id=JOB,

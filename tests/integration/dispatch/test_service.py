@@ -7,17 +7,18 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Concatenate, ParamSpec, TypeVar
 
 import pytest
 
-from edge_mqtt.broker_bridge.dispatch import service as service_module
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.core.view import DispatchView
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull, LedgerTaken
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerFull, LedgerTaken
 from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
@@ -36,6 +37,8 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 
 EXECUTOR = ExecutorName("e")
 WORKER = WorkerName("w")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class MovableDisk(MemoryLedger):
@@ -69,6 +72,8 @@ class MovableDisk(MemoryLedger):
 @dataclass
 class Running:
     service: DispatchService
+    view: DispatchView
+    records: AsyncLedger
     ledger: MovableDisk
     effects: list[Effect] = field(default_factory=list)
     performed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -93,9 +98,10 @@ class Running:
 @asynccontextmanager
 async def running(ledger: MovableDisk | None = None) -> AsyncIterator[Running]:
     disk = ledger or MovableDisk()
-    service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), ChangeFeed())
+    dispatcher, records = Dispatcher(DispatchSettings()), AsyncLedger(disk)
+    service = DispatchService(dispatcher, records, ChangeFeed(), ledger_retry_s=0.01)
     await service.load()
-    state = Running(service, disk)
+    state = Running(service, dispatcher.view, records, disk)
     loop = asyncio.create_task(service.run(state.perform, state.ended.append))
     try:
         yield state
@@ -155,19 +161,27 @@ def test_a_submission_that_comes_again_after_its_job_is_forgotten_runs_nothing_a
     asyncio.run(test())
 
 
-def test_a_new_job_takes_one_way_to_the_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    ways: list[str] = []
-    run = AsyncLedger._run
+class CountedCalls(AsyncLedger):
+    """Counts the ways to the ledger."""
 
-    async def counted(ledger: AsyncLedger, call: Callable[[], object]) -> object:
-        ways.append("one")
-        return await run(ledger, call)
+    calls = 0
 
+    async def run(self, method: Callable[Concatenate[Ledger, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self.calls += 1
+        return await super().run(method, *args, **kwargs)
+
+
+def test_a_new_job_takes_one_way_to_the_ledger() -> None:
     async def test() -> None:
-        async with running() as bridge:
-            monkeypatch.setattr(AsyncLedger, "_run", counted)
-            await bridge.service.commit(submitted())
-            assert len(ways) == 1
+        ledger = CountedCalls(MovableDisk())
+        service = DispatchService(Dispatcher(DispatchSettings()), ledger, ChangeFeed())
+        await service.load()
+        loop = asyncio.create_task(service.run(lambda _: None, lambda _: None))
+        before = ledger.calls
+        await service.commit(submitted())
+        assert ledger.calls - before == 1
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
 
     asyncio.run(test())
 
@@ -183,11 +197,7 @@ def test_what_happens_during_a_commit_is_committed_together() -> None:
     asyncio.run(test())
 
 
-def test_a_full_disk_accepts_nothing_says_so_and_goes_on_when_there_is_room(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
-
+def test_a_full_disk_accepts_nothing_says_so_and_goes_on_when_there_is_room(caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with running() as bridge:
             bridge.ledger.full = True
@@ -195,7 +205,7 @@ def test_a_full_disk_accepts_nothing_says_so_and_goes_on_when_there_is_room(
                 await bridge.service.commit(submitted())
             assert bridge.effects == []
             assert bridge.service.ledger_problem == "the disk is full: free space"
-            assert bridge.service.job(JobId("j")) is None
+            assert bridge.view.get_job(JobId("j")) is None
             bridge.ledger.full = False
             await bridge.service.commit(submitted())
             await bridge.until(is_acceptance)
@@ -208,9 +218,7 @@ def test_a_full_disk_accepts_nothing_says_so_and_goes_on_when_there_is_room(
     ]
 
 
-def test_a_ledger_that_has_recovered_is_noticed_although_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
-
+def test_a_ledger_that_has_recovered_is_noticed_although_nothing_happens() -> None:
     async def test() -> None:
         async with running() as bridge:
             bridge.ledger.full = True
@@ -222,19 +230,19 @@ def test_a_ledger_that_has_recovered_is_noticed_although_nothing_happens(monkeyp
             bridge.ledger.full = False
             assert await asyncio.to_thread(bridge.ledger.probed.wait, 10)
             # The ledger's one thread answers this after the probe.
-            await bridge.service.record(JobId("another"))
+            await bridge.records.run(Ledger.get, [JobId("another")])
             assert bridge.service.ledger_problem is None
             assert bridge.ledger.commits == before
 
     asyncio.run(test())
 
 
-def test_a_bridge_whose_ledger_was_taken_while_it_was_away_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
-
+def test_a_bridge_whose_ledger_was_taken_while_it_was_away_stops() -> None:
     async def test() -> None:
         disk = MovableDisk()
-        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), ChangeFeed())
+        service = DispatchService(
+            Dispatcher(DispatchSettings()), AsyncLedger(disk), ChangeFeed(), ledger_retry_s=0.01
+        )
         await service.load()
         disk.full = True
         service.post(submitted())
@@ -247,9 +255,7 @@ def test_a_bridge_whose_ledger_was_taken_while_it_was_away_stops(monkeypatch: py
     asyncio.run(test())
 
 
-def test_a_worker_s_hello_is_not_lost_with_a_commit_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
-
+def test_a_worker_s_hello_is_not_lost_with_a_commit_that_failed() -> None:
     async def test() -> None:
         async with running() as bridge:
             await bridge.service.commit(submitted())
@@ -262,9 +268,7 @@ def test_a_worker_s_hello_is_not_lost_with_a_commit_that_failed(monkeypatch: pyt
     asyncio.run(test())
 
 
-def test_a_start_is_on_disk_when_it_is_granted_and_refused_when_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
-
+def test_a_start_is_on_disk_when_it_is_granted_and_refused_when_it_cannot_be() -> None:
     async def test() -> None:
         async with running() as bridge:
             bridge.service.post(seen())
@@ -315,9 +319,7 @@ def test_a_restarted_bridge_goes_on_with_what_the_ledger_has() -> None:
     asyncio.run(test())
 
 
-def test_workers_keep_their_leases_while_the_ledger_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
-
+def test_workers_keep_their_leases_while_the_ledger_takes_nothing() -> None:
     def is_confirmation(effect: Effect) -> bool:
         return (
             isinstance(effect, ToWorker) and isinstance(effect.message, PresenceAck) and effect.message.sequence == 1
@@ -338,9 +340,7 @@ def test_workers_keep_their_leases_while_the_ledger_takes_nothing(monkeypatch: p
     asyncio.run(test())
 
 
-def test_a_cancellation_is_not_acknowledged_before_it_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "LEDGER_RETRY_S", 0.01)
-
+def test_a_cancellation_is_not_acknowledged_before_it_is_stored() -> None:
     def is_ack(effect: Effect) -> bool:
         return isinstance(effect, ToExecutor) and isinstance(effect.message, CancelAck)
 
@@ -364,7 +364,9 @@ def test_a_cancellation_is_not_acknowledged_before_it_is_stored(monkeypatch: pyt
 def test_a_bridge_whose_ledger_another_has_taken_stops() -> None:
     async def test() -> None:
         disk = MovableDisk()
-        service = DispatchService(Dispatcher(DispatchSettings()), AsyncLedger(disk), ChangeFeed())
+        service = DispatchService(
+            Dispatcher(DispatchSettings()), AsyncLedger(disk), ChangeFeed(), ledger_retry_s=0.01
+        )
         await service.load()
         disk.taken = True
         service.post(submitted())

@@ -9,19 +9,20 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
+from edge_mqtt.broker_bridge.dispatch.core.events import Event, TaskEnded, TokenRefreshed
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
-from edge_mqtt.broker_bridge.execution_api import heartbeats as heartbeats_module
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.heartbeats import UNCONFIRMED_S, Heartbeats
+from edge_mqtt.broker_bridge.execution_api.heartbeats import Heartbeats, HeartbeatTiming
 from edge_mqtt.broker_bridge.execution_api.relay import Relay, parse_starter
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
-from tests.support.fake_change_feed import WaitedChanges
+from tests.support.fake_change_feed import WaitedChangeFeed
 
 JOB = JobId("j")
 GONE = (409, b'{"detail":{"reason":"not_running","message":"no longer"}}')
 FINE = (204, b"")
+TIMING = HeartbeatTiming(interval_s=0.001, doubt_s=0.0)
 
 
 class Airflow(ExecutionApiClient):
@@ -55,7 +56,7 @@ class Held:
     told: asyncio.Event = field(default_factory=asyncio.Event)
     looked: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def job(self, job_id: JobId) -> Job | None:
+    def get_job(self, job_id: JobId) -> Job | None:
         return self.current
 
     def running_jobs(self) -> list[Job]:
@@ -68,25 +69,24 @@ class Held:
     def is_reachable(self, job: Job) -> bool:
         return self.connected
 
-    def task_ended(self, job_id: JobId, reason: str) -> None:
-        self.ended.append(reason)
+    def post(self, event: Event) -> None:
+        assert isinstance(event, TaskEnded)
+        self.ended.append(event.reason)
         self.told.set()
-
-    def start_refused(self, job_id: JobId, reason: str) -> None:
-        raise AssertionError("nobody starts here")
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
         raise AssertionError("nobody starts here")
 
-    async def token_refreshed(self, job_id: JobId, token: str) -> None:
+    async def commit(self, event: Event) -> None:
+        assert isinstance(event, TokenRefreshed)
         if self.ledger_full:
             raise LedgerFull("the disk is full")
-        self.current = replace(self.current, token=token)
+        self.current = replace(self.current, token=event.token)
 
 
-class Mint:
-    def token(self, task_instance_id: str) -> str | None:
-        return f"minted for {task_instance_id}"
+class Issuer:
+    def issue_token(self, task_instance_id: str) -> str | None:
+        return f"issued for {task_instance_id}"
 
 
 def running(starter: str = "edge-1:42") -> Job:
@@ -103,7 +103,6 @@ def running(starter: str = "edge-1:42") -> Job:
 
 
 def beat(
-    monkeypatch: pytest.MonkeyPatch,
     answers: list[tuple[int, bytes]],
     *,
     held: Held | None = None,
@@ -111,7 +110,6 @@ def beat(
     refreshed: str | None = None,
 ) -> tuple[Airflow, Held]:
     """Heartbeat until every answer has been given."""
-    monkeypatch.setattr(heartbeats_module, "DOUBT_S", 0.0)
     jobs = held or Held(running())
 
     async def test() -> Airflow:
@@ -120,9 +118,10 @@ def beat(
         beats = Heartbeats(
             airflow,
             jobs,
-            Relay(airflow, jobs, Mint()),
+            jobs,
+            Relay(airflow, jobs, jobs, Issuer()),
             ChangeFeed(),
-            interval_s=0.001,
+            timing=TIMING,
             clock=clock,
         )
         task = asyncio.create_task(beats.run())
@@ -138,46 +137,41 @@ def beat(
     return asyncio.run(test()), jobs
 
 
-def test_a_heartbeat_names_the_process_that_airflow_knows(monkeypatch: pytest.MonkeyPatch) -> None:
-    airflow, held = beat(monkeypatch, [FINE, FINE])
+def test_a_heartbeat_names_the_process_that_airflow_knows() -> None:
+    airflow, held = beat([FINE, FINE])
     assert airflow.calls[0].target == "task-instances/ti-1/heartbeat"
     assert airflow.calls[0].body == b'{"hostname": "edge-1", "pid": 42}'
     assert held.ended == []
 
 
-def test_a_task_that_airflow_does_not_want_is_ended_after_a_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, held = beat(monkeypatch, [FINE, GONE, GONE])
+def test_a_task_that_airflow_does_not_want_is_ended_after_a_second_look() -> None:
+    _, held = beat([FINE, GONE, GONE])
     assert held.ended[0] == "not_running: no longer"
-    _, held = beat(monkeypatch, [FINE, GONE, FINE])
+    _, held = beat([FINE, GONE, FINE])
     assert held.ended == []
 
 
-def test_a_job_whose_run_call_may_not_have_reached_airflow_is_left_alone_at_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    _, held = beat(monkeypatch, [GONE] * 20)
+def test_a_job_whose_run_call_may_not_have_reached_airflow_is_left_alone_at_first() -> None:
+    _, held = beat([GONE] * 20)
     assert held.ended == []
-    now = iter(range(0, 10_000, int(UNCONFIRMED_S) + 1))
-    _, held = beat(monkeypatch, [GONE] * 20, clock=lambda: float(next(now)))
+    now = iter(range(0, 10_000, int(TIMING.unconfirmed_s) + 1))
+    _, held = beat([GONE] * 20, clock=lambda: float(next(now)))
     assert held.ended != []
 
 
-def test_a_job_that_a_restarted_bridge_finds_running_is_left_alone_until_its_worker_is_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = iter(range(0, 10_000, int(UNCONFIRMED_S) + 1))
-    _, held = beat(monkeypatch, [GONE] * 20, held=Held(running(), connected=False), clock=lambda: float(next(now)))
+def test_a_job_that_a_restarted_bridge_finds_running_is_left_alone_until_its_worker_is_back() -> None:
+    now = iter(range(0, 10_000, int(TIMING.unconfirmed_s) + 1))
+    _, held = beat([GONE] * 20, held=Held(running(), connected=False), clock=lambda: float(next(now)))
     assert held.ended == []
 
 
-def test_a_superseded_job_gets_no_heartbeats_and_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeats_module, "DOUBT_S", 0.0)
+def test_a_superseded_job_gets_no_heartbeats_and_is_ended() -> None:
 
     async def test() -> None:
         held = Held(running())
         airflow = Airflow([FINE])
         beats = Heartbeats(
-            airflow, held, Relay(airflow, held, Mint()), ChangeFeed(), interval_s=0.001, clock=lambda: 0.0
+            airflow, held, held, Relay(airflow, held, held, Issuer()), ChangeFeed(), timing=TIMING, clock=lambda: 0.0
         )
         task = asyncio.create_task(beats.run())
         await asyncio.wait_for(airflow.all_asked.wait(), 10)
@@ -204,13 +198,15 @@ def test_nothing_is_looked_at_before_a_job_begins() -> None:
             return [] if self.idle else super().running_jobs()
 
     async def test() -> None:
-        held, changes = Idle(running()), WaitedChanges()
+        held, changes = Idle(running()), WaitedChangeFeed()
         airflow = Airflow([FINE])
-        beats = Heartbeats(airflow, held, Relay(airflow, held, Mint()), changes, interval_s=0.001, clock=lambda: 0.0)
+        beats = Heartbeats(
+            airflow, held, held, Relay(airflow, held, held, Issuer()), changes, timing=TIMING, clock=lambda: 0.0
+        )
         task = asyncio.create_task(beats.run())
         await changes.waited.wait()
         assert held.looks == 1
-        assert changes.patience_s is None
+        assert changes.timeout_s is None
         held.idle = False
         changes.notify()
         await asyncio.wait_for(airflow.all_asked.wait(), 10)
@@ -221,21 +217,19 @@ def test_nothing_is_looked_at_before_a_job_begins() -> None:
     asyncio.run(test())
 
 
-def test_a_ledger_that_takes_nothing_ends_no_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    airflow, _ = beat(monkeypatch, [FINE] * 5, held=Held(running(), ledger_full=True), refreshed="t2")
+def test_a_ledger_that_takes_nothing_ends_no_heartbeats() -> None:
+    airflow, _ = beat([FINE] * 5, held=Held(running(), ledger_full=True), refreshed="t2")
     assert len(airflow.calls) >= 5
 
 
-def test_an_expired_token_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    airflow, held = beat(monkeypatch, [(403, b'{"detail":"Invalid auth token"}'), FINE])
-    assert held.current.token == "minted for ti-1"
-    assert airflow.calls[-1].token == "minted for ti-1"
+def test_an_expired_token_is_replaced() -> None:
+    airflow, held = beat([(403, b'{"detail":"Invalid auth token"}'), FINE])
+    assert held.current.token == "issued for ti-1"
+    assert airflow.calls[-1].token == "issued for ti-1"
 
 
-def test_an_answer_that_is_not_understood_is_logged(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    _, held = beat(monkeypatch, [(500, b"oops"), FINE])
+def test_an_answer_that_is_not_understood_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    _, held = beat([(500, b"oops"), FINE])
     assert held.ended == []
     assert "refuses a heartbeat with 500" in caplog.text
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
-from edge_mqtt.broker_bridge.execution_api import relay as relay_module
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
+from edge_mqtt.broker_bridge.execution_api.relay import RelayLimits
 from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
 from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import StartRequest, WorkloadType
-from tests.support.scenario_relay import JOB, RUN, WORKER, Answer, Held, Mint, api, call, job, scenario
+from tests.support.scenario_relay import JOB, RUN, WORKER, Answer, Held, Issuer, api, call, job, scenario
 
 
 @scenario
@@ -102,9 +102,7 @@ async def test_a_run_call_that_is_not_permitted_never_reaches_airflow() -> None:
         assert server.seen == []
 
 
-def test_a_start_waits_until_it_can_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "UNAVAILABLE_RETRY_S", 0.01)
-
+def test_a_start_waits_until_it_can_be_recorded() -> None:
     async def test() -> None:
         held = Held(job(CentralJobState.ASSIGNED), ledger_full=True)
         async with api(held) as (relay, server):
@@ -119,9 +117,7 @@ def test_a_start_waits_until_it_can_be_recorded(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(test())
 
 
-def test_an_answer_is_not_thrown_away_because_its_token_cannot_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "UNAVAILABLE_RETRY_S", 0.01)
-
+def test_an_answer_is_not_thrown_away_because_its_token_cannot_be_stored() -> None:
     async def test() -> None:
         held = Held(job(), ledger_full=True)
         async with api(held) as (relay, server):
@@ -213,12 +209,10 @@ async def test_a_call_waits_while_airflow_s_database_is_away() -> None:
         assert len(server.seen) == 3
 
 
-def test_a_call_that_the_database_never_takes_is_answered_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "DATABASE_WAITS", 2)
-
+def test_a_call_that_the_database_never_takes_is_answered_in_the_end() -> None:
     @scenario
     async def test() -> None:
-        async with api(Held(job())) as (relay, server):
+        async with api(Held(job()), limits=RelayLimits(retry_s=0.01, database_attempts=2)) as (relay, server):
             server.answers += [DATABASE_ERROR] * 9
             response = await relay.answer(WORKER, call())
             assert response is not None
@@ -254,12 +248,12 @@ async def test_a_waiting_call_ends_when_the_job_is_taken_away() -> None:
 @scenario
 async def test_an_expired_token_is_replaced_where_the_bridge_can_sign() -> None:
     held = Held(job())
-    async with api(held, Mint("minted")) as (relay, server):
+    async with api(held, Issuer("issued")) as (relay, server):
         server.answers.append((403, [], b'{"detail":"Invalid auth token"}'))
         response = await relay.answer(WORKER, call())
         assert response is not None
         assert response.status == 200
-        assert server.seen[1].headers["authorization"] == "Bearer minted"
+        assert server.seen[1].headers["authorization"] == "Bearer issued"
 
 
 @scenario
@@ -276,11 +270,11 @@ async def test_airflow_gets_no_heartbeats_while_a_state_changes() -> None:
     async with api(Held(job())) as (relay, server):
         server.answers += [(409, [], b"{}"), (204, [], b"")]
         await relay.answer(WORKER, call("PATCH", "task-instances/ti-1/state", "r1"))
-        assert not relay.is_silent(JOB)
+        assert not relay.is_muted(JOB)
         await relay.answer(WORKER, call("PATCH", "task-instances/ti-1/state", "r2"))
-        assert relay.is_silent(JOB)
-        relay.forget(JOB)
-        assert not relay.is_silent(JOB)
+        assert relay.is_muted(JOB)
+        relay.forget_job(JOB)
+        assert not relay.is_muted(JOB)
 
 
 @scenario
@@ -289,7 +283,7 @@ async def test_a_stale_run_call_does_not_bring_heartbeats_back_to_a_task_that_ha
     async with api(held) as (relay, _):
         await relay.answer(WORKER, call("PATCH", "task-instances/ti-1/state", "r1"))
         await relay.answer(WORKER, call("PATCH", RUN, "r2", body=b"{}"))
-        assert relay.is_silent(JOB)
+        assert relay.is_muted(JOB)
 
 
 @scenario
@@ -297,14 +291,14 @@ async def test_airflow_gets_no_heartbeats_until_it_has_answered_the_run_call() -
     held = Held(job(CentralJobState.ASSIGNED))
     async with api(held) as (relay, server):
         server.gate.clear()
-        held.on_start = lambda: relay.is_silent(JOB)
+        held.on_start = lambda: relay.is_muted(JOB)
         answer = asyncio.create_task(relay.answer(WORKER, call("PATCH", RUN, body=b"{}")))
         await server.arrived.wait()
-        assert relay.is_silent(JOB)
+        assert relay.is_muted(JOB)
         server.gate.set()
         await answer
-        assert held.silent_at_start
-        assert not relay.is_silent(JOB)
+        assert held.muted_at_start
+        assert not relay.is_muted(JOB)
 
 
 @pytest.mark.parametrize("target", ["../api/v2/dags", "a/%2e%2e/b", "http://elsewhere/", "a\\b"])

@@ -8,27 +8,34 @@ from dataclasses import replace
 import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
-from edge_mqtt.broker_bridge.execution_api import response_cache as answers_module
+from edge_mqtt.broker_bridge.execution_api.response_cache import CacheLimits
 from tests.support.scenario_relay import JOB, RUN, STATE, WORKER, Answer, Held, api, call, job, scenario
 
 
-def test_kept_answers_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers_module, "ANSWER_BYTES_KEPT", 3)
+@scenario
+async def test_an_answer_that_is_larger_than_all_that_is_kept_is_not_kept() -> None:
+    async with api(Held(job()), cache=CacheLimits(response_bytes=3)) as (relay, server):
+        for _ in range(2):
+            await relay.answer(WORKER, call())
+        assert len(server.seen) == 2
 
-    async def test() -> None:
-        async with api(Held(job())) as (relay, server):
-            for _ in range(2):
-                await relay.answer(WORKER, call())
-            assert len(server.seen) == 2
 
-    asyncio.run(test())
+@scenario
+async def test_kept_answers_are_bounded_in_bytes() -> None:
+    async with api(Held(job()), cache=CacheLimits(response_bytes=8)) as (relay, server):
+        # Each answer has four bytes.
+        for request_id in ("r1", "r2", "r3", "r3"):
+            await relay.answer(WORKER, call(request_id=request_id))
+        assert len(server.seen) == 3
+        assert relay._responses.get((WORKER, "r1")) is None
+        assert relay._responses.get((WORKER, "r2")) is not None
 
 
 @scenario
 async def test_an_answer_is_forgotten_with_its_job() -> None:
     async with api(Held(job())) as (relay, server):
         await relay.answer(WORKER, call())
-        relay.forget(JOB)
+        relay.forget_job(JOB)
         await relay.answer(WORKER, call())
         assert len(server.seen) == 2
 
@@ -41,7 +48,7 @@ async def test_nothing_is_kept_of_a_job_that_is_over() -> None:
         answer = asyncio.create_task(relay.answer(WORKER, call()))
         await server.arrived.wait()
         held.current = replace(held.current, state=CentralJobState.FINISHED)
-        relay.forget(JOB)
+        relay.forget_job(JOB)
         server.gate.set()
         await answer
         await relay.answer(WORKER, call())
@@ -51,22 +58,17 @@ async def test_nothing_is_kept_of_a_job_that_is_over() -> None:
         assert len(server.seen) == 2
 
 
-def test_a_call_that_arrives_once_more_after_later_ones_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers_module, "ANSWERS_KEPT", 2)
-    monkeypatch.setattr(answers_module, "CALLS_REMEMBERED", 4)
-
-    async def test() -> None:
-        async with api(Held(job())) as (relay, server):
-            for number in range(4):
-                await relay.answer(WORKER, call("POST", "xcoms/d/r/t/k", f"r{number}", body=str(number).encode()))
-            newest = await relay.answer(WORKER, call("POST", "xcoms/d/r/t/k", "r3", body=b"3"))
-            assert newest is not None
-            assert newest.status == 200
-            for number in range(2):
-                assert await relay.answer(WORKER, call("POST", "xcoms/d/r/t/k", f"r{number}", body=b"late")) is None
-            assert [seen.body for seen in server.seen] == [b"0", b"1", b"2", b"3"]
-
-    asyncio.run(test())
+@scenario
+async def test_a_call_that_arrives_once_more_after_later_ones_is_made_once() -> None:
+    async with api(Held(job()), cache=CacheLimits(responses_per_job=2, calls_per_job=4)) as (relay, server):
+        for number in range(4):
+            await relay.answer(WORKER, call("POST", "xcoms/d/r/t/k", f"r{number}", body=str(number).encode()))
+        newest = await relay.answer(WORKER, call("POST", "xcoms/d/r/t/k", "r3", body=b"3"))
+        assert newest is not None
+        assert newest.status == 200
+        for number in range(2):
+            assert await relay.answer(WORKER, call("POST", "xcoms/d/r/t/k", f"r{number}", body=b"late")) is None
+        assert [seen.body for seen in server.seen] == [b"0", b"1", b"2", b"3"]
 
 
 NOT_RUNNING: Answer = (
@@ -132,7 +134,7 @@ async def test_a_call_that_was_under_way_when_the_api_server_went_may_have_been_
         response = await relay.answer(WORKER, call("PATCH", STATE))
         assert response is not None
         assert response.status == 204
-        assert relay.is_silent(JOB)
+        assert relay.is_muted(JOB)
 
 
 @scenario
@@ -141,7 +143,7 @@ async def test_the_state_of_a_superseded_job_is_not_told_twice() -> None:
         response = await relay.answer(WORKER, call("PATCH", STATE))
         assert response is not None
         assert response.status == 204
-        assert relay.is_silent(JOB)
+        assert relay.is_muted(JOB)
         assert server.seen == []
 
 

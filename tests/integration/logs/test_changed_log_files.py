@@ -15,13 +15,12 @@ import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
-from edge_mqtt.broker_bridge.logs import store as store_module
 from edge_mqtt.broker_bridge.logs.store import LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from tests.support.scenario_bridge_logs import PATH, Centre, centre_test
 
 LOSS = "the file of this log was cut, moved or replaced, or not all of it was written: something is missing here"
-CHANGED = "was changed by somebody else"
+CHANGED = "was changed by another program"
 FIRST = b"before deferral\n"
 SECOND = b"one\ntwo\nthree\n"
 
@@ -160,7 +159,7 @@ def test_a_ledger_that_takes_nothing_leaves_a_changed_file_as_it_is(
             raise LedgerFull("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(centre.records, "log_opened", refuse)
+            patch.setattr(centre, "commit", refuse)
             centre.ship("j", 8, SECOND[8:])
             await refused.wait()
         await ship_all(centre, SECOND, 8)
@@ -235,7 +234,7 @@ for offset in range(0, len(whole), 4096):
 
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1, log_base=0)
-        at = await centre.intake.stored(JobId("j"))
+        at = await centre.allocator.count_stored(JobId("j"))
         while at < len(whole):
             at = await centre.shipped("j", at, whole[at : at + 65536])
         assert centre.text() == whole
@@ -243,9 +242,8 @@ for offset in range(0, len(whole), 4096):
     centre_test(tmp_path, test)
 
 
-def test_files_remembered_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "REMEMBERED_FILES", 2)
-    store = LogStore(tmp_path)
+def test_files_remembered_are_bounded(tmp_path: Path) -> None:
+    store = LogStore(tmp_path, remembered_files=2)
     for number in range(5):
         path = f"{number}.log"
         store.append([Write(job_id=JobId("j"), log_path=path, base=0, offset=0, data=b"x")])

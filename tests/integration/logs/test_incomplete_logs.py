@@ -15,7 +15,7 @@ import pytest
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.logs import notices
-from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, LOOK_S
+from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, OBSERVATION_S
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, TailReply, TailRequest
 from tests.support.scenario_bridge_logs import LEASE_S, PATH, WORKER, Centre, centre_test
@@ -40,7 +40,7 @@ async def wait(centre: Centre, job_id: str, seconds: float, offset: int = 0, dat
         await centre.settled()
         if centre.now >= until:
             break
-        centre.now = min(centre.now + LOOK_S, until)
+        centre.now = min(centre.now + OBSERVATION_S, until)
 
 
 async def read(centre: Centre, position: int) -> TailReply:
@@ -92,7 +92,7 @@ def test_rest_of_a_log_is_given_up_when_its_worker_brings_nothing_or_is_gone_for
         assert lines_of(centre.text()) == ["one", MISSING, "later"]
         # What comes now is too late. Its worker learns that nothing of it is wanted any more.
         assert await centre.shipped("before", 4, b"two\n") == 20
-        assert await centre.intake.stored(JobId("before")) == 20
+        assert await centre.allocator.count_stored(JobId("before")) == 20
         assert await centre.shipped("after", 6, b"end\n", OTHER) == 10
         await centre.restart()
         assert await centre.shipped("before", 4, b"two\n") == 20
@@ -113,7 +113,7 @@ def test_nothing_is_said_of_a_log_before_it_is_noted_that_another_follows(
         await wait(centre, "after", LOG_WAIT_S - 1)
         centre.now += 1
         with monkeypatch.context() as patch:
-            patch.setattr(centre.records, "log_opened", refuse)
+            patch.setattr(centre, "commit", refuse)
             centre.ship("after", 0, b"later\n", OTHER)
             await centre.settled()
         # It may still come, then.
@@ -136,8 +136,8 @@ def test_a_disk_that_takes_nothing_is_not_the_worker_s_fault(tmp_path: Path, mon
                 for _ in range(10):
                     centre.ship("after", 0, b"later\n", OTHER)
                     await centre.settled()
-                    centre.now += LOOK_S
-            assert centre.intake.problem == "[Errno 28] No space left on device"
+                    centre.now += OBSERVATION_S
+            assert centre.receiver.health.problem == "[Errno 28] No space left on device"
         assert await centre.shipped("before", 4, b"two\n") == 8
         await wait(centre, "after", LOG_WAIT_S - 1)
         assert lines_of(centre.text()) == ["one", "two"]
@@ -201,9 +201,9 @@ def test_a_followed_run_ends_although_a_log_is_incomplete_and_says_so(tmp_path: 
         centre.records.put("j", 1)
         await centre.shipped("j", 0, b"one\n")
         centre.records.change("j", **ended(0, 20))
-        for _ in range(int(LOG_WAIT_S / LOOK_S)):
+        for _ in range(int(LOG_WAIT_S / OBSERVATION_S)):
             assert not (await read(centre, 4)).ended
-            centre.now += LOOK_S
+            centre.now += OBSERVATION_S
         reply = await read(centre, 4)
         assert (reply.ended, reply.streams[0].complete) == (True, True)
         assert reply.streams[0].missing == "the last 16 bytes of the log are missing: worker w has not brought them"
@@ -229,7 +229,7 @@ KEPT = f"the log stays on worker w, in {PATH} below its base_log_folder: queue '
 
 
 async def started(centre: Centre, job_id: str) -> None:
-    centre.intake.started(JobId(job_id))
+    centre.receiver.write_notice(JobId(job_id))
     await centre.settled()
 
 
@@ -262,9 +262,9 @@ def test_the_line_is_there_and_whole_after_a_crash_while_it_was_written(
 ) -> None:
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1, ships_log=False)
-        whole = len(notices.of_kept(centre.records.get("j"), datetime.now(UTC)))
+        whole = len(notices.kept_notice(centre.records.get("j"), datetime.now(UTC)))
         centre.doom(written % (whole + 1) - 1 if written < 0 else written)
-        centre.intake.started(JobId("j"))
+        centre.receiver.write_notice(JobId("j"))
         await centre.died()
         if over:
             # Nobody speaks of it any more.
@@ -376,12 +376,12 @@ def test_the_line_waits_for_a_ledger_that_takes_nothing(tmp_path: Path, monkeypa
 
         centre.records.put("j", 1, ships_log=False)
         with monkeypatch.context() as patch:
-            patch.setattr(centre.records, "log_opened", refuse)
-            centre.intake.started(JobId("j"))
+            patch.setattr(centre, "commit", refuse)
+            centre.receiver.write_notice(JobId("j"))
             await refused.wait()
         await centre.settled()
         assert lines_of(centre.text()) == [KEPT]
-        assert centre.intake.problem is None
+        assert centre.receiver.health.problem is None
 
     centre_test(tmp_path, test)
 

@@ -11,17 +11,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from edge_mqtt.broker_bridge.background_tasks import BackgroundTasks
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
+from edge_mqtt.broker_bridge.dispatch.core.view import DispatchView
+from edge_mqtt.broker_bridge.dispatch.job_records import JobRecords
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.ledger.sql import open_ledger
+from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
+from edge_mqtt.broker_bridge.job_log import JobLog
 from edge_mqtt.broker_bridge.logs.completeness import Completeness
 from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
 from edge_mqtt.broker_bridge.logs.segment_allocator import SegmentAllocator
 from edge_mqtt.broker_bridge.logs.store import LogStore
-from edge_mqtt.broker_bridge.message_router import MessageRouter
+from edge_mqtt.broker_bridge.outbound import Outbound
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     HeldJob,
@@ -54,11 +58,20 @@ class Channel:
 
 
 class Bridge:
-    """Dispatcher, desk and logs, without a network."""
+    """Dispatcher and logs, without a network."""
 
-    def __init__(self, service: DispatchService, desk: MessageRouter, channel: Channel) -> None:
+    def __init__(
+        self,
+        service: DispatchService,
+        view: DispatchView,
+        records: JobRecords,
+        receiver: LogReceiver,
+        channel: Channel,
+    ) -> None:
         self.service = service
-        self.desk = desk
+        self.view = view
+        self.records = records
+        self.receiver = receiver
         self.channel = channel
 
     async def hello(self, *jobs: JobId) -> None:
@@ -74,8 +87,8 @@ class Bridge:
         await self.service.commit(events.WorkerSeen(worker=WORKER, presence=presence))
 
     async def is_reachable(self, job_id: JobId) -> bool:
-        job = await self.service.record(job_id)
-        return job is not None and self.service.is_reachable(job)
+        job = await self.records.get(job_id)
+        return job is not None and self.view.is_reachable(job)
 
     async def submit(self, job_id: JobId, queue: str) -> None:
         spec = JobSpec(job_id=job_id, type=WorkloadType.TASK, queue=queue, log_path=f"{job_id}.log")
@@ -84,37 +97,41 @@ class Bridge:
     async def stored(self, job_id: JobId) -> int:
         """Ship the beginning of a job's log; return what is acknowledged."""
         chunk = LogChunk(job_id=job_id, fence=Fence(1), offset=0, body=b"one\n")
-        self.desk.received(TOPICS.log(WORKER, job_id), chunk)
+        self.receiver.accept_chunk(WORKER, chunk)
         return (await asyncio.wait_for(self.channel.acks.get(), 10)).offset
 
 
 @asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Bridge]:
-    ledger = AsyncLedger(open_ledger(f"sqlite:///{folder / 'ledger.db'}"))
-    changes, channel = ChangeFeed(), Channel()
-    settings = DispatchSettings(queues_keeping_logs=frozenset({"cameras"}))
-    service = DispatchService(Dispatcher(settings), ledger, changes)
+    ledger = AsyncLedger(SqlLedger(f"sqlite:///{folder / 'ledger.db'}"))
+    change_feed, channel, tasks = ChangeFeed(), Channel(), BackgroundTasks()
+    dispatcher = Dispatcher(DispatchSettings(queues_keeping_logs=frozenset({"cameras"})))
+    service = DispatchService(dispatcher, ledger, change_feed)
     await service.load()
-    store = LogStore(folder / "logs")
-    places = SegmentAllocator(
-        store, service, Completeness(service.is_reachable, clock=time.monotonic), now=lambda: datetime.now(UTC)
-    )
-    intake = LogReceiver(
+    store, records = LogStore(folder / "logs"), JobRecords(dispatcher.view, ledger)
+    completeness = Completeness(dispatcher.view.is_reachable, clock=time.monotonic)
+    allocator = SegmentAllocator(store, records, service.commit, completeness, now=lambda: datetime.now(UTC))
+    receiver = LogReceiver(
         store,
-        places,
+        allocator,
+        completeness,
         acknowledge=lambda worker, ack: channel.send(TOPICS.control(worker), ack),
-        changes=changes,
+        change_feed=change_feed,
     )
-    nothing = cast("Any", None)
-    desk = MessageRouter(TOPICS, cast("Any", channel), service=service, relay=nothing, intake=intake, tail=nothing)
-    tasks = [asyncio.create_task(intake.run()), asyncio.create_task(service.run(desk.perform, lambda _: None))]
+    outbound = Outbound(
+        TOPICS,
+        cast("Any", channel),
+        job_log=JobLog(dispatcher.view),
+        receiver=receiver,
+        allocator=allocator,
+        tasks=tasks,
+    )
+    tasks.start("logs", receiver.run())
+    tasks.start("dispatch", service.run(outbound.perform, lambda _: None))
     try:
-        yield Bridge(service, desk, channel)
+        yield Bridge(service, dispatcher.view, records, receiver, channel)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await desk.stop()
+        await tasks.stop()
         await ledger.close()
 
 

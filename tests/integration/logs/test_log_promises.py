@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.logs import notices
-from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, LOOK_S
+from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, OBSERVATION_S
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from tests.support.scenario_bridge_logs import Centre
 
@@ -28,7 +28,7 @@ JOBS = range(len(LOGS))
 CHUNK_BYTES = 20
 LEASE_S = 2 * LOG_WAIT_S
 #: Looks at a log after which it is given up in any case, each of its jobs and workers being waited for.
-LOOKS = int(LEASE_S / LOOK_S) + 2
+LOOKS = int(LEASE_S / OBSERVATION_S) + 2
 
 
 class World:
@@ -83,7 +83,7 @@ class World:
     async def wait(self, looks: int) -> None:
         """Let time pass, while the workers that are there ship what they have."""
         for _ in range(looks):
-            self.centre.now += LOOK_S
+            self.centre.now += OBSERVATION_S
             await self.ship_rest()
 
     async def leave(self, number: int) -> None:
@@ -94,12 +94,12 @@ class World:
         """Stop the bridge and start it again; workers are told what it has."""
         await self.centre.restart()
         for number in range(self.next):
-            self.centre.acked[str(number)] = await self.centre.intake.stored(self.job(number).id)
+            self.centre.acked[str(number)] = await self.centre.allocator.count_stored(self.job(number).id)
 
     async def kill(self, written: int) -> None:
         """Kill the bridge when it writes next, after so many bytes."""
         self.centre.doom(written)
-        self.centre.now += LOOK_S
+        self.centre.now += OBSERVATION_S
         for number in range(self.next):
             if self.job(number).worker not in self.centre.away:
                 await self.bring(number)
@@ -131,7 +131,7 @@ class World:
             lines_of_ours(part[len(here[number]) :])
             closed = number != begun[-1] and self.job(number).log_size is not None
             # A worker that knows of more as stored than there is of its job would keep back what another still needs.
-            assert await self.centre.intake.stored(self.job(number).id) <= (
+            assert await self.centre.allocator.count_stored(self.job(number).id) <= (
                 len(LOGS[number]) if closed else len(part)
             )
             if number == begun[-1]:
@@ -184,7 +184,7 @@ async def finish(world: World, *, complete: bool) -> None:
     for _ in range(len(LOGS) * (1 if complete else LOOKS)):
         await world.ship_rest()
         if not complete:
-            world.centre.now += LOOK_S
+            world.centre.now += OBSERVATION_S
     here = await world.check()
     for number in JOBS:
         if world.job(number).worker not in world.centre.away:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edge_mqtt.broker_bridge.dispatch.core.events import Event, LogOpened
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
-from edge_mqtt.broker_bridge.logs import receiver as intake_module
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, TailRequest
 from tests.support.scenario_bridge_logs import PATH, Centre, centre_test
@@ -32,7 +32,7 @@ def test_chunks_are_acknowledged_by_what_is_on_disk(tmp_path: Path) -> None:
         centre.ship("j", 2, b"e\ntwo\n")
         assert await centre.acknowledged() == 8
         assert (tmp_path / PATH).read_bytes() == b"one\ntwo\n"
-        assert await centre.intake.stored(JobId("j")) == 8
+        assert await centre.allocator.count_stored(JobId("j")) == 8
 
     centre_test(tmp_path, test)
 
@@ -40,13 +40,13 @@ def test_chunks_are_acknowledged_by_what_is_on_disk(tmp_path: Path) -> None:
 def test_acknowledgement_tells_how_long_the_disk_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1)
-        log_opened = centre.records.log_opened
+        commit = centre.commit
 
-        async def opened_later(job_id: JobId, base: int) -> None:
+        async def commit_later(event: Event) -> None:
             await asyncio.sleep(0.05)
-            await log_opened(job_id, base)
+            await commit(event)
 
-        monkeypatch.setattr(centre.records, "log_opened", opened_later)
+        monkeypatch.setattr(centre, "commit", commit_later)
         centre.ship("j", 0, b"one\n")
         assert (await centre.ack()).held_s >= 0.04
 
@@ -56,16 +56,17 @@ def test_acknowledgement_tells_how_long_the_disk_took(tmp_path: Path, monkeypatc
 def test_logs_that_begin_together_are_noted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(centre: Centre) -> None:
         noting, all_are_noting = set[JobId](), asyncio.Event()
-        log_opened = centre.records.log_opened
+        commit = centre.commit
 
-        async def noted_with_the_others(job_id: JobId, base: int) -> None:
-            noting.add(job_id)
+        async def noted_with_the_others(event: Event) -> None:
+            assert isinstance(event, LogOpened)
+            noting.add(event.job_id)
             if len(noting) == 3:
                 all_are_noting.set()
             await all_are_noting.wait()
-            await log_opened(job_id, base)
+            await commit(event)
 
-        monkeypatch.setattr(centre.records, "log_opened", noted_with_the_others)
+        monkeypatch.setattr(centre, "commit", noted_with_the_others)
         for number in range(3):
             centre.records.put(f"j{number}", number, log_path=f"{number}.log")
             centre.ship(f"j{number}", 0, b"one\n")
@@ -93,7 +94,7 @@ def test_a_log_that_cannot_be_synced_is_not_acknowledged_and_holds_up_no_other(
             centre.ship(f"j{number}", 0, b"one\n")
         await centre.settled()
         assert centre.acked == {"j1": 4, "j2": 4}
-        assert centre.intake.problem is not None
+        assert centre.receiver.health.problem is not None
         monkeypatch.setattr(os, "fdatasync", sync)
         centre.ship("j0", 0, b"one\n")
         assert await centre.acknowledged() == 4
@@ -116,7 +117,7 @@ def test_a_resumed_task_s_log_waits_until_the_log_before_the_deferral_is_here(tm
         centre.ship("after", 0, b"three\n", WorkerName("v"))
         assert await centre.acknowledged() == 6
         assert (tmp_path / PATH).read_bytes() == b"one\ntwo\nthree\n"
-        assert await centre.intake.stored(JobId("before")) == 8
+        assert await centre.allocator.count_stored(JobId("before")) == 8
 
     centre_test(tmp_path, test)
 
@@ -149,9 +150,7 @@ def test_a_job_that_has_not_started_stores_nothing_because_another_worker_may_ge
     centre_test(tmp_path, test)
 
 
-def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake_module, "MAX_WAITING_BYTES", 100)
-
+def test_what_waits_for_the_disk_is_bounded(tmp_path: Path) -> None:
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1)
         for _ in range(50):
@@ -160,10 +159,10 @@ def test_what_waits_for_the_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.
         assert await centre.acknowledged() == 60
         assert (tmp_path / PATH).stat().st_size == 60
 
-    centre_test(tmp_path, test)
+    centre_test(tmp_path, test, max_waiting_bytes=100)
 
 
-def test_a_ledger_that_cannot_be_asked_ends_no_intake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_that_cannot_be_asked_ends_no_receiver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(centre: Centre) -> None:
         centre.records.put("j", 1)
         asked = asyncio.Event()
@@ -173,11 +172,11 @@ def test_a_ledger_that_cannot_be_asked_ends_no_intake(tmp_path: Path, monkeypatc
             raise LedgerFull("the disk is full")
 
         with monkeypatch.context() as patch:
-            patch.setattr(centre.records, "log_opened", refuse)
+            patch.setattr(centre, "commit", refuse)
             centre.ship("j", 0, b"one\n")
             await asked.wait()
         assert await centre.shipped("j", 0, b"one\n") == 4
-        assert centre.intake.problem is None
+        assert centre.receiver.health.problem is None
 
     centre_test(tmp_path, test)
 
@@ -227,10 +226,10 @@ def test_a_folder_that_takes_nothing_is_told_in_one_line_and_gone_on_with_later(
         for _ in range(3):
             centre.ship("j", 0, b"one\n")
             await centre.settled()
-        assert centre.intake.problem is not None
+        assert centre.receiver.health.problem is not None
         blocked.unlink()
         assert await centre.shipped("j", 0, b"one\n") == 4
-        assert centre.intake.problem is None
+        assert centre.receiver.health.problem is None
 
     centre_test(tmp_path, test)
     assert sum("cannot be stored" in record.getMessage() for record in caplog.records) == 1
@@ -289,7 +288,7 @@ def test_a_follower_of_a_dag_without_any_run_waits_for_the_first(tmp_path: Path)
     async def test(centre: Centre) -> None:
         follow = request(selector=LogSelector(dag_id="d"), wait_s=10.0)
         waiting = asyncio.create_task(centre.tail.answer(follow))
-        await centre.changes.waited.wait()
+        await centre.change_feed.waited.wait()
         centre.records.put("j", 1)
         centre.ship("j", 0, b"one\n")
         reply = await waiting

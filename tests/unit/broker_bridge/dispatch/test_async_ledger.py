@@ -1,56 +1,52 @@
-"""What is asked of the ledger together is asked once, and everybody gets the jobs that matter to him."""
+"""A ledger is called from the event loop in one thread of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Sequence
+
+import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerFull
 from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
-from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
-from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
 
 
-def job(name: str, sequence: int, log_path: str) -> Job:
-    spec = JobSpec(job_id=JobId(name), type=WorkloadType.TASK, queue="q", log_path=log_path)
-    return Job(spec=spec, executor=ExecutorName("e"), lease_s=935.0, sequence=sequence)
+class Watched(MemoryLedger):
+    """Keeps who calls it, and has a full disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: set[threading.Thread] = set()
+
+    def max_sequence(self) -> int:
+        self.threads.add(threading.current_thread())
+        return super().max_sequence()
+
+    def commit(self, changes: Sequence[Job]) -> None:
+        raise LedgerFull("the disk is full")
 
 
-def ids(jobs: list[Job]) -> list[str]:
-    return [one.id for one in jobs]
+def test_every_call_is_made_in_one_thread_by_the_ledger_that_is_there() -> None:
+    async def test() -> None:
+        watched = Watched()
+        ledger = AsyncLedger(watched)
+        assert await asyncio.gather(*(ledger.run(Ledger.max_sequence) for _ in range(5))) == [0] * 5
+        (thread,) = watched.threads
+        assert thread is not threading.current_thread()
+        await ledger.close()
+        assert not thread.is_alive()
+
+    asyncio.run(test())
 
 
-def ledger_test(test: Callable[[AsyncLedger], Awaitable[None]]) -> None:
-    async def run() -> None:
-        memory = MemoryLedger()
-        memory.commit([job("first", 1, "a.log"), job("retry", 2, "a.log"), job("alone", 3, "b.log")])
-        ledger = AsyncLedger(memory)
-        try:
-            await test(ledger)
-        finally:
-            await ledger.close()
+def test_what_the_ledger_raises_is_raised_to_who_asked() -> None:
+    async def test() -> None:
+        ledger = AsyncLedger(Watched())
+        with pytest.raises(LedgerFull):
+            await ledger.run(Ledger.commit, [])
+        await ledger.close()
 
-    asyncio.run(run())
-
-
-def test_the_other_jobs_of_a_log_are_told_without_the_one_that_is_asked_for() -> None:
-    async def test(ledger: AsyncLedger) -> None:
-        assert ids(await ledger.same_log("a.log", JobId("retry"))) == ["first"]
-        assert ids(await ledger.same_log("b.log", JobId("alone"))) == []
-
-    ledger_test(test)
-
-
-def test_two_jobs_of_one_log_that_are_asked_for_together_are_each_told_of_the_other() -> None:
-    async def test(ledger: AsyncLedger) -> None:
-        first, retry, alone = await asyncio.gather(
-            ledger.same_log("a.log", JobId("first")),
-            ledger.same_log("a.log", JobId("retry")),
-            ledger.same_log("b.log", JobId("alone")),
-        )
-        assert "retry" in ids(first)
-        assert "first" in ids(retry)
-        assert ids(alone) == []
-
-    ledger_test(test)
+    asyncio.run(test())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, LOOK_S, Watch, is_over, look
-from edge_mqtt.broker_bridge.logs.segments import Found, base_now
+from edge_mqtt.broker_bridge.logs.completeness import LOG_WAIT_S, OBSERVATION_S, Watch, is_over, observe
+from edge_mqtt.broker_bridge.logs.segments import Found, find_base
 
 
 @pytest.mark.parametrize(
@@ -23,28 +23,28 @@ from edge_mqtt.broker_bridge.logs.segments import Found, base_now
     ],
 )
 def test_a_job_goes_on_where_nothing_is_lost_or_mixed(found: Found, base: int | None) -> None:
-    assert base_now(100, 100, found) == base
+    assert find_base(100, 100, found) == base
 
 
 def test_a_job_that_stands_at_the_file_s_beginning_loses_nothing_with_the_file() -> None:
-    assert base_now(0, 0, Found(size=0, left_at=150, same=False)) == 0
+    assert find_base(0, 0, Found(size=0, left_at=150, same=False)) == 0
 
 
 def test_a_line_before_the_job_that_is_not_written_yet_is_no_loss() -> None:
-    assert base_now(100, 60, Found(size=60, left_at=60, same=True)) == 100
-    assert base_now(100, 60, Found(size=75, left_at=60, same=True)) == 115
+    assert find_base(100, 60, Found(size=60, left_at=60, same=True)) == 100
+    assert find_base(100, 60, Found(size=75, left_at=60, same=True)) == 115
 
 
-def test_a_long_time_between_two_looks_counts_as_a_short_one() -> None:
-    first = look(None, stored=5, connected=True, now=0.0)
-    second = look(first, stored=5, connected=True, now=10 * LOG_WAIT_S)
-    assert second.idle_s == LOOK_S
+def test_a_long_time_between_two_observations_counts_as_a_short_one() -> None:
+    first = observe(None, stored=5, connected=True, now=0.0)
+    second = observe(first, stored=5, connected=True, now=10 * LOG_WAIT_S)
+    assert second.idle_s == OBSERVATION_S
     assert not is_over(second, LOG_WAIT_S)
 
 
 def test_a_worker_that_comes_back_is_waited_for_anew_but_not_each_time_for_the_whole_wait() -> None:
-    away = Watch(stored=5, looked_at=0.0, idle_s=LOG_WAIT_S - LOOK_S, away_s=800.0)
-    back = look(away, stored=5, connected=True, now=1.0)
+    away = Watch(stored=5, observed_at=0.0, idle_s=LOG_WAIT_S - OBSERVATION_S, away_s=800.0)
+    back = observe(away, stored=5, connected=True, now=1.0)
     assert (back.away_s, is_over(back, 900.0)) == (0.0, False)
-    assert is_over(look(back, stored=5, connected=True, now=100.0), 900.0)
-    assert look(back, stored=6, connected=True, now=100.0) == Watch(stored=6, looked_at=100.0)
+    assert is_over(observe(back, stored=5, connected=True, now=100.0), 900.0)
+    assert observe(back, stored=6, connected=True, now=100.0) == Watch(stored=6, observed_at=100.0)

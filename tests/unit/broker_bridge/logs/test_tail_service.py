@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from edge_mqtt.broker_bridge.dispatch.change_feed import REMEMBERED, ChangeFeed
+from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher, DispatchSettings
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
+from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger
 from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.logs import tail_service
 from edge_mqtt.broker_bridge.logs.completeness import Completeness
@@ -18,8 +21,24 @@ from edge_mqtt.broker_bridge.logs.store import LogStore
 from edge_mqtt.broker_bridge.logs.tail_service import TailService
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, LogSelector, TailReply, TailRequest, WorkloadType
+from tests.support.scenario_edge_logs import RecordsFromTheFirst
 
 TASKS = 100
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CountedFinds(AsyncLedger):
+    """Counts how often jobs are looked for, which takes some seconds."""
+
+    finds = 0
+    find_s = 0.0
+
+    async def run(self, method: Callable[Concatenate[Ledger, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if method.__name__ == "find":
+            self.finds += 1
+            await asyncio.sleep(self.find_s)
+        return await super().run(method, *args, **kwargs)
 
 
 class Scene:
@@ -28,14 +47,20 @@ class Scene:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.run_state = "running"
-        #: How often jobs were looked for.
-        self.finds = 0
         self.now = 1000.0
-        self.changes = ChangeFeed()
+        self.change_feed = ChangeFeed()
         self._ledger = MemoryLedger()
         self._numbers = iter(range(1_000_000))
-        patience = Completeness(lambda _: True, clock=self.clock)
-        self.service = TailService(LogStore(folder), self, self, self.changes, patience, clock=self.clock)
+        self.ledger = CountedFinds(self._ledger)
+        self.service = TailService(
+            LogStore(folder),
+            RecordsFromTheFirst(Dispatcher(DispatchSettings()).view, self.ledger),
+            self.ledger,
+            runs=self,
+            change_feed=self.change_feed,
+            completeness=Completeness(lambda _: True, clock=self.clock),
+            clock=self.clock,
+        )
         for index in range(TASKS):
             self.put(job(index))
             self.write(index, b"begins\n")
@@ -45,27 +70,17 @@ class Scene:
 
     def put(self, job: Job) -> None:
         self._ledger.commit([job])
-        self.changes.notify()
+        self.change_feed.notify()
 
     def write(self, index: int, data: bytes) -> None:
         with (self.folder / path(index)).open("ab") as file:
             file.write(data)
-        self.changes.notify([path(index)])
+        self.change_feed.notify([path(index)])
 
-    async def find(self, selector: LogSelector, limit: int) -> list[Job]:
-        self.finds += 1
-        return self._ledger.find(selector, limit)
-
-    async def newest_run(self, dag_id: str) -> str | None:
-        return self._ledger.newest_run(dag_id)
-
-    async def next_sequence(self) -> int:
-        return 1
-
-    async def state(self, dag_id: str, run_id: str) -> str:
+    async def get_state(self, dag_id: str, run_id: str) -> str:
         return self.run_state
 
-    async def problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
+    async def find_problem(self, dag_id: str, run_id: str | None, task_id: str | None) -> str | None:
         return None
 
     async def ask(self, continues: str = "", **fields: Any) -> TailReply:
@@ -105,19 +120,26 @@ def job(index: int) -> Job:
 
 
 def play(folder: Path, scenario: Callable[[Scene], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(Scene(folder)), 20))
+    async def run() -> None:
+        scene = Scene(folder)
+        try:
+            await asyncio.wait_for(scenario(scene), 20)
+        finally:
+            await scene.ledger.close()
+
+    asyncio.run(run())
 
 
 def test_reader_of_many_logs_is_told_only_of_the_one_that_has_grown(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
         first = await scene.ask()
         assert len(first.streams) == len(first.slices) == TASKS
-        finds = scene.finds
+        finds = scene.ledger.finds
         scene.write(7, b"goes on\n")
         second = await scene.ask(first.request_id)
         assert (second.streams, second.body) == ((), b"goes on\n")
         assert [(part.stream_id, part.offset) for part in second.slices] == [(path(7), 7)]
-        assert scene.finds == finds
+        assert scene.ledger.finds == finds
 
     play(tmp_path, scenario)
 
@@ -200,23 +222,17 @@ def test_request_that_is_given_up_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_jobs_are_not_looked_for_again_at_once_when_that_took_long(tmp_path: Path) -> None:
     async def scenario(scene: Scene) -> None:
         scene.service._clock = time.monotonic
-        find = scene.find
-
-        async def slow(selector: LogSelector, limit: int) -> list[Job]:
-            await asyncio.sleep(0.01)
-            return await find(selector, limit)
-
-        scene.find = slow  # type: ignore[method-assign]  # a ledger with more to do
+        scene.ledger.find_s = 0.01
         first = await scene.ask()
-        finds = scene.finds
+        finds = scene.ledger.finds
         waiting = asyncio.create_task(scene.ask(first.request_id))
         for _ in range(50):
-            scene.changes.notify()
+            scene.change_feed.notify()
             await asyncio.sleep(0)
         scene.put(job(TASKS))
         scene.write(TASKS, b"one more\n")
         assert (await waiting).body == b"one more\n"
-        assert scene.finds - finds < 5
+        assert scene.ledger.finds - finds < 5
 
     play(tmp_path, scenario)
 

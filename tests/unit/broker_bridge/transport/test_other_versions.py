@@ -116,14 +116,23 @@ def test_error_of_the_same_version_is_an_ordinary_message(broker: MemoryBroker) 
 
 
 class Site:
-    """A desk that hears everything, and what it answers."""
+    """A router that hears everything, and what it answers."""
 
     def __init__(self, broker: MemoryBroker) -> None:
         self.answers: list[tuple[str, bytes]] = []
         nothing = cast("Any", None)
         channel = MessageChannel(MemoryTransport(broker, "bridge:b", TOPICS.for_bridge()))
-        desk = MessageRouter(TOPICS, channel, service=nothing, relay=nothing, intake=nothing, tail=nothing)
-        channel.start(desk, answer_topic=TOPICS.error_to, serves_many=True)
+        router = MessageRouter(
+            TOPICS,
+            channel,
+            outbound=nothing,
+            dispatch=nothing,
+            relay=nothing,
+            receiver=nothing,
+            tail=nothing,
+            tasks=nothing,
+        )
+        channel.start(router, answer_topic=TOPICS.error_to, serves_many=True)
         answered = ("edge/v1/control/+", "edge/v1/admin/+/response", "edge/v1/events/+")
         broker.subscribe(answered, lambda topic, payload: self.answers.append((topic, payload)))
 

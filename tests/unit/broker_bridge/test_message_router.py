@@ -7,9 +7,11 @@ from typing import Any, cast
 
 import pytest
 
+from edge_mqtt.broker_bridge.background_tasks import BackgroundTasks
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.dag_runs import DagRuns
 from edge_mqtt.broker_bridge.message_router import MessageRouter
+from edge_mqtt.broker_bridge.outbound import Outbound
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, Message, TailReply, TailRequest
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity, Role
@@ -21,7 +23,7 @@ class Key:
     def __init__(self, token: str | None) -> None:
         self._token = token
 
-    def token(self, task_instance_id: str) -> str | None:
+    def issue_token(self, task_instance_id: str) -> str | None:
         return self._token
 
 
@@ -56,22 +58,28 @@ def test_who_follows_a_run_is_told_that_its_end_is_not_seen(
         api = ExecutionApiClient("http://127.0.0.1:9/execution/")
         note = DagRuns(api, Key(key), api_version="2026-06-30").note
         channel, nothing = Channel(), cast("Any", None)
-        desk = MessageRouter(
+        tasks = BackgroundTasks()
+        outbound = Outbound(
+            Topics(), cast("Any", channel), job_log=nothing, receiver=nothing, allocator=nothing, tasks=tasks
+        )
+        router = MessageRouter(
             Topics(),
             cast("Any", channel),
-            service=nothing,
+            outbound=outbound,
+            dispatch=nothing,
             relay=nothing,
-            intake=nothing,
+            receiver=nothing,
             tail=cast("Any", Tail()),
+            tasks=tasks,
             note=note,
         )
         request = TailRequest(request_id="r", selector=LogSelector(dag_id=dag_id), wait_s=wait_s)
-        desk.received(Topics().admin_request(OPERATOR), request)
+        router.received(Topics().admin_request(OPERATOR), request)
         reply = await asyncio.wait_for(channel.sent.get(), 10)
         assert isinstance(reply, TailReply)
         assert reply.body == b"a line"
         assert ("jwt_secret" in reply.note) is noted
-        await desk.stop()
+        await tasks.stop()
         await api.aclose()
 
     asyncio.run(test())
