@@ -37,7 +37,7 @@ def test_every_private_name_on_the_list_is_used_by_its_file() -> None:
 @pytest.mark.parametrize(
     ("library", "files"),
     [
-        ("airflow", {"executor/edge_mqtt_executor.py", "worker/supervisor/airflow_internals.py"}),
+        ("airflow", {"executor/airflow_hooks.py", "worker/supervisor/airflow_internals.py"}),
         ("amqtt", {"broker_bridge/broker/amqtt_session.py"}),
         ("asyncio", {"broker_bridge/broker/asyncio_internals.py"}),
         ("paho", {"broker_bridge/transport/paho_connection.py"}),
