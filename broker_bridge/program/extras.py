@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Final
 
+from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
+
 #: This distribution, as pip knows it.
 DISTRIBUTION: Final = "airflow-edge-mqtt"
-#: Exit code of a program that is not installed as it must be.
-EXIT_NOT_INSTALLED: Final = 2
 
 
 def require_extra(program: str, extra: str, packages: Iterable[str]) -> None:
@@ -22,5 +22,5 @@ def require_extra(program: str, extra: str, packages: Iterable[str]) -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         command = f"pip install '{DISTRIBUTION}[{extra}]'"
-        print(f"{program} needs {', '.join(missing)}, which are not installed: {command}", file=sys.stderr)
-        raise SystemExit(EXIT_NOT_INSTALLED)
+        print(f"{program}: {', '.join(missing)} must be installed: {command}", file=sys.stderr)
+        raise SystemExit(ExitCode.USAGE)

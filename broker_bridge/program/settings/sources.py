@@ -133,8 +133,16 @@ class AirflowConfiguration:
         self._team = team
 
     def find(self, setting: Setting[Any]) -> Found | None:
-        """Return what Airflow says, which may be its default."""
-        text = self._conf.get(setting.section, setting.name, fallback=None)
+        """Return what Airflow says, which may be its default.
+
+        :raises SettingError: it is set to what Airflow cannot read, such as a reference to nothing.
+        """
+        try:
+            # What a command prints ends with a line feed.
+            text = (self._conf.get(setting.section, setting.name, fallback=None) or "").strip()
+        except configparser.Error as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise SettingError(f"{setting} cannot be read (from {self._origin(setting)}): {reason}") from error
         return Found(text=text, origin=self._origin(setting)) if text else None
 
     def _origin(self, setting: Setting[Any]) -> str:

@@ -87,5 +87,10 @@ def test_the_execution_api_is_where_airflow_s_own_executors_find_it(
     assert settings().execution_api_url == get_execution_api_server_url()
 
 
+def test_the_ledger_s_url_can_come_from_a_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__EDGE_MQTT__LEDGER_URL_CMD", "echo postgresql://edge:secret@db/edge")
+    assert settings().ledger_url == "postgresql://edge:secret@db/edge"
+
+
 def test_the_password_in_the_ledger_s_url_is_in_no_repr() -> None:
     assert "secret" not in repr(settings(ledger_url="postgresql://edge:secret@db/edge"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configparser import InterpolationMissingOptionError
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,16 @@ def test_airflow_s_configuration_is_named_with_the_place(environ: dict[str, str]
     conf = AirflowConfiguration(FakeAirflowConf(keep_alive="x"), environ=environ, team=team)
     assert error_of(conf) == (
         f"[edge_mqtt] keep_alive is 'x' (from {where}): it must be a whole number of seconds from 1 to 65535"
+    )
+
+
+def test_a_value_that_airflow_cannot_read_is_one_line() -> None:
+    class Broken:
+        def get(self, section: str, key: str, *, fallback: str | None) -> str | None:
+            raise InterpolationMissingOptionError(key, section, "%(nowhere)s", "nowhere")
+
+    assert error_of(AirflowConfiguration(Broken(), environ=HOME)).startswith(
+        "[edge_mqtt] keep_alive cannot be read (from /opt/airflow/airflow.cfg): Bad value substitution: "
     )
 
 
