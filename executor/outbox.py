@@ -6,9 +6,11 @@ Everything that goes out stays here until the bridge has answered it; what is an
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+
+from cachetools import LRUCache
 
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
@@ -93,7 +95,7 @@ class Outbox:
         self._held: dict[JobId, None] = {}
         #: Questions about jobs whose submission is not answered yet.
         self._postponed: list[Unanswered] = []
-        self._dismissed: OrderedDict[JobId, None] = OrderedDict()
+        self._dismissed: LRUCache[JobId, None] = LRUCache(_DISMISSED_MEMORY)
         self._news: deque[News] = deque()
         #: The questions whose answer the executor waits for, and the unknown jobs of those that are answered.
         self._awaited: dict[str, tuple[JobId, ...]] = {}
@@ -174,9 +176,6 @@ class Outbox:
         self._remove(("submit", job_id))
         self._held.pop(job_id, None)
         self._dismissed[job_id] = None
-        self._dismissed.move_to_end(job_id)
-        if len(self._dismissed) > _DISMISSED_MEMORY:
-            self._dismissed.popitem(last=False)
 
     def fail_item(self, item: Unanswered, why: str) -> None:
         """Keep ``item`` no longer: it can never be sent; its jobs have failed."""
