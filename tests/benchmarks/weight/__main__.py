@@ -41,7 +41,7 @@ def extras(console: Console, folder: Path) -> None:
         name: install(folder / f"extra-{number}", requirements)
         for number, (name, requirements) in enumerate(EXTRAS.items())
     }
-    show_sizes(console, "installs by role", made, ours=made["[worker]"])
+    show_sizes(console, "installs by role", made, ours=made["worker"])
 
 
 def show_sizes(console: Console, title: str, made: dict[str, Install], *, ours: Install) -> None:

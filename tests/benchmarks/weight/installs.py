@@ -23,11 +23,11 @@ INSTALLS = {
 
 #: What each part of ours needs, by its extra.
 EXTRAS = {
-    "edge-certs, edge-logs": (str(ROOT),),
-    "[worker]": (f"{ROOT}[worker]",),
-    "[executor]": (f"{ROOT}[executor]",),
-    "[bridge]": (f"{ROOT}[bridge]",),
-    "[all]": (f"{ROOT}[all]",),
+    "base": (str(ROOT),),
+    "worker": (f"{ROOT}[worker]",),
+    "executor": (f"{ROOT}[executor]",),
+    "bridge": (f"{ROOT}[bridge]",),
+    "all": (f"{ROOT}[all]",),
 }
 
 
