@@ -131,34 +131,6 @@ def test_a_ledger_of_a_newer_program_is_refused_and_left_alone(path: Path) -> No
     assert rows(path, "SELECT version FROM schema_version") == [(99,)]
 
 
-def make_first_version(path: Path) -> None:
-    """Make a ledger as the first version of the program left it, with one running job."""
-    path.parent.mkdir()
-    engine = sa.create_engine(f"sqlite:///{path}")
-    with engine.begin() as connection:
-        migrate(connection, MIGRATIONS[:1])
-        connection.exec_driver_sql(
-            "INSERT INTO jobs (job_id, sequence, type, queue, priority, slots, dag_id, run_id, task_id, map_index, "
-            "try_number, workload, executor, token, state, fence, worker, accepted, detail, event_acked, live, "
-            "created_at, updated_at) VALUES ('job-1', 1, 'ExecuteTask', 'q', 1, 1, 'd', 'r', 't', -1, 1, '{}', 'e', "
-            "'token', 'running', 2, 'lab-3', 1, '', 0, 1, 5.0, 6.0)"
-        )
-    engine.dispose()
-
-
-def test_a_ledger_of_the_first_version_is_taken_over_with_its_jobs(path: Path) -> None:
-    make_first_version(path)
-    ledger = SqlLedger(f"sqlite:///{path}")
-    (job,) = ledger.load_live()
-    assert (job.id, job.state, job.fence, job.worker, job.token) == ("job-1", "running", 2, "lab-3", "token")
-    assert (job.lease_s, job.ships_log) == (935.0, True)
-    ledger.commit([finished(job)])
-    ledger.close()
-    reopened = SqlLedger(f"sqlite:///{path}")
-    assert reopened.load_live() == []
-    reopened.close()
-
-
 def test_a_later_migration_is_done_once_and_keeps_the_jobs(sql: SqlLedger, path: Path) -> None:
     sql.commit([make_job(1)])
     later = (*MIGRATIONS, ("ALTER TABLE jobs ADD COLUMN colour TEXT", "UPDATE jobs SET colour = 'red'"))

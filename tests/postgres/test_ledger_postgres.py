@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
     Ledger,
     LedgerBusy,
@@ -24,7 +23,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA
 from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
 from tests.chaos.postgres import Postgres
-from tests.support.ledger_contract import Clock, LedgerContract, finished, ids, make_job
+from tests.support.ledger_contract import Clock, LedgerContract, ids, make_job
 
 
 @pytest.fixture
@@ -61,23 +60,15 @@ def end_session(admin: sa.Engine, pid: int) -> None:
         connection.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 10000)")
 
 
-def test_a_ledger_of_the_first_version_is_taken_over_with_its_jobs(url: str) -> None:
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        migrate(connection, MIGRATIONS[:1])
-        connection.exec_driver_sql(
-            "INSERT INTO jobs (job_id, sequence, type, queue, priority, slots, dag_id, run_id, task_id, map_index, "
-            "try_number, workload, executor, token, state, fence, worker, accepted, detail, event_acked, live, "
-            "created_at, updated_at) VALUES ('job-1', 1, 'ExecuteTask', 'q', 1, 1, 'd', 'r', 't', -1, 1, '{}', 'e', "
-            "'token', 'running', 2, 'lab-3', true, '', false, true, 5.0, 6.0)"
-        )
-    engine.dispose()
-    ledger = SqlLedger(url)
-    (job,) = ledger.load_live()
-    assert (job.id, job.state, job.lease_s, job.ships_log) == ("job-1", CentralJobState.RUNNING, 935.0, True)
-    ledger.commit([finished(job)])
-    assert ledger.load_live() == []
-    ledger.close()
+def test_a_later_migration_is_done_once_and_keeps_the_jobs(sql: SqlLedger) -> None:
+    sql.commit([make_job(1)])
+    later = (*MIGRATIONS, ("ALTER TABLE jobs ADD COLUMN colour TEXT", "UPDATE jobs SET colour = 'red'"))
+    with sql._transaction() as connection:
+        assert migrate(connection, later) == 1
+    with sql._transaction() as connection:
+        assert migrate(connection, later) == 0
+        rows = connection.exec_driver_sql("SELECT job_id, colour FROM jobs").all()
+    assert rows == [("job-1", "red")]
 
 
 def test_the_migrations_make_the_tables_that_the_program_uses(sql: SqlLedger) -> None:

@@ -27,11 +27,14 @@ CREATE TABLE jobs (
     try_number INTEGER NOT NULL,
     log_path TEXT,
     workload TEXT NOT NULL,
+    lease_s DOUBLE PRECISION NOT NULL,
+    ships_log BOOLEAN NOT NULL,
     executor TEXT NOT NULL,
     token TEXT,
     state TEXT NOT NULL,
     fence BIGINT NOT NULL,
     worker TEXT,
+    home TEXT NOT NULL,
     accepted BOOLEAN NOT NULL,
     starter TEXT,
     outcome TEXT,
@@ -51,23 +54,15 @@ CREATE TABLE jobs (
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         _JOBS,
-        # Partial: the live jobs are few among all that are kept.
+        # Partial, as the last one: what a start looks at is little among all the finished jobs that are kept.
         "CREATE INDEX jobs_live ON jobs (sequence) WHERE live",
         "CREATE INDEX jobs_sequence ON jobs (sequence)",
         "CREATE INDEX jobs_dag ON jobs (dag_id, sequence)",
         "CREATE INDEX jobs_log_path ON jobs (log_path, sequence)",
         "CREATE INDEX jobs_finished_at ON jobs (finished_at)",
-    ),
-    (
-        # What version 1 granted every job by default: offline_grace, presence_interval, kill_grace and the margin.
-        "ALTER TABLE jobs ADD COLUMN lease_s DOUBLE PRECISION NOT NULL DEFAULT 935",
-        "ALTER TABLE jobs ADD COLUMN ships_log BOOLEAN NOT NULL DEFAULT TRUE",
-        "ALTER TABLE jobs ADD COLUMN home TEXT NOT NULL DEFAULT ''",
-        "CREATE TABLE holder (bridge TEXT NOT NULL)",
-    ),
-    (
-        # Looked at when the bridge starts, which must not take longer for all the finished jobs that are kept.
+        # Behind jobs_sequence: of two indexes that seem as good, SQLite takes the later one.
         "CREATE INDEX jobs_without_notice ON jobs (sequence) WHERE NOT ships_log AND log_base IS NULL",
+        "CREATE TABLE holder (bridge TEXT NOT NULL)",
     ),
 )
 
