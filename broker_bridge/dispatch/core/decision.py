@@ -77,7 +77,7 @@ class Draft:
             self.state.last_sequence = max(self.state.last_sequence, job.sequence)
             self.state.jobs.put(known.id, known)
             if known.holder is not None and known.holder not in self.state.workers:
-                self.put_worker(WorkerView(name=known.holder, last_contact=self.now, lease_from=self.now))
+                self.put_worker(WorkerView(name=known.holder, lease_from=self.now))
             self._add_job(known)
             if known.state is CentralJobState.ASSIGNED:
                 self.expect_confirmation(known.id, MAX_SENDINGS)
@@ -126,13 +126,13 @@ class Draft:
 
     def renew_lease(self, name: WorkerName) -> None:
         """Renew the lease of everything that a worker holds: it was heard."""
-        self.put_worker(replace(self.state.get_worker(name), last_contact=self.now, lease_from=self.now))
+        self.put_worker(replace(self.state.get_worker(name), lease_from=self.now))
 
     def forget_worker(self, name: WorkerName) -> None:
         """Know a worker as the holder of its jobs, or not at all when it has none: its next presence is a hello."""
         worker = self.state.get_worker(name)
         if self.indexes.get_load(name).jobs:
-            self.put_worker(WorkerView(name=name, last_contact=worker.last_contact, lease_from=worker.lease_from))
+            self.put_worker(WorkerView(name=name, lease_from=worker.lease_from))
         else:
             self.state.workers.drop(name)
             self.indexes.remove_worker(name)

@@ -139,9 +139,8 @@ class WorkerView:
     queues: tuple[str, ...] = ()
     #: Slots it has.
     concurrency: int = 0
-    #: When it was last heard, in seconds of the caller's monotonic clock.
-    last_contact: float = 0.0
-    #: From when the lease of its jobs counts: its last contact, or when it last began to hold jobs.
+    #: From when the lease of its jobs counts, in seconds of the caller's monotonic clock: when it was last heard, or
+    #: when it last began to hold jobs.
     lease_from: float = 0.0
     #: Number of the latest assignment to it among all assignments; 0 for none.
     last_assigned: int = 0

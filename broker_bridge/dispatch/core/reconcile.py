@@ -74,7 +74,6 @@ def _update_view(draft: Draft, view: WorkerView, presence: Presence) -> WorkerVi
         state=presence.state,
         queues=presence.queues,
         concurrency=presence.concurrency,
-        last_contact=draft.now,
         lease_from=draft.now,
     )
     draft.put_worker(renewed)

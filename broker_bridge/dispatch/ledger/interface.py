@@ -61,8 +61,17 @@ class LedgerTooNew(LedgerError):
 
 
 class Ledger(Protocol):
-    """What the dispatcher needs of a database. Every method may raise :class:`LedgerError`; calls may come
-    from any thread, ``commit``, ``add``, ``probe`` and ``purge`` from one at a time.
+    """What the dispatcher needs of a database.
+
+    A ledger is open from its construction on, and belongs to one bridge until :meth:`close`, the last call.
+    :meth:`load_live` and :meth:`max_sequence` come first, once. Methods that read may be called from any thread;
+    those that write (``commit``, ``add``, ``probe``, ``purge``) from one thread at a time. In the bridge one thread
+    makes all calls: :class:`~edge_mqtt.broker_bridge.dispatch.ledger.async_ledger.AsyncLedger`.
+
+    What ``commit``, ``add`` or ``purge`` has done is on the disk when it returns. When it raises, nothing of it is
+    there; or all of it, when the connection to the database broke in the middle of the commit. Every method may raise
+    :class:`LedgerError`. The caller may call again after one that is ``retryable``; after :class:`LedgerTaken` it has
+    to end, because what it believes is out of date.
     """
 
     def load_live(self) -> list[Job]:

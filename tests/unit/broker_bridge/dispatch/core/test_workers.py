@@ -32,7 +32,7 @@ def test_the_first_presence_is_answered_with_a_welcome_and_a_confirmation() -> N
     assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=0)]
     (view,) = scene.view.workers()
     assert (view.name, view.state, view.queues, view.concurrency) == ("w", WorkerState.ONLINE, ("q", "r"), 5)
-    assert (view.incarnation, view.connection, view.last_contact) == ("first", 1, scene.now)
+    assert (view.incarnation, view.connection, view.lease_from) == ("first", 1, scene.now)
 
 
 def test_later_presences_are_confirmed_without_a_welcome() -> None:
@@ -51,7 +51,7 @@ def test_a_repeated_presence_is_confirmed_but_renews_nothing() -> None:
     scene.presence("w", sequence=0)
     assert scene.to_worker(PresenceAck) == [PresenceAck(incarnation="first", connection=1, sequence=0)]
     assert scene.job().state is CentralJobState.RUNNING
-    assert scene.view.workers()[0].last_contact == scene.now - 100
+    assert scene.view.workers()[0].lease_from == scene.now - 100
 
 
 def test_a_presence_of_an_earlier_connection_is_ignored() -> None:
