@@ -66,9 +66,9 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 def matrix(
     suites: Annotated[list[str] | None, typer.Argument(help="Debian's names of releases.")] = None,
     *,
-    folder: Annotated[
-        Path, typer.Option(envvar="MATRIX_DIR", help="Where the systems are kept; half a gigabyte each.")
-    ] = TREE / "build" / "matrix",
+    folder: Annotated[Path, typer.Option(envvar="MATRIX_DIR", help="Where the systems are kept; 1.5 GB each.")] = TREE
+    / "build"
+    / "matrix",
     mirror: Annotated[
         str | None, typer.Option(envvar="MATRIX_MIRROR", help="Debian's archive; else the one that apt uses here.")
     ] = None,
