@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from statistics import median
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,9 @@ from edge_mqtt.worker.core.congestion import (
     SMALLEST_WINDOW_BYTES,
     CongestionWindow,
 )
+
+# Many links are tried, which takes a busy machine minutes when its coverage is measured.
+pytestmark = pytest.mark.timeout(400)
 
 
 @dataclass(frozen=True)
