@@ -2,8 +2,8 @@
 
 Reliability is not left to the broker: every handover is kept by its sender until our own acknowledgement, and is sent
 again on a live connection and after a reconnect. What is repeated so, and what answers it, travels with QoS 0: a
-PUBACK would say less, for 30 bytes and a wake-up of both sides. QoS 1 is for what nobody repeats while the connection
-lasts.
+PUBACK would say less, for 30 bytes and a wake-up of both sides. QoS 1 is for what no party repeats while the
+connection lasts.
 """
 
 from __future__ import annotations

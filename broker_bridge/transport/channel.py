@@ -150,4 +150,4 @@ class MessageChannel:
 
 
 def _nowhere(_: str) -> None:
-    """Answer nobody."""
+    """Send no answer."""

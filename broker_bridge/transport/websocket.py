@@ -136,10 +136,10 @@ def _explain(error: Exception) -> str:
     if isinstance(error.__cause__, EOFError):
         return "the server hung up instead of an answer"
     if isinstance(error, InvalidStatus):
-        said = f"the server answers {_shown(f'HTTP/1.1 {error.response.status_code} {error.response.reason_phrase}')}"
+        seen = f"the server answers {_shown(f'HTTP/1.1 {error.response.status_code} {error.response.reason_phrase}')}"
     else:
-        said = f"the server's answer is no WebSocket server's ({_shown(str(error.__cause__ or error))})"
-    return f"{said}: check that the URL, with its path, is the bridge's"
+        seen = f"the server's answer is no WebSocket server's ({_shown(str(error.__cause__ or error))})"
+    return f"{seen}: check that the URL, with its path, is the bridge's"
 
 
 def _shown(answer: str) -> str:
@@ -194,7 +194,7 @@ class WebSocket:
         return len(buffer)
 
     def close(self) -> None:
-        """Close the socket; nothing is said."""
+        """Close the socket, without a goodbye."""
         self._socket.close()
 
     def fileno(self) -> int:

@@ -80,7 +80,7 @@ def central_config(home: Path, *, ports: Ports, executor: str, bridge_url: str, 
 def worker_config(home: Path, *, executor: str) -> Config:
     """Return the configuration of an edge machine: no database, no api-server, no secret.
 
-    It names the centre's executors, because Airflow parses no Dag that names an executor it has not heard of.
+    It names Airflow's executors, because Airflow parses no Dag that names an executor it has not heard of.
     """
     return {
         "core": {"dags_folder": str(home / "dags"), "load_examples": "False", "executor": executor},

@@ -10,7 +10,7 @@ from deploy.quickstart.ports import HOST
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import BRIDGE_NAME, Store
 
-#: Names in the certificates of the centre's parties.
+#: Names in the certificates of the executor and the operator.
 EXECUTOR_NAME = "scheduler"
 OPERATOR_NAME = "demo"
 

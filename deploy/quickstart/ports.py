@@ -24,7 +24,7 @@ class Ports:
 
     @classmethod
     def free(cls) -> Ports:
-        """Return ports that nobody uses now."""
+        """Return ports that are free now."""
         return cls.preferring(ui=0, bridge=0)
 
     @classmethod

@@ -65,9 +65,9 @@ class Stack:
         """Describe it; :meth:`start` starts it.
 
         :param directory: cleared at the start when it is an earlier stack's.
-        :param dags: the folder of Dags that the centre and every worker get a copy of.
+        :param dags: the folder of Dags that Airflow and every worker get a copy of.
         :param executor: Airflow's ``[core] executor``; without ours there is no bridge and no worker.
-        :param config: further settings of the centre.
+        :param config: further settings of Airflow and the bridge.
         :param ports: free ones when not given.
         :param executor_via: the port under which the executor reaches the bridge; None: the bridge's own.
         :param environment: further environment variables of every service.

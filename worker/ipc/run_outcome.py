@@ -53,7 +53,7 @@ class RunOutcome:
     ) -> Self:
         """Return the outcome for ``code`` as Python gives it: negative for a signal.
 
-        :param oom_kills: processes of the worker that the kernel has killed for want of memory meanwhile.
+        :param oom_kills: processes of the worker that the kernel has killed meanwhile because memory ran out.
         """
         return cls(
             exit_code=code if code >= 0 else None,

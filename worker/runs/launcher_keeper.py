@@ -1,4 +1,4 @@
-"""Starts the launcher again when it is gone, killed for want of memory say."""
+"""Starts the launcher again when it is gone: killed because memory ran out, for example."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ class RunningSupervisor:
     identity: ProcessIdentity
     #: This worker's launcher forked it, and will tell how it ended.
     is_ours: bool
-    #: Processes that the kernel had killed for want of memory by then.
+    #: Processes that the kernel had killed by then because memory ran out.
     oom_kills: int = field(default_factory=oom_kills)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     #: Why it is being stopped.

@@ -14,7 +14,7 @@ OOM_SCORE_MAX: Final = 1000
 
 
 def oom_kills(cgroup: Path = Path("/proc/self/cgroup"), mounts: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return how many processes of this process's control group the kernel has killed for want of memory.
+    """Return how many processes of this process's control group the kernel has killed because memory ran out.
 
     0 where the kernel does not say. Source: cgroup-v2.rst (``memory.events``), cgroup-v1/memory.rst
     (``memory.oom_control``).

@@ -33,7 +33,7 @@ def update_worker(draft: Draft, event: events.WorkerSeen) -> None:
     contact = view.lease_from
     hello = not (same and presence.connection == view.connection)
     if not hello and not view.connected:
-        # Said before the will of its connection, and overtaken by it.
+        # Sent before the will of its connection, and overtaken by it.
         return
     if hello or presence.sequence > view.sequence:
         view = _update_view(draft, view, presence)
@@ -98,7 +98,7 @@ def _send_welcome(draft: Draft, view: WorkerView, presence: Presence) -> None:
             continue
         logs.append(LogPosition(job_id=held.job_id, offset=0))
         if job.state is CentralJobState.FINISHED:
-            # A hello can arrive twice, late: it may have said "running" before the result that has come since.
+            # A hello can arrive twice, late: it may say "running" from before the result that has come since.
             has_result = held.state is ReportedJobState.FINISHED or job.log_size is not None
             (known if has_result else drop).append(ref)
     settings = draft.settings

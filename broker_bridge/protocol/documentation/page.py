@@ -32,7 +32,7 @@ SCHEMA: Final = "protocol/messages.schema.json"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Who sends messages of a kind to whom, on which topic below prefix and version."""
+    """Who sends messages of a kind, who receives them, and on which topic below prefix and version."""
 
     sender: str
     receiver: str
