@@ -15,6 +15,7 @@ Airflow's rules that shape it (``airflow.jobs.scheduler_job_runner``, ``airflow.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from airflow.executors.workloads.types import WorkloadKey
 
 
-class AirflowHooks(BaseExecutor):
+class AirflowHooks(BaseExecutor, ABC):
     """An executor that gets workloads in :meth:`submit_workloads`, and knows which events Airflow has passed over."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -35,9 +36,9 @@ class AirflowHooks(BaseExecutor):
         self._handed_out: list[dict[WorkloadKey, EventBufferValueType]] = []
         self._log_entries: list[Any] = []
 
+    @abstractmethod
     def submit_workloads(self, workloads: Sequence[ExecutorWorkload]) -> None:
         """Take workloads whose state is committed."""
-        raise NotImplementedError
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         self.submit_workloads(workload_items)
