@@ -115,6 +115,21 @@ def test_job_with_an_ordinary_log_path_is_taken() -> None:
 # ---------------------------------------------------------------- states
 
 
+@pytest.mark.parametrize(
+    ("fields", "label"),
+    [
+        ({"dag_id": "etl", "task_id": "pull", "run_id": "manual__1", "try_number": 2}, "etl.pull manual__1 try 2"),
+        (
+            {"dag_id": "etl", "task_id": "pull", "run_id": "manual__1", "try_number": 1, "map_index": 3},
+            "etl.pull[3] manual__1 try 1",
+        ),
+        ({"type": WorkloadType.CONNECTION_TEST}, f"{WorkloadType.CONNECTION_TEST} j"),
+    ],
+)
+def test_job_is_called_what_people_call_it(fields: dict[str, Any], label: str) -> None:
+    assert held(**fields).label == label
+
+
 def test_finished_job_cannot_be_launched() -> None:
     with pytest.raises(IllegalTransition, match="from finished to launched"):
         held(state=LocalJobState.FINISHED).moved_to(LocalJobState.LAUNCHED)
