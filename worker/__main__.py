@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
+from edge_mqtt.broker_bridge.program.interrupt import end_quietly
 
 
 def main() -> int:
-    """Run the command and return its exit code."""
+    """Run the command and return its exit code; its own signal handlers take over once it works."""
     end_quietly()
     from edge_mqtt.broker_bridge.program.extras import require_extra
 
@@ -17,7 +17,7 @@ def main() -> int:
     )
     from edge_mqtt.worker.cli import main as run
 
-    raise_again()
+    # Until Airflow is loaded: what reads the command line imports, too.
     return run()
 
 
