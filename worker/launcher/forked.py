@@ -24,6 +24,7 @@ from setproctitle import getproctitle
 
 from edge_mqtt.broker_bridge.program.airflow_cfg import configuration_fault
 from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
+from edge_mqtt.broker_bridge.program.settings.setting import SettingError
 from edge_mqtt.broker_bridge.program.settings.sources import Snapshot
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError
 from edge_mqtt.worker.launcher.environment import launcher_environment
@@ -39,6 +40,7 @@ def loaded_airflow() -> Iterator[Airflow]:
     """Load Airflow, for a launcher that is forked meanwhile; it leaves this process with a task's environment.
 
     :raises ConfigurationError: Airflow's configuration cannot be used.
+    :raises SettingError: one of the settings that the worker reads cannot be read.
     :raises LauncherError: Airflow cannot be loaded; why is on stderr.
     """
     end_quietly()  # Airflow's modules could swallow a KeyboardInterrupt.
@@ -102,6 +104,8 @@ def _load_airflow() -> Snapshot:
         from edge_mqtt.worker.launcher.settings import read_settings
 
         return read_settings()
+    except SettingError:
+        raise
     except (Exception, SystemExit) as error:
         fault = configuration_fault(error)
         if fault is not None:
