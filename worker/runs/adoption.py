@@ -57,7 +57,7 @@ class Adoption:
 
     async def adopt_all(self) -> None:
         """Take over the supervisors of the worker that ran before this one."""
-        self._tasks.start(self._sweep_files(), "worker.sweep")
+        self.sweep_later()
         ends = [self.adopt_or_give_back(job, NEVER_STARTED) for job in self._jobs.list_supervised()]
         ended = [end for end in ends if end is not None]
         # So that our first word to the bridge does not call running what has ended: it would have it dropped, and
@@ -95,14 +95,17 @@ class Adoption:
 
     async def _give_back(self, job: LocalJob, reason: str) -> None:
         await self._events.give_back_job(job, reason)
-        self._tasks.start(self._sweep_files(), "worker.sweep")
+        self.sweep_later()
 
-    async def _sweep_files(self) -> None:
-        """Delete, some time later, what the runs of jobs have left that this worker no longer has.
+    def sweep_later(self) -> None:
+        """Delete, when no supervisor can come any more, the files of runs whose jobs this worker no longer has.
 
         Their supervisor came when its job was given back already and was refused, or the worker before us died before
         it could delete them.
         """
+        self._tasks.start(self._sweep_files(), "worker.sweep")
+
+    async def _sweep_files(self) -> None:
         await asyncio.sleep(self._timing.late_supervisor_s)
         try:
             count = sweep_files(self._plan.runs_dir, (self._plan.files(job) for job in self._jobs))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from dataclasses import replace
@@ -126,8 +125,13 @@ class Supervisors:
             self._tasks.start(self._remove_files_at_end(job), f"worker.abandoned[{job.job_id}]")
 
     async def _remove_files_at_end(self, job: LocalJob) -> None:
-        with contextlib.suppress(LauncherError):
-            await wait_process_exit(await self._pending_launches.wait_supervisor(job))
+        try:
+            identity = await self._pending_launches.wait_supervisor(job)
+        except LauncherError:
+            # It may have been forked before the launcher died: its end is not seen, and leaves a file.
+            self._adoption.sweep_later()
+            return
+        await wait_process_exit(identity)
         self.plan.files(job).delete()
 
     async def launch_waiting(self) -> None:

@@ -156,6 +156,21 @@ def test_what_a_supervisor_leaves_that_came_too_late_is_deleted(tmp_path: Path, 
     play(tmp_path, scenario, timing=WorkerTiming(late_supervisor_s=0.02))
 
 
+def test_what_a_supervisor_leaves_is_deleted_when_its_job_could_not_be_stored_and_its_launcher_died(
+    tmp_path: Path, worker_log: Log
+) -> None:
+    async def scenario(scene: Scene) -> None:
+        scene.launcher_gone = True
+        with scene.locked():
+            await scene.assignments.answer_assignment(assignment())
+            await worker_log.heard("job_rejected", 1)
+        come_and_be_refused(scene.requests[-1])
+        await worker_log.heard("runs_swept", 1)
+        assert not files_of_runs(tmp_path)
+
+    play(tmp_path, scenario, timing=WorkerTiming(late_supervisor_s=0.02))
+
+
 def test_worker_that_dies_before_it_can_store_that_a_job_is_given_back_gives_it_back_when_it_is_started_again(
     tmp_path: Path, worker_log: Log
 ) -> None:
