@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from edge_mqtt.broker_bridge.dispatch.core import completion, events, lifecycle, reconcile
 from edge_mqtt.broker_bridge.dispatch.core.batch import Batch
-from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
+from edge_mqtt.broker_bridge.dispatch.core.draft import Draft
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.core.state import DispatchState
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName

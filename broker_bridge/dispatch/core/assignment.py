@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import replace
 
-from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
+from edge_mqtt.broker_bridge.dispatch.core.draft import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.core.ready_queue import Priority

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from edge_mqtt.broker_bridge.dispatch.core import events, executors, lease, lifecycle, reconcile
 from edge_mqtt.broker_bridge.dispatch.core.assignment import match_jobs
-from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
+from edge_mqtt.broker_bridge.dispatch.core.draft import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect
 from edge_mqtt.broker_bridge.dispatch.core.indexes import Indexes
 from edge_mqtt.broker_bridge.dispatch.core.model import Job

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from signal import Signals
 
-from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
+from edge_mqtt.broker_bridge.dispatch.core.draft import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_mqtt.broker_bridge.dispatch.core import assignment, completion
-from edge_mqtt.broker_bridge.dispatch.core.decision import MAX_SENDINGS, Draft
+from edge_mqtt.broker_bridge.dispatch.core.draft import MAX_SENDINGS, Draft
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 

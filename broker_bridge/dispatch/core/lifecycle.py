@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_mqtt.broker_bridge.dispatch.core import completion, events
-from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
+from edge_mqtt.broker_bridge.dispatch.core.draft import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import StartDecided, ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edge_mqtt.broker_bridge.dispatch.core import assignment, completion, events, lifecycle
-from edge_mqtt.broker_bridge.dispatch.core.decision import Draft
+from edge_mqtt.broker_bridge.dispatch.core.draft import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job, WorkerView
 from edge_mqtt.broker_bridge.protocol.messages import (
