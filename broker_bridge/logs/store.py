@@ -98,7 +98,7 @@ class LogStore:
         :param folder: Airflow's ``base_log_folder``.
         :param remembered_files: files that are remembered as we left them.
         """
-        self._folder = folder.resolve()
+        self._folder = Path(os.path.realpath(folder))
         self._root = str(self._folder).rstrip("/")
         self._left: LRUCache[str, _Left] = LRUCache(remembered_files)
         self._syncing = ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="bridge.log_sync")
@@ -136,9 +136,10 @@ class LogStore:
 
     def _resolved(self, log_path: str) -> Path:
         try:
-            candidate = (self._folder / log_path).resolve()
-        except (RuntimeError, ValueError) as error:
-            # A character that no path may have; up to Python 3.12 also a link that leads to itself.
+            # Not Path.resolve: what that does with a link that leads to itself differs with the version of Python.
+            candidate = Path(os.path.realpath(self._folder / log_path))
+        except ValueError as error:
+            # A character that no path may have.
             raise LogPathRefused(f"log path {log_path!r} below {self._folder} cannot be used: {error}") from error
         if _leads_in_a_circle(candidate):
             raise LogPathRefused(f"log path {log_path!r} below {self._folder} cannot be used: a link leads to itself")

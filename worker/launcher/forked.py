@@ -100,10 +100,7 @@ def _load_airflow() -> Snapshot:
     try:
         from edge_mqtt.worker.launcher.preload import preload_airflow
 
-        preload_airflow()
-        from edge_mqtt.worker.launcher.settings import read_settings
-
-        return read_settings()
+        return preload_airflow()
     except SettingError:
         raise
     except (Exception, SystemExit) as error:

@@ -12,9 +12,11 @@ import logging
 import sys
 from typing import Final
 
+from edge_mqtt.broker_bridge.program.settings.sources import Snapshot
 from edge_mqtt.worker.launcher.airflow_patches import apply_patches
 from edge_mqtt.worker.launcher.hidden_modules import hide_modules
 from edge_mqtt.worker.launcher.large_pages import use_large_pages
+from edge_mqtt.worker.launcher.settings import settle_settings
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +54,12 @@ _USEFUL: Final = (
 )
 
 
-def preload_airflow() -> None:
-    """Import it all and take it out of the garbage collector's sight, so that forks go on sharing its memory."""
+def preload_airflow() -> Snapshot:
+    """Import it all and take it out of the garbage collector's sight, so that forks go on sharing its memory.
+
+    :return: the settings that the worker goes by.
+    :raises SettingError: one of them cannot be read.
+    """
     # Never collected: what is freed leaves holes, which every process that is forked would fill one by one, and each
     # would take a page of its own for it.
     gc.disable()
@@ -61,6 +67,8 @@ def preload_airflow() -> None:
     with hide_modules("rich", "httpx._main"):
         for name in ("httpx", "structlog.dev", "structlog.tracebacks"):
             _load(name)
+    _load("airflow.sdk.configuration")
+    settings = settle_settings()
     for name in _NEEDED:
         _load(name)
     for name in _USEFUL:
@@ -75,6 +83,7 @@ def preload_airflow() -> None:
     _warm_up()
     gc.freeze()
     use_large_pages()
+    return settings
 
 
 def _load(name: str) -> None:

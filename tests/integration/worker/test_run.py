@@ -31,7 +31,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 )
 from edge_mqtt.broker_bridge.transport.interface import Refusal, RefusalReason
 from edge_mqtt.worker.core.drain import StopSignal
-from edge_mqtt.worker.launcher.environment import HEARTBEAT_VARIABLE
+from edge_mqtt.worker.launcher.environment import HEARTBEAT_INTERVAL
 from edge_mqtt.worker.system.boot_clock import boottime
 from tests.support.scenario_worker import Lab, fresh_home, play
 from tests.support.task_jobs import answer_json
@@ -296,7 +296,7 @@ def test_callback_asks_for_its_start_and_runs(tmp_path: Path) -> None:
 def test_callback_that_closes_its_sockets_before_it_ends_is_not_waited_for_until_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(HEARTBEAT_VARIABLE, "3600")
+    monkeypatch.setenv(HEARTBEAT_INTERVAL.variable, "3600")
 
     async def scenario(lab: Lab) -> None:
         job_id = lab.bridge.assign(callback_job("lab.called_to_close_its_sockets"))

@@ -126,18 +126,6 @@ def test_task_environment_has_nothing_of_the_data_centre() -> None:
             "AIRFLOW__CORE__FERNET_KEY": "secret",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": "http://api:8080/execution/",
             "AIRFLOW__CORE__DAGS_FOLDER": "/dags",
-            "AIRFLOW__LOGGING__DELETE_LOCAL_LOGS": "True",
         }
     )
-    assert kept == {
-        "PATH": "/bin",
-        "AIRFLOW__CORE__DAGS_FOLDER": "/dags",
-        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__LOGGING__DELETE_LOCAL_LOGS": "False",
-    }
-
-
-@pytest.mark.parametrize("name", ["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "AIRFLOW__CORE__LOAD_EXAMPLES"])
-def test_settings_of_the_user_are_kept(name: str) -> None:
-    assert launcher_environment({name: "7"})[name] == "7"
+    assert kept == {"PATH": "/bin", "AIRFLOW__CORE__DAGS_FOLDER": "/dags"}

@@ -57,3 +57,36 @@ def test_no_source_is_kept_in_memory() -> None:
     # What is left are a few lines that attrs makes up for each class of its own.
     done = after_preload("import linecache, os; print(any(os.path.exists(name) for name in linecache.cache))")
     assert done.stdout.splitlines()[-1] == "False"
+
+
+#: Prints what Airflow goes by, as tasks and supervisors have it.
+ASK = """
+from airflow.configuration import conf
+from airflow.sdk.execution_time import supervisor
+examples = conf.getboolean('core', 'load_examples')
+print(examples, supervisor.MIN_HEARTBEAT_INTERVAL, conf.getboolean('logging', 'delete_local_logs'))
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "variables", "expected"),
+    [
+        ("", {}, "False 1 False"),
+        ("[workers]\nmin_heartbeat_interval = 7\n[core]\nload_examples = True\n", {}, "True 7 False"),
+        (
+            "[workers]\nmin_heartbeat_interval = 7\n",
+            {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "9"},
+            "False 9 False",
+        ),
+        # In a task Airflow deletes nothing: the worker does, when the bridge has it.
+        ("[logging]\ndelete_local_logs = True\n", {}, "False 1 False"),
+    ],
+)
+def test_what_the_site_has_set_goes_before_our_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, variables: dict[str, str], expected: str
+) -> None:
+    monkeypatch.delenv("AIRFLOW__CORE__LOAD_EXAMPLES")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "home" / "airflow.cfg").write_text(file)
+    assert after_preload(ASK).stdout.splitlines()[-1] == expected

@@ -99,11 +99,21 @@ def test_a_link_that_comes_later_leads_nothing_outside(tmp_path: Path) -> None:
     assert (tmp_path / "outside" / file.name).read_bytes() == b"one\n"
 
 
-@pytest.mark.parametrize("path", ["loop/x", "a\0b"])
+@pytest.mark.parametrize("path", ["loop", "loop/x", "first/x", "a/up", "a\0b"])
 def test_a_path_that_leads_nowhere_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "first").symlink_to("second")
+    (tmp_path / "second").symlink_to("first")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "up").symlink_to("../a/up")
     with pytest.raises(LogPathRefused, match="cannot be used"):
         LogStore(tmp_path).path(path)
+
+
+def test_a_folder_that_is_a_link_loop_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="loop"):
+        LogStore(tmp_path / "loop").check_writable()
 
 
 def test_a_file_that_is_not_there_is_empty(tmp_path: Path) -> None:
