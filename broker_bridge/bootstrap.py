@@ -169,7 +169,7 @@ def _load_credentials(settings: BridgeSettings) -> Credentials:
 
 
 def _open_log_store(settings: BridgeSettings) -> LogStore:
-    store = LogStore(settings.log_folder)
+    store = LogStore(settings.log_folder, modes=settings.log_modes)
     try:
         store.check_writable()
     except OSError as error:

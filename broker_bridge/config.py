@@ -12,6 +12,7 @@ from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
 from edge_mqtt.broker_bridge.errors import ConfigurationError
 from edge_mqtt.broker_bridge.program.airflow_cfg import configuration_fault
 from edge_mqtt.broker_bridge.program.console import TEXT
+from edge_mqtt.broker_bridge.program.log_files import LogModes
 from edge_mqtt.broker_bridge.program.settings import airflow_settings, schema
 from edge_mqtt.broker_bridge.program.settings.setting import Reader
 from edge_mqtt.broker_bridge.program.settings.sources import AirflowConfiguration, CommandLine, Values
@@ -47,6 +48,8 @@ class BridgeSettings:
     max_message_bytes: int
     #: Airflow's base_log_folder.
     log_folder: Path
+    #: Modes of new files and folders below it.
+    log_modes: LogModes = field(default_factory=LogModes)
     #: Base URL of the Execution API.
     execution_api_url: str
 
@@ -116,6 +119,7 @@ def _settings_in(values: Values) -> BridgeSettings:
         heartbeat_interval_s=values[schema.HEARTBEAT_INTERVAL],
         max_message_bytes=values[schema.MAX_MESSAGE_SIZE],
         log_folder=values[airflow_settings.BASE_LOG_FOLDER],
+        log_modes=LogModes.of(values),
         execution_api_url=values.get(airflow_settings.EXECUTION_API_URL) or _execution_api_url(values),
     )
 

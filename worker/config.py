@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_mqtt.broker_bridge.program.console import TEXT
+from edge_mqtt.broker_bridge.program.log_files import LogModes
 from edge_mqtt.broker_bridge.program.private_files import (
     DIRECTORY_MODE,
     FileUnusable,
@@ -103,6 +104,8 @@ def load_settings(values: Values) -> WorkerSettings:
 
     :raises SettingError: one is missing or wrong.
     """
+    # Supervisors go by them. What is wrong is told at the start.
+    LogModes.of(values)
     return WorkerSettings(
         bridge_url=values[schema.BRIDGE_URL],
         certs=values[schema.WORKER_CERTS],

@@ -22,6 +22,7 @@ from typing import Final
 from cachetools import LRUCache
 
 from edge_mqtt.broker_bridge.logs.segments import Found, find_base
+from edge_mqtt.broker_bridge.program.log_files import LogModes, make_log_folder, open_log_file
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 
 log = logging.getLogger(__name__)
@@ -92,14 +93,18 @@ class LogStore:
     success. The methods for reading raise :class:`LogPathRefused` and OSError, and find nothing where no file is.
     """
 
-    def __init__(self, folder: Path, *, remembered_files: int = REMEMBERED_FILES) -> None:
+    def __init__(
+        self, folder: Path, *, modes: LogModes | None = None, remembered_files: int = REMEMBERED_FILES
+    ) -> None:
         """Prepare; nothing is looked at.
 
         :param folder: Airflow's ``base_log_folder``.
+        :param modes: of new files and folders; None: Airflow's defaults.
         :param remembered_files: files that are remembered as we left them.
         """
         self._folder = Path(os.path.realpath(folder))
         self._root = str(self._folder).rstrip("/")
+        self._modes = modes or LogModes()
         self._left: LRUCache[str, _Left] = LRUCache(remembered_files)
         self._syncing = ThreadPoolExecutor(SYNCS_AT_ONCE, thread_name_prefix="bridge.log_sync")
 
@@ -108,7 +113,7 @@ class LogStore:
 
         :raises OSError: one of these cannot be done.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_log_folder(self._folder, self._modes)
         with tempfile.TemporaryFile(dir=self._folder):
             return
 
@@ -201,7 +206,7 @@ class LogStore:
         written: dict[str, _Written],
         appended: Appended,
     ) -> None:
-        descriptor = _open(self.path(log_path))
+        descriptor = open_log_file(self.path(log_path), os.O_WRONLY, self._modes)
         opened.callback(os.close, descriptor)
         status = os.fstat(descriptor)
         found = self._find(log_path, status)
@@ -286,17 +291,6 @@ def _leads_in_a_circle(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ELOOP
     return False
-
-
-def _open(file: Path) -> int:
-    """Open a file for writing; it and its folders are made when they are not there."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-    # Airflow's own mode for log files ([logging] file_task_handler_new_file_permissions).
-    try:
-        return os.open(file, flags, 0o664)
-    except FileNotFoundError:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(file, flags, 0o664)
 
 
 def _append(descriptor: int, writes: Iterable[Write], end: int) -> tuple[int, dict[JobId, int]]:

@@ -23,6 +23,7 @@ from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.supervisor.api_transport import WorkerTransport
 from edge_mqtt.worker.supervisor.lease_guard import guard_own_lease
+from edge_mqtt.worker.supervisor.log_file import make_log_file
 from edge_mqtt.worker.system.files import create_exclusively, redirect_output, write_atomically
 from edge_mqtt.worker.system.oom import oom_kills, prefer_as_oom_victim
 from edge_mqtt.worker.system.process import ProcessIdentity, kill_below
@@ -107,6 +108,7 @@ def _supervise(request: RunRequest) -> int:
     from edge_mqtt.worker.supervisor.airflow_internals import WorkerClient, patch_task_watching
 
     patch_task_watching()
+    make_log_file(request.log_path)
     with WorkerClient(WorkerTransport(Path(request.socket_path)), request.secret) as client:
         match WorkloadType(request.type):
             case WorkloadType.TASK:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_mqtt.broker_bridge.program.settings.kinds import Folder, Number, Text, Url
+from edge_mqtt.broker_bridge.program.settings.kinds import Folder, Mode, Number, Text, Url
 from edge_mqtt.broker_bridge.program.settings.setting import Reader, Setting
 
 _BRIDGE, _EXECUTOR, _WORKER, _ = Reader
@@ -17,6 +17,22 @@ BASE_LOG_FOLDER: Final = Setting(
     kind=Folder(),
     readers={_BRIDGE: "--log-folder", _WORKER: None},
     help="Folder below which task logs are written.",
+)
+NEW_FOLDER_MODE: Final = Setting(
+    section="logging",
+    name="file_task_handler_new_folder_permissions",
+    kind=Mode(),
+    readers={_BRIDGE: None, _WORKER: None},
+    help="Permissions of new folders of task logs.",
+    default="0o775",
+)
+NEW_FILE_MODE: Final = Setting(
+    section="logging",
+    name="file_task_handler_new_file_permissions",
+    kind=Mode(),
+    readers={_BRIDGE: None, _WORKER: None},
+    help="Permissions of new files of task logs.",
+    default="0o664",
 )
 EXECUTION_API_URL: Final = Setting(
     section="core",

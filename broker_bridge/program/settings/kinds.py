@@ -217,6 +217,29 @@ class WholeNumber:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Mode:
+    """The permissions of a file, as chmod takes them."""
+
+    allowed: str = "an octal number such as 0o640"
+    metavar: str = "MODE"
+
+    @property
+    def airflow_type(self) -> AirflowType:
+        """Its type for Airflow's provider info."""
+        return "string"
+
+    def parse(self, text: str) -> int:
+        """Return the permissions, which may stand without their "0o"."""
+        try:
+            mode = int(text, 8)
+        except ValueError:
+            mode = -1
+        if not 0 <= mode <= 0o7777:
+            raise NotAllowed(f"it must be {self.allowed}")
+        return mode
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Names:
     """Names, separated by commas."""
 

@@ -7,6 +7,7 @@ from airflow.executors.base_executor import get_execution_api_server_url
 
 from edge_mqtt.broker_bridge.config import BridgeSettings, load_settings
 from edge_mqtt.broker_bridge.program.errors import ProgramError
+from edge_mqtt.broker_bridge.program.log_files import LogModes
 from edge_mqtt.broker_bridge.program.settings.setting import Reader
 from edge_mqtt.broker_bridge.program.settings.sources import CommandLine
 
@@ -25,6 +26,13 @@ def test_a_queue_has_its_own_grace_and_keeps_its_logs() -> None:
     loaded = settings(queue_offline_grace=" ship=7200, a=b =60 ,", queues_keeping_logs="cameras, lab 3,")
     assert loaded.queue_offline_grace_s == {"ship": 7200.0, "a=b": 60.0}
     assert loaded.queues_keeping_logs == {"cameras", "lab 3"}
+
+
+def test_new_log_files_get_the_modes_that_airflow_s_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings().log_modes == LogModes(folder=0o775, file=0o664)
+    monkeypatch.setenv("AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS", "0o750")
+    monkeypatch.setenv("AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS", "0o640")
+    assert settings().log_modes == LogModes(folder=0o750, file=0o640)
 
 
 def test_a_lease_is_longer_than_its_grace_by_what_both_sides_need_to_agree_on_its_end() -> None:

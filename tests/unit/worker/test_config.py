@@ -57,6 +57,10 @@ def test_defaults_are_used_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch)
     [
         ({"bridge_url": ""}, r"\[edge_mqtt\] bridge_url is not set: give --bridge"),
         ({"worker_concurrency": "1.5"}, "worker_concurrency is '1.5' .*: it must be a whole number, at least 1"),
+        (
+            {"file_task_handler_new_file_permissions": "rw-r-----"},
+            r"\[logging\] file_task_handler_new_file_permissions is 'rw-r-----' .*: it must be an octal number",
+        ),
         ({"min_heartbeat_interval": "often"}, r"\[workers\] min_heartbeat_interval is 'often'"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore, Write
+from edge_mqtt.broker_bridge.program.log_files import LogModes
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 
 JOB = JobId("j")
@@ -39,6 +42,32 @@ def test_bytes_are_stored_once_however_often_they_come(tmp_path: Path) -> None:
     store = LogStore(tmp_path)
     assert stored_by(store, write(0, b"one\n"), write(0, b"one\n"), write(2, b"e\ntwo\n")) == {JOB: 8}
     assert (tmp_path / PATH).read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize(("folder", "file"), [(0o750, 0o640), (0o775, 0o664), (0o777, 0o666), (0o700, 0o600)])
+def test_new_files_and_folders_have_the_modes_that_are_set_whatever_the_umask(
+    tmp_path: Path, umask: int, folder: int, file: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        store = LogStore(tmp_path / "deep" / "logs", modes=LogModes(folder=folder, file=file))
+        store.check_writable()
+        store.append([write(0, b"one\n")])
+    finally:
+        os.umask(before)
+    made = {path.relative_to(tmp_path): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert made.pop(Path("deep/logs", PATH)) == file
+    assert len(made) == 5
+    assert set(made.values()) == {folder}
+
+
+def test_what_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    file = tmp_path / PATH
+    file.parent.mkdir(parents=True, mode=0o711)
+    file.touch(0o604)
+    LogStore(tmp_path, modes=LogModes(folder=0o700, file=0o600)).append([write(0, b"one\n")])
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (file.parent, file)] == [0o711, 0o604]
 
 
 def test_a_gap_is_not_stored_and_the_answer_says_where_to_go_on(tmp_path: Path) -> None:
