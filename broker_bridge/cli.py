@@ -16,9 +16,12 @@ from edge_mqtt.broker_bridge.program.settings import schema
 from edge_mqtt.broker_bridge.program.settings.options import Given, with_settings
 from edge_mqtt.broker_bridge.program.settings.setting import Reader
 from edge_mqtt.broker_bridge.program.settings.sources import CommandLine, Environment, Values
+from edge_mqtt.broker_bridge.program.settings.unknown import warn_of_unknown_settings
 from edge_mqtt.broker_bridge.program.version import VersionOption
 
 PROGRAM = "edge-bridge"
+
+log = logging.getLogger(__name__)
 
 app = new_app(PROGRAM)
 
@@ -42,6 +45,7 @@ def run(
 
     settings = load_settings(command_line)
     log_to_stderr(level, settings.log_format)
+    warn_of_unknown_settings(log, os.environ)
     from edge_mqtt.broker_bridge.app import Bridge
 
     async def start() -> int:

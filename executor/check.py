@@ -6,6 +6,7 @@ and does not disturb that connection.
 
 from __future__ import annotations
 
+import os
 import ssl
 import sys
 import uuid
@@ -17,6 +18,7 @@ from airflow.configuration import conf
 
 from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
+from edge_mqtt.broker_bridge.program.settings.unknown import unknown_settings
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl
 from edge_mqtt.broker_bridge.transport.probe import Lost, NameInUse, Refused, probe_connection
 from edge_mqtt.certs.credentials import Credentials, expiry_warning
@@ -44,8 +46,8 @@ def check_command(_args: object = None) -> None:
     until = f"valid until {credentials.not_after:%Y-%m-%d}"
     _say(f"certificate  {credentials.identity}, {until}, from {credentials.directory}")
     warning = expiry_warning(credentials, datetime.now(UTC))
-    if warning is not None:
-        _say(f"warning      {warning}")
+    for line in (*unknown_settings(os.environ), *([] if warning is None else [warning])):
+        _say(f"warning      {line}")
     _reach(settings, context)
     _subscribe(settings, credentials, context)
 

@@ -13,6 +13,7 @@ Airflow's rules that shape it, beside those in ``airflow_hooks``:
 from __future__ import annotations
 
 import logging
+import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from airflow.models.callback import CallbackKey
 from airflow.utils.state import TaskInstanceState
 
 from edge_mqtt.broker_bridge.program.settings.setting import SettingError
+from edge_mqtt.broker_bridge.program.settings.unknown import warn_of_unknown_settings
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobFinished, JobStarted, Outcome, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
@@ -81,6 +83,7 @@ class EdgeMqttExecutor(AirflowHooks):
         except SettingError as error:
             log.critical("%s", error, extra={"action": "settings_error"})
             raise AirflowConfigException(str(error)) from None
+        warn_of_unknown_settings(log, os.environ)
         self.use_class_name_as_alias()
         self._client = self._make_client(self._settings)
         self._client.start()

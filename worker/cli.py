@@ -21,6 +21,7 @@ from edge_mqtt.broker_bridge.program.settings import schema
 from edge_mqtt.broker_bridge.program.settings.options import Given, with_settings
 from edge_mqtt.broker_bridge.program.settings.setting import Reader
 from edge_mqtt.broker_bridge.program.settings.sources import CommandLine, Environment, Values
+from edge_mqtt.broker_bridge.program.settings.unknown import warn_of_unknown_settings
 from edge_mqtt.broker_bridge.program.version import VersionOption, own_version
 from edge_mqtt.certs.credentials import expiry_warning
 from edge_mqtt.certs.errors import NotYetValid
@@ -84,6 +85,7 @@ def run(command_line: CommandLine, *, level: int) -> int:
         lock = settings.state.prepare()
         process = ForkedLauncher(airflow)
     log_to_stderr(level, settings.log_format)
+    warn_of_unknown_settings(log, os.environ)
     return asyncio.run(_run(settings, lock, process))
 
 

@@ -20,7 +20,7 @@ from edge_mqtt.broker_bridge.program.settings.setting import AIRFLOW_HOME, Reade
 T = TypeVar("T")
 
 #: The ends of a variable's name with which Airflow is told to run a command, or to ask a secrets backend.
-_INDIRECT: Final = ("", "_CMD", "_SECRET")
+INDIRECT: Final = ("", "_CMD", "_SECRET")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,7 +95,7 @@ class AirflowFile:
 
     def __init__(self, reader: Reader, environ: Mapping[str, str]) -> None:
         self._reader = reader
-        self._path = _airflow_cfg(environ)
+        self._path = airflow_cfg(environ)
         self._parser: configparser.ConfigParser | None = None
 
     def find(self, setting: Setting[Any]) -> Found | None:
@@ -150,10 +150,10 @@ class AirflowConfiguration:
         variable = setting.variable
         if self._team is not None:
             variable = variable.replace("AIRFLOW__", f"AIRFLOW__{self._team.upper()}___", 1)
-        for name in (f"{variable}{end}" for end in _INDIRECT):
+        for name in (f"{variable}{end}" for end in INDIRECT):
             if name in self._environ:
                 return name
-        return str(_airflow_cfg(self._environ))
+        return str(airflow_cfg(self._environ))
 
 
 class Snapshot:
@@ -214,8 +214,8 @@ def _airflow_home(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
 
 
-def _airflow_cfg(environ: Mapping[str, str]) -> Path:
-    # The order of airflow/configuration.py.
+def airflow_cfg(environ: Mapping[str, str]) -> Path:
+    """Return where Airflow's configuration file is, in the order of airflow/configuration.py."""
     if config := environ.get("AIRFLOW_CONFIG"):
         return Path(config).expanduser()
     return _airflow_home(environ) / "airflow.cfg"
