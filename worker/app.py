@@ -188,3 +188,7 @@ class Worker:
     async def give_back_job(self, job: LocalJob, reason: str) -> None:
         """Let another worker run it."""
         await self._assignments.give_back_job(job, reason)
+
+    async def fail_job(self, job: LocalJob, reason: str) -> None:
+        """Report that it will not run."""
+        await self._results.report_unstarted(job, reason)

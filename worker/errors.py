@@ -4,6 +4,7 @@ WorkerError
 ├── ConfigurationError   a setting or option is wrong; the message says which and what to do
 ├── StateDirError        the state folder cannot be used (not writable, in use, path too long)
 ├── SpoolError           the spool cannot store or read (disk full, damaged)
+├── LaunchRefused        a job can never be launched here, whatever is tried
 └── LauncherError        the launcher process cannot be started or is gone
 """
 
@@ -26,6 +27,10 @@ class StateDirError(WorkerError):
 
 class SpoolError(WorkerError):
     """The spool cannot store or read."""
+
+
+class LaunchRefused(WorkerError):
+    """The job can never be launched here: it has failed, with the message as the reason."""
 
 
 class LauncherError(WorkerError):

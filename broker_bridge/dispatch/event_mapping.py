@@ -51,6 +51,7 @@ def _acknowledgement(worker: WorkerName, message: Message) -> Event | None:
                 fence=message.fence,
                 reason=message.reason,
                 permanent=message.permanent,
+                takes_none=message.takes_none,
             )
     return None
 

@@ -147,7 +147,9 @@ class Scene:
         """Let a worker confirm an assignment."""
         return self.do(events.JobAccepted(worker=WorkerName(worker), job_id=JobId(job), fence=Fence(fence)))
 
-    def reject(self, worker: str, job: str, fence: int = 1, *, permanent: bool = False) -> Scene:
+    def reject(
+        self, worker: str, job: str, fence: int = 1, *, permanent: bool = False, takes_none: bool = False
+    ) -> Scene:
         """Let a worker refuse an assignment."""
         return self.do(
             events.JobRejected(
@@ -156,6 +158,7 @@ class Scene:
                 fence=Fence(fence),
                 reason="spool full",
                 permanent=permanent,
+                takes_none=takes_none,
             )
         )
 

@@ -12,8 +12,9 @@ from typing import Any, cast
 
 import pytest
 
+from edge_mqtt.broker_bridge.protocol.codec import read
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import Assign, JobSpec, WorkloadType
+from edge_mqtt.broker_bridge.protocol.messages import Assign, JobSpec, Message, WorkloadType
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
@@ -52,7 +53,8 @@ class Scene:
         self.spool._connection.execute("PRAGMA busy_timeout = 10")
         self.path = folder / "spool.db"
         self.jobs = JobStore(self.spool)
-        link = Link(MessageChannel(MemoryTransport(MemoryBroker(), "worker:w")), ADDRESS)
+        self._broker = MemoryBroker()
+        link = Link(MessageChannel(MemoryTransport(self._broker, "worker:w")), ADDRESS)
         link.start()
         link.ready = True
         plan = RunPlan(
@@ -98,6 +100,16 @@ class Scene:
 
     async def give_back_job(self, job: LocalJob, reason: str) -> None:
         await self.assignments.give_back_job(job, reason)
+
+    async def fail_job(self, job: LocalJob, reason: str) -> None:
+        await self.results.report_unstarted(job, reason)
+
+    # ------------------------------------------------------------ the bridge
+
+    @property
+    def said(self) -> list[Message]:
+        """What the bridge was told, in order."""
+        return [read(packet.payload) for packet in self._broker.published]
 
     # ------------------------------------------------------------ the disk
 

@@ -22,7 +22,7 @@ from edge_mqtt.worker.core.job import (
     decide_assignment,
 )
 from edge_mqtt.worker.core.slots import launchable
-from edge_mqtt.worker.errors import SpoolError
+from edge_mqtt.worker.errors import LaunchRefused, SpoolError
 from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.logs.log_file import append_line
@@ -88,10 +88,15 @@ class Assignments:
 
         try:
             await self._jobs.change_job(assign.job.job_id, accept)
+        except LaunchRefused as error:
+            decision = AssignmentDecision(verdict=Verdict.REJECT, reason=str(error), permanent=True)
+            self._reject_assignment(assign, decision)
+            return
         except SpoolError as error:
             if accepted is not None:
                 self._supervisors.abandon_launch(accepted)
-            self._reject_assignment(assign, AssignmentDecision(verdict=Verdict.REJECT, reason=str(error)))
+            decision = AssignmentDecision(verdict=Verdict.REJECT, reason=str(error), takes_none=True)
+            self._reject_assignment(assign, decision)
             return
         if accepted is None:
             return
@@ -122,6 +127,7 @@ class Assignments:
                 fence=assign.fence,
                 reason=decision.reason,
                 permanent=decision.permanent,
+                takes_none=decision.takes_none,
             )
         )
 
@@ -162,7 +168,7 @@ class Assignments:
         if job is None:
             return
         if job.state is LocalJobState.ACCEPTED:
-            await self._results.report_cancelled(job, cancel.reason)
+            await self._results.report_unstarted(job, f"cancelled before it started: {cancel.reason}")
         elif job.state is LocalJobState.LAUNCHED:
             if self._supervisors.is_running(job.job_id):
                 append_line(self._supervisors.plan.log_file(job), f"Stopped by the edge worker: {cancel.reason}")

@@ -58,17 +58,17 @@ class Results:
             return
         self._report_end(stored, result)
 
-    async def report_cancelled(self, waiting: LocalJob, reason: str) -> None:
+    async def report_unstarted(self, waiting: LocalJob, why: str) -> None:
         """Store and report that a job that waits will not run.
 
         :raises SpoolError: it could not be stored, and goes on waiting.
         """
-        result = self._make_result(waiting, RunOutcome(error=f"cancelled before it started: {reason}"))
+        result = self._make_result(waiting, RunOutcome(error=why))
 
-        def cancel(current: LocalJob | None) -> LocalJob | None:
+        def finish(current: LocalJob | None) -> LocalJob | None:
             return waiting.moved_to(LocalJobState.FINISHED, result=result) if current is waiting else current
 
-        stored = await self._jobs.change_job(waiting.job_id, cancel)
+        stored = await self._jobs.change_job(waiting.job_id, finish)
         if stored is not None and stored.result is result:
             self._report_end(stored, result)
 

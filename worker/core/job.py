@@ -141,7 +141,10 @@ class AssignmentDecision:
 
     verdict: Verdict
     reason: str = ""
+    #: The job can run nowhere.
     permanent: bool = False
+    #: This worker can take no other job now either.
+    takes_none: bool = False
 
 
 def decide_assignment(
@@ -156,7 +159,7 @@ def decide_assignment(
     if assign.job.queue not in queues:
         return _reject(f"this worker does not serve queue {assign.job.queue!r}")
     if draining:
-        return _reject("this worker is draining")
+        return AssignmentDecision(verdict=Verdict.REJECT, reason="this worker is draining", takes_none=True)
     wrong = problem_of(assign.job)
     if wrong:
         return AssignmentDecision(verdict=Verdict.REJECT, reason=wrong, permanent=True)

@@ -19,3 +19,9 @@ class RunEvents(Protocol):
 
     async def give_back_job(self, job: LocalJob, reason: str) -> None:
         """Take note that a job could not be started, and never was."""
+
+    async def fail_job(self, job: LocalJob, reason: str) -> None:
+        """Take note that a job that waits can never be launched here.
+
+        :raises SpoolError: that could not be stored, and the job goes on waiting.
+        """

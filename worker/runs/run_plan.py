@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_mqtt.worker.core.job import LocalJob
-from edge_mqtt.worker.errors import SpoolError
+from edge_mqtt.worker.core.os_errors import concerns_job
+from edge_mqtt.worker.errors import LaunchRefused, SpoolError
 from edge_mqtt.worker.ipc.run_files import RunFiles
 from edge_mqtt.worker.ipc.run_request import RunRequest
 
@@ -28,15 +29,17 @@ class RunPlan:
     def log_file_size(self, job: LocalJob) -> int:
         """Return the bytes in the job's log file, behind which its own log begins.
 
-        :raises SpoolError: the file cannot be looked at, and so the job cannot be stored as launched.
+        :raises LaunchRefused: the job can have no such file here.
+        :raises SpoolError: the file cannot be looked at now, and so the job cannot be stored as launched.
         """
         path = self.log_file(job)
         try:
             return 0 if path is None else path.stat().st_size
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return 0
         except OSError as error:
-            raise SpoolError(f"the log file {path} cannot be looked at: {error.strerror}") from error
+            kind = LaunchRefused if concerns_job(error.errno) else SpoolError
+            raise kind(f"the log file {job.spec.log_path} cannot be looked at: {error.strerror}") from error
 
     def files(self, job: LocalJob) -> RunFiles:
         """Return the run's files."""

@@ -11,7 +11,7 @@ from typing import Final
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.core.slots import launchable
-from edge_mqtt.worker.errors import LauncherError, SpoolError
+from edge_mqtt.worker.errors import LauncherError, LaunchRefused, SpoolError
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.logs.log_file import append_line
@@ -92,7 +92,8 @@ class Supervisors:
     def begin_launch(self, job: LocalJob) -> LocalJob:
         """Have a job's supervisor forked; return the job as launched: to be stored, then finished or abandoned.
 
-        :raises SpoolError: its log file cannot be looked at.
+        :raises LaunchRefused: it can have no log file here.
+        :raises SpoolError: its log file cannot be looked at now.
         """
         launched = job.moved_to(
             LocalJobState.LAUNCHED,
@@ -135,23 +136,34 @@ class Supervisors:
         self.plan.files(job).delete()
 
     async def launch_waiting(self) -> None:
-        """Launch every accepted job that has room."""
+        """Launch every accepted job that has room; what cannot be launched now is stepped over, and tried again."""
+        stepped_over: set[JobId] = set()
         async with self._launching:
-            for job in launchable(self._jobs, self.plan.concurrency):
-                try:
-                    await self._launch_job(job)
-                except SpoolError as error:
-                    log.error(  # noqa: TRY400 -- the line says it all
-                        "a job waits to be launched: %s",
-                        error,
-                        extra={"action": "launch_waits", "job_id": job.job_id},
-                    )
-                    retry_s = self._timing.store_retry_s
-                    self._retry = asyncio.get_running_loop().call_later(retry_s, self._launch_again)
-                    return
+            while ready := launchable(self._jobs, self.plan.concurrency, but=stepped_over):
+                for job in ready:
+                    if not await self._launch_or_fail(job):
+                        stepped_over.add(job.job_id)
+        if stepped_over:
+            if self._retry is not None:
+                self._retry.cancel()
+            self._retry = asyncio.get_running_loop().call_later(self._timing.store_retry_s, self._launch_again)
 
     def _launch_again(self) -> None:
         self._tasks.start(self.launch_waiting(), "worker.launch")
+
+    async def _launch_or_fail(self, job: LocalJob) -> bool:
+        """Launch a job, or report that it never can be; False when it has to wait."""
+        try:
+            try:
+                await self._launch_job(job)
+            except LaunchRefused as refusal:
+                await self._events.fail_job(job, str(refusal))
+        except SpoolError as error:
+            log.error(  # noqa: TRY400 -- the line says it all
+                "a job waits to be launched: %s", error, extra={"action": "launch_waits", "job_id": job.job_id}
+            )
+            return False
+        return True
 
     async def _launch_job(self, waiting: LocalJob) -> None:
         launched: LocalJob | None = None

@@ -1,4 +1,5 @@
 """Jobs meet workers. Within a queue the order is strict: a job that does not fit waits, and nothing overtakes it.
+Only a job that a worker has just refused is stepped over: it waits for that worker's pause, and not for a slot.
 
 Among queues the first job in order goes first, and a worker is reserved for one that does not fit anywhere: until it
 does, that worker gets nothing of a later order. Otherwise small jobs of another queue would take each slot as it
@@ -35,26 +36,30 @@ def send_assignment(draft: Draft, job: Job, worker: WorkerName, sendings: int) -
 
 def _match_unmatched(draft: Draft) -> None:
     ready = draft.indexes.ready
-    heads: list[tuple[Priority, JobId, str]] = []
+    heads: list[tuple[Priority, JobId]] = []
     for queue in ready.unmatched:
+        for paused in ready.get_paused(queue):
+            heapq.heappush(heads, paused)
         _push_head(draft, queue, heads)
     while heads:
-        _, job_id, queue = heapq.heappop(heads)
+        _, job_id = heapq.heappop(heads)
         job = draft.state.jobs[job_id]
         worker = _choose_worker(draft, job, job.spec.slots)
         if worker is not None:
+            was_head = not ready.is_paused(job)
             _assign(draft, job, worker)
-            _push_head(draft, queue, heads)
+            if was_head:
+                _push_head(draft, job.spec.queue, heads)
         elif job.spec.slots > 1:
             _reserve_worker(draft, job)
     # What assignments have marked is matched too: they only take slots away.
     ready.unmatched.clear()
 
 
-def _push_head(draft: Draft, queue: str, heads: list[tuple[Priority, JobId, str]]) -> None:
+def _push_head(draft: Draft, queue: str, heads: list[tuple[Priority, JobId]]) -> None:
     head = draft.indexes.ready.get_head(queue)
     if head is not None:
-        heapq.heappush(heads, (*head, queue))
+        heapq.heappush(heads, head)
 
 
 def _choose_worker(draft: Draft, job: Job, slots: int) -> WorkerName | None:
@@ -63,8 +68,7 @@ def _choose_worker(draft: Draft, job: Job, slots: int) -> WorkerName | None:
 
 def _is_barred(draft: Draft, job: Job, worker: WorkerName) -> bool:
     """Tell whether ``worker`` must not get ``job`` now: it has just refused it, or waits for an earlier one."""
-    backoff = draft.state.backoffs.get(job.id)
-    if backoff is not None and backoff.worker == worker:
+    if draft.state.is_spared(worker, job.id):
         return True
     earlier = _reserved_for(draft, worker)
     return earlier is not None and earlier.order < job.order
@@ -75,9 +79,9 @@ def _reserved_for(draft: Draft, worker: WorkerName) -> Job | None:
     job = draft.state.jobs.get(draft.indexes.reservations.get(worker, JobId("")))
     if job is None or not draft.indexes.worker_index.serves(worker, job.spec.queue):
         return None
-    backoff = draft.state.backoffs.get(job.id)
-    is_next = draft.indexes.ready.get_head(job.spec.queue) == (job.order, job.id)
-    return job if is_next and (backoff is None or backoff.worker != worker) else None
+    ready = draft.indexes.ready
+    is_next = ready.is_paused(job) or ready.get_head(job.spec.queue) == (job.order, job.id)
+    return job if is_next and not draft.state.is_spared(worker, job.id) else None
 
 
 def _release_reservations(draft: Draft) -> None:

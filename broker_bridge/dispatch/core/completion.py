@@ -24,11 +24,8 @@ REVOKED = "revoked by Airflow"
 MAX_DETAIL_CHARS = 500
 
 
-def requeue_job(draft: Draft, job: Job, *, spare: WorkerName | None = None) -> None:
-    """Return an assigned job to its queue under a new fence; a cancelled one ends here.
-
-    :param spare: a worker that is not to get it again at once.
-    """
+def requeue_job(draft: Draft, job: Job) -> None:
+    """Return an assigned job to its queue under a new fence; a cancelled one ends here."""
     if job.cancel_reason is not None:
         finish_job(draft, job, Outcome.CANCELLED, job.cancel_reason)
         return
@@ -36,8 +33,27 @@ def requeue_job(draft: Draft, job: Job, *, spare: WorkerName | None = None) -> N
     draft.put_job(
         replace(job, state=CentralJobState.QUEUED, fence=fence, worker=None, home="", accepted=False, log_base=None)
     )
-    if spare is not None:
-        draft.begin_backoff(job.id, spare)
+
+
+def refuse_job(draft: Draft, job: Job, worker: WorkerName, reason: str) -> None:
+    """Return a job to its queue that ``worker`` has refused, or end it when all have refused it often enough."""
+    times = draft.spare_worker(job, worker, refused=True)
+    refusals = draft.state.refusals[job.id]
+    serving = draft.indexes.worker_index.serving(job.spec.queue)
+    enough = draft.settings.max_refusals
+    if serving and all(one in refusals and refusals[one].times >= enough for one in serving):
+        who = f"worker {worker} has" if len(serving) == 1 else f"each of the {len(serving)} workers has"
+        fail_job(draft, job, f"{reason} ({who} refused it {times} times)")
+    else:
+        requeue_job(draft, job)
+
+
+def fail_job(draft: Draft, job: Job, reason: str) -> None:
+    """End a job that no worker takes; a cancelled one was not wanted any more."""
+    if job.cancel_reason is not None:
+        finish_job(draft, job, Outcome.CANCELLED, job.cancel_reason)
+    else:
+        finish_job(draft, job, Outcome.FAILED, " ".join(reason.split())[:MAX_DETAIL_CHARS])
 
 
 def lose_job(draft: Draft, job: Job, why: str) -> None:

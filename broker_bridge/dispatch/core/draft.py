@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -10,7 +10,7 @@ from edge_mqtt.broker_bridge.dispatch.core.effects import Decision, Effect, Move
 from edge_mqtt.broker_bridge.dispatch.core.indexes import Indexes
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job, WorkerView, check_move
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
-from edge_mqtt.broker_bridge.dispatch.core.state import Backoff, DispatchState, UnconfirmedAssignment
+from edge_mqtt.broker_bridge.dispatch.core.state import DispatchState, Refusal, UnconfirmedAssignment
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 
 #: Times that an assignment is sent before it is taken back. The second sending makes good a loss on the way.
@@ -57,8 +57,8 @@ class Draft:
         check_move(job.id, before.state, job.state)
         if job.state is not before.state and job.state in (CentralJobState.RUNNING, CentralJobState.FINISHED):
             self.emit(Moved(job=job))
-        if job.state is not CentralJobState.QUEUED:
-            self.end_backoff(job.id)
+        if job.state in (CentralJobState.RUNNING, CentralJobState.FINISHED):
+            self._forget_refusals(job.id)
         if job.state is not CentralJobState.ASSIGNED or job.accepted:
             self._end_unconfirmed(job.id)
         if _index_key(before) != _index_key(job):
@@ -103,16 +103,35 @@ class Draft:
         self.state.unconfirmed.put(job_id, assignment)
         self.indexes.add_unconfirmed(job_id, assignment)
 
-    def begin_backoff(self, job_id: JobId, worker: WorkerName) -> None:
-        """Give a job that ``worker`` has just refused to others only, for some time."""
-        backoff = Backoff(worker=worker, until=self.now + self.settings.refusal_backoff_s)
-        self.state.backoffs.put(job_id, backoff)
-        self.indexes.add_backoff(job_id, backoff)
+    def spare_worker(self, job: Job, worker: WorkerName, *, refused: bool) -> int:
+        """Give a job to others only, for some time; return how often ``worker`` has refused it.
 
-    def end_backoff(self, job_id: JobId) -> None:
-        """Let every worker have a job again."""
-        self.state.backoffs.drop(job_id)
-        self.indexes.remove_backoff(job_id)
+        :param refused: it has just refused it once more; otherwise it has not said a word.
+        """
+        refusals = self.state.refusals.get(job.id, {})
+        times = (refusals[worker].times if worker in refusals else 0) + refused
+        refusal = Refusal(times=times, until=self.now + self.settings.backoff_s(max(times, 1)))
+        self._put_refusals(job.id, {**refusals, worker: refusal})
+        return times
+
+    def end_backoffs(self, job_id: JobId) -> None:
+        """Let the workers have a job again that are spared it for long enough."""
+        refusals = self.state.refusals.get(job_id)
+        if refusals is not None:
+            self._put_refusals(job_id, {worker: self._ended(refusal) for worker, refusal in refusals.items()})
+
+    def _put_refusals(self, job_id: JobId, refusals: Mapping[WorkerName, Refusal]) -> None:
+        self.state.refusals.put(job_id, refusals)
+        self.indexes.update_refusals(self.state.jobs[job_id])
+
+    def _forget_refusals(self, job_id: JobId) -> None:
+        if job_id in self.state.refusals:
+            self.state.refusals.drop(job_id)
+            self.indexes.update_refusals(self.state.jobs[job_id])
+
+    def _ended(self, refusal: Refusal) -> Refusal:
+        is_over = refusal.until is not None and refusal.until <= self.now
+        return replace(refusal, until=None) if is_over else refusal
 
     # ------------------------------------------------------------ workers
 
@@ -128,9 +147,32 @@ class Draft:
         """Renew the lease of everything that a worker holds: it was heard."""
         self.put_worker(replace(self.state.get_worker(name), lease_from=self.now))
 
+    def pause_worker(self, name: WorkerName) -> None:
+        """Give a worker nothing for some time: it could take no job at all."""
+        before = self.state.pauses.get(name)
+        times = 1 if before is None else before.times + 1
+        self._put_pause(name, Refusal(times=times, until=self.now + self.settings.backoff_s(times)))
+
+    def end_pause(self, name: WorkerName) -> None:
+        """Try a worker again. Should it refuse once more, the next pause is longer."""
+        before = self.state.pauses.get(name)
+        if before is not None:
+            self._put_pause(name, self._ended(before))
+
+    def forget_pause(self, name: WorkerName) -> None:
+        """Take a worker for one that takes jobs: it has taken one, or is new."""
+        if name in self.state.pauses:
+            self.state.pauses.drop(name)
+            self.indexes.update_pause(name)
+
+    def _put_pause(self, name: WorkerName, pause: Refusal) -> None:
+        self.state.pauses.put(name, pause)
+        self.indexes.update_pause(name)
+
     def forget_worker(self, name: WorkerName) -> None:
         """Know a worker as the holder of its jobs, or not at all when it has none: its next presence is a hello."""
         worker = self.state.get_worker(name)
+        self.forget_pause(name)
         if self.indexes.get_load(name).jobs:
             self.put_worker(WorkerView(name=name, lease_from=worker.lease_from))
         else:

@@ -44,6 +44,8 @@ class JobRejected:
     reason: str
     #: No worker could ever take it.
     permanent: bool = False
+    #: The worker could take no other job now either.
+    takes_none: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

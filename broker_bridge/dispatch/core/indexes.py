@@ -9,12 +9,12 @@ from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job, Ta
 from edge_mqtt.broker_bridge.dispatch.core.priority_map import PriorityMap
 from edge_mqtt.broker_bridge.dispatch.core.ready_queue import ReadyQueues
 from edge_mqtt.broker_bridge.dispatch.core.settings import DispatchSettings
-from edge_mqtt.broker_bridge.dispatch.core.state import Backoff, DispatchState, UnconfirmedAssignment
+from edge_mqtt.broker_bridge.dispatch.core.state import DispatchState, UnconfirmedAssignment
 from edge_mqtt.broker_bridge.dispatch.core.worker_index import WorkerIndex
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 
 #: What is due, and for which job or worker.
-DeadlineKey = tuple[Literal["unconfirmed", "lease", "backoff", "orphaned"], str]
+DeadlineKey = tuple[Literal["unconfirmed", "lease", "backoff", "pause", "orphaned"], str]
 
 
 @dataclass(slots=True)
@@ -99,8 +99,10 @@ class Indexes:
             self.update_slots(worker)
         for job_id, assignment in self._state.unconfirmed.items():
             self.add_unconfirmed(job_id, assignment)
-        for job_id, backoff in self._state.backoffs.items():
-            self.add_backoff(job_id, backoff)
+        for job_id in self._state.refusals:
+            self._update_backoff(job_id)
+        for name in self._state.pauses:
+            self.update_pause(name)
 
     # ------------------------------------------------------------ reading
 
@@ -129,7 +131,7 @@ class Indexes:
         """Enter a job as it is now."""
         self.jobs.add(job)
         if job.state is CentralJobState.QUEUED:
-            self.ready.add(job)
+            self.ready.add(job, is_paused=self._state.is_paused(job.id))
         orphaned_from = self._state.orphaned.get(job.id)
         if orphaned_from is not None:
             self.deadlines.set(("orphaned", job.id), orphaned_from + job.lease_s)
@@ -164,13 +166,20 @@ class Indexes:
         """Look at an assignment no more."""
         self.deadlines.discard(("unconfirmed", job_id))
 
-    def add_backoff(self, job_id: JobId, backoff: Backoff) -> None:
-        """Have a job looked at again when its backoff is over."""
-        self.deadlines.set(("backoff", job_id), backoff.until)
+    def update_refusals(self, job: Job) -> None:
+        """Take in which workers are spared a job: have it looked at again when the first of them is not any more."""
+        self._update_backoff(job.id)
+        if job.state is CentralJobState.QUEUED:
+            self.ready.remove(job)
+            self.ready.add(job, is_paused=self._state.is_paused(job.id))
 
-    def remove_backoff(self, job_id: JobId) -> None:
-        """Wait for the end of a backoff no more."""
-        self.deadlines.discard(("backoff", job_id))
+    def _update_backoff(self, job_id: JobId) -> None:
+        refusals = self._state.refusals.get(job_id, {})
+        ends = [refusal.until for refusal in refusals.values() if refusal.until is not None]
+        if ends:
+            self.deadlines.set(("backoff", job_id), min(ends))
+        else:
+            self.deadlines.discard(("backoff", job_id))
 
     # ------------------------------------------------------------ workers
 
@@ -187,6 +196,15 @@ class Indexes:
         load = self._loads.setdefault(worker.name, WorkerLoad())
         load.used_slots = sum(worker.cost(job.spec.slots) for job in self.held_jobs(worker.name))
         self._offer_slots(worker, load)
+
+    def update_pause(self, name: WorkerName) -> None:
+        """Take in whether a worker gets nothing for some time."""
+        pause = self._state.pauses.get(name)
+        if pause is not None and pause.until is not None:
+            self.deadlines.set(("pause", name), pause.until)
+        else:
+            self.deadlines.discard(("pause", name))
+            self.ready.mark_unmatched(self._state.get_worker(name).queues)
 
     def remove_worker(self, worker: WorkerName) -> None:
         """Take out a worker that holds nothing."""

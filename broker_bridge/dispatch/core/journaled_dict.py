@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -23,9 +23,15 @@ class JournaledDict(Generic[K, V]):
         self._items: dict[K, V] = {}
         self._before: dict[K, V | _Absent] = {}
 
-    def get(self, key: K) -> V | None:
-        """Return what ``key`` holds, or None."""
-        return self._items.get(key)
+    @overload
+    def get(self, key: K) -> V | None: ...
+
+    @overload
+    def get(self, key: K, default: V) -> V: ...
+
+    def get(self, key: K, default: V | None = None) -> V | None:
+        """Return what ``key`` holds, else ``default``."""
+        return self._items.get(key, default)
 
     def __getitem__(self, key: K) -> V:
         return self._items[key]
@@ -35,6 +41,10 @@ class JournaledDict(Generic[K, V]):
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def __iter__(self) -> Iterator[K]:
+        """Iterate over a copy, so that the caller may change the dict meanwhile."""
+        return iter(list(self._items))
 
     def items(self) -> Iterator[tuple[K, V]]:
         """Iterate over a copy, so that the caller may change the dict meanwhile."""

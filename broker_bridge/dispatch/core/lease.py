@@ -17,8 +17,10 @@ def expire(draft: Draft) -> None:
             _end_unconfirmed(draft, JobId(name))
         elif kind == "orphaned":
             _end_orphaned(draft, JobId(name))
+        elif kind == "backoff":
+            draft.end_backoffs(JobId(name))
         else:
-            _end_backoff(draft, JobId(name))
+            draft.end_pause(WorkerName(name))
 
 
 def _end_lease(draft: Draft, worker: WorkerName) -> None:
@@ -53,10 +55,5 @@ def _end_unconfirmed(draft: Draft, job_id: JobId) -> None:
     if assigned.sendings < MAX_SENDINGS and draft.state.get_worker(job.worker).connected:
         assignment.send_assignment(draft, job, job.worker, assigned.sendings + 1)
     else:
-        completion.requeue_job(draft, job, spare=job.worker)
-
-
-def _end_backoff(draft: Draft, job_id: JobId) -> None:
-    """Offer a job to the worker again that refused it."""
-    draft.end_backoff(job_id)
-    draft.indexes.ready.mark_unmatched([draft.state.jobs[job_id].spec.queue])
+        draft.spare_worker(job, job.worker, refused=False)
+        completion.requeue_job(draft, job)

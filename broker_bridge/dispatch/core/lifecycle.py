@@ -76,8 +76,9 @@ def record_acceptance(draft: Draft, event: events.JobAccepted) -> None:
 
 def mark_accepted(draft: Draft, job: Job) -> None:
     """Note that the holder of an assigned job has it."""
-    if job.state is CentralJobState.ASSIGNED and not job.accepted:
+    if job.state is CentralJobState.ASSIGNED and job.worker is not None and not job.accepted:
         draft.put_job(replace(job, accepted=True))
+        draft.forget_pause(job.worker)
 
 
 def cancel_stale_assignment(draft: Draft, worker: WorkerName, job_id: JobId, fence: Fence) -> None:
@@ -86,15 +87,17 @@ def cancel_stale_assignment(draft: Draft, worker: WorkerName, job_id: JobId, fen
 
 
 def record_rejection(draft: Draft, event: events.JobRejected) -> None:
-    """Give a refused job to another worker, or end it when no worker could take it."""
+    """Give a refused job to another worker, or end it when no worker can take it."""
     job = draft.state.find_assignment(event.worker, event.job_id, event.fence)
     if job is None or job.state is not CentralJobState.ASSIGNED:
         return
     draft.renew_lease(event.worker)
-    if event.permanent and job.cancel_reason is None:
-        completion.finish_job(draft, job, Outcome.FAILED, event.reason)
+    if event.takes_none:
+        draft.pause_worker(event.worker)
+    if event.permanent:
+        completion.fail_job(draft, job, event.reason)
     else:
-        completion.requeue_job(draft, job, spare=event.worker)
+        completion.refuse_job(draft, job, event.worker, event.reason)
 
 
 def decide_start(draft: Draft, event: events.StartAsked) -> None:
@@ -107,6 +110,7 @@ def decide_start(draft: Draft, event: events.StartAsked) -> None:
         if job.state is CentralJobState.ASSIGNED:
             job = replace(job, state=CentralJobState.RUNNING, accepted=True, starter=event.starter)
             draft.put_job(job)
+            draft.forget_pause(event.worker)
             completion.send_started(draft, job)
     draft.emit(
         StartDecided(

@@ -35,6 +35,9 @@ def update_worker(draft: Draft, event: events.WorkerSeen) -> None:
     if not hello and not view.connected:
         # Sent before the will of its connection, and overtaken by it.
         return
+    if hello:
+        # It may have been repaired.
+        draft.forget_pause(event.worker)
     if hello or presence.sequence > view.sequence:
         view = _update_view(draft, view, presence)
         if not hello:

@@ -22,9 +22,20 @@ class DispatchSettings:
     presence_interval_s: float = 20.0
     #: How long an assignment may stay unconfirmed before it is sent again, and after that taken back.
     settle_s: float = 30.0
-    #: How long a worker is spared a job that it has just refused.
+    #: How long a worker is spared what it has just refused; doubled each time, up to the second.
     refusal_backoff_s: float = 5.0
+    refusal_backoff_at_most_s: float = 30.0
+    #: A job fails when every worker of its queue has refused it so often: after more than six minutes, in which a
+    #: disk can be cleared, and before Airflow takes it back for having waited, which would hide the reason
+    #: (``[scheduler] task_queued_timeout``, 10 minutes).
+    max_refusals: int = 16
     #: Finished and acknowledged jobs that stay in memory, to recognise what is sent again.
     remembered_jobs: int = 4096
     #: Jobs that are remembered as denied: far more than can be on their way at once.
     remembered_denials: int = 10_000
+
+    def backoff_s(self, refusals: int) -> float:
+        """Return how long a worker is spared after so many refusals in a row."""
+        # The exponent is bounded: a float is not.
+        doubled_s = self.refusal_backoff_s * 2.0 ** (min(refusals, self.max_refusals) - 1)
+        return min(doubled_s, self.refusal_backoff_at_most_s)

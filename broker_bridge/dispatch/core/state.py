@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +23,17 @@ class UnconfirmedAssignment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Backoff:
-    """A worker that does not get a job until some time, because it has just refused it."""
+class Refusal:
+    """A worker's refusals: of one job, or of whatever it was given since it last took something."""
 
-    worker: WorkerName
-    #: Monotonic seconds.
-    until: float
+    times: int
+    #: Until when it is spared, in monotonic seconds; None when that is over.
+    until: float | None
+
+    @property
+    def is_spared(self) -> bool:
+        """Whether the worker does not get it now."""
+        return self.until is not None
 
 
 class DispatchState:
@@ -37,7 +43,10 @@ class DispatchState:
         self.jobs: JournaledDict[JobId, Job] = JournaledDict()
         self.workers: JournaledDict[WorkerName, WorkerView] = JournaledDict()
         self.unconfirmed: JournaledDict[JobId, UnconfirmedAssignment] = JournaledDict()
-        self.backoffs: JournaledDict[JobId, Backoff] = JournaledDict()
+        #: Which workers have refused a job that has not started. Not in the ledger: a restarted bridge asks anew.
+        self.refusals: JournaledDict[JobId, Mapping[WorkerName, Refusal]] = JournaledDict()
+        #: Workers that could take no job at all, and have taken none since.
+        self.pauses: JournaledDict[WorkerName, Refusal] = JournaledDict()
         #: Jobs that Airflow gave up before they arrived, and what their executor is told should they still come.
         self.denied: JournaledDict[JobId, Outcome] = JournaledDict()
         #: Unfinished jobs whose task instance Airflow has queued again since.
@@ -58,6 +67,15 @@ class DispatchState:
         if job is None or job.holder != worker or job.fence != fence:
             return None
         return job
+
+    def is_paused(self, job_id: JobId) -> bool:
+        """Tell whether a worker does not get the job now because it has just refused it."""
+        return any(refusal.is_spared for refusal in self.refusals.get(job_id, {}).values())
+
+    def is_spared(self, worker: WorkerName, job_id: JobId) -> bool:
+        """Tell whether ``worker`` has just refused the job, or every job."""
+        refusals = (self.pauses.get(worker), self.refusals.get(job_id, {}).get(worker))
+        return any(refusal is not None and refusal.is_spared for refusal in refusals)
 
     def is_reachable(self, job: Job) -> bool:
         """Tell whether a message to the machine that has, or had, ``job`` can arrive now, as far as we know."""
@@ -81,7 +99,8 @@ class DispatchState:
             self.jobs,
             self.workers,
             self.unconfirmed,
-            self.backoffs,
+            self.refusals,
+            self.pauses,
             self.denied,
             self.superseded,
             self.orphaned,

@@ -74,6 +74,11 @@ class WorkerIndex:
         """Tell whether a worker takes new jobs of ``queue``."""
         return queue in self._queues
 
+    def serving(self, queue: str) -> frozenset[WorkerName]:
+        """Return the workers that take new jobs of ``queue``."""
+        workers = self._queues.get(queue)
+        return frozenset() if workers is None else frozenset(workers.serving)
+
     def serves(self, worker: WorkerName, queue: str) -> bool:
         """Tell whether ``worker`` takes new jobs of ``queue``."""
         return queue in self._served.get(worker, ())

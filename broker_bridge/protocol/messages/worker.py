@@ -172,7 +172,7 @@ class AssignmentAccepted(Message):
 
 
 class AssignmentRejected(Message):
-    """The worker cannot take the job; it goes back to the queue, or fails when ``permanent``."""
+    """The worker cannot take the job; it goes back to its queue, or fails when ``permanent`` or refused too often."""
 
     kind: Literal["assignment_rejected"] = "assignment_rejected"
     job_id: JobId
@@ -181,6 +181,8 @@ class AssignmentRejected(Message):
     reason: str
     #: No other worker could take it either.
     permanent: bool = False
+    #: This worker could take no other job now either.
+    takes_none: bool = False
 
 
 class Finished(Message):

@@ -88,6 +88,7 @@ def test_job_of_another_queue_goes_back() -> None:
 
 def test_draining_worker_takes_nothing_new_but_confirms_what_it_has() -> None:
     assert decide(assign(), draining=True) is Verdict.REJECT
+    assert decide_assignment(assign(), None, queues=("default",), draining=True).takes_none
     assert decide(assign(), held(), draining=True) is Verdict.CONFIRM
 
 
@@ -179,6 +180,11 @@ def test_nothing_overtakes_a_job_that_does_not_fit() -> None:
         held(job_id="small"),
     ]
     assert launchable(jobs, 4) == []
+
+
+def test_a_job_that_cannot_be_launched_now_keeps_no_slots_from_those_behind_it() -> None:
+    jobs = [held(job_id="big", slots=3), held(job_id="small")]
+    assert [job.job_id for job in launchable(jobs, 3, but={JobId("big")})] == ["small"]
 
 
 def test_job_larger_than_the_worker_takes_all_of_it() -> None:

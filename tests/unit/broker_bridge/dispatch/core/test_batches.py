@@ -24,7 +24,8 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, Any]:
         "jobs": dict(state.jobs.items()),
         "workers": dict(state.workers.items()),
         "unconfirmed": dict(state.unconfirmed.items()),
-        "backoffs": dict(state.backoffs.items()),
+        "refusals": dict(state.refusals.items()),
+        "pauses": dict(state.pauses.items()),
         "denied": dict(state.denied.items()),
         "superseded": dict(state.superseded.items()),
         "orphaned": dict(state.orphaned.items()),
@@ -36,6 +37,7 @@ def snapshot(dispatcher: Dispatcher) -> dict[str, Any]:
         "unacked": set(indexes.jobs.unacked),
         "closed": set(indexes.jobs.closed),
         "ready": {name: dict(queue._priorities) for name, queue in indexes.ready._queues.items()},
+        "paused": {name: dict(queue) for name, queue in indexes.ready._paused.items()},
         "deadlines": dict(indexes.deadlines._priorities),
         "choices": {
             (queue, slots): indexes.worker_index.choose(queue, slots, lambda _: False)
@@ -71,7 +73,7 @@ def some_event(scene: Scene, chance: random.Random) -> Callable[[], Scene]:
             lambda: scene.presence(worker, *claims, concurrency=3) if connected else scene.tick(),
             lambda: scene.will(worker) if connected else scene.tick(),
             lambda: scene.accept(holder, job, fence),
-            lambda: scene.reject(holder, job, fence),
+            lambda: scene.reject(holder, job, fence, takes_none=chance.random() < 0.5),
             lambda: scene.start(holder, job, fence),
             lambda: scene.result(holder, job, fence),
             lambda: scene.cancel(job),

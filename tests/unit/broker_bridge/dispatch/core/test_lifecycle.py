@@ -198,10 +198,11 @@ def test_a_worker_that_refused_a_job_gets_it_again_after_a_pause_when_there_is_n
     assert scene.tick(5).assignments() == [("j", "w", 2)]
 
 
-def test_a_pause_ends_when_another_worker_comes() -> None:
+def test_a_paused_job_goes_to_another_worker_that_comes() -> None:
     scene = Scene().assigned().reject("w", "j").hello("v", concurrency=1)
     assert scene.assignments() == [("j", "v", 2)]
-    assert scene.will("v").assignments() == [("j", "w", 3)]
+    assert scene.will("v").assignments() == []
+    assert scene.tick(5).assignments() == [("j", "w", 3)]
 
 
 def test_a_job_that_no_worker_can_take_fails_with_the_reason() -> None:
