@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import unquote
 
 import httpx
 
@@ -43,7 +42,7 @@ class ApiUnavailable(Exception):
 
 
 class InvalidCall(ValueError):
-    """The call can never be made: its target would leave the Execution API, or a header is not one of HTTP's."""
+    """The call can never be made: its target is no path below the Execution API, or a header is not one of HTTP's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +73,7 @@ class ExecutionApiClient:
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url.rstrip("/")
+        self._root = httpx.URL(self._base_url + "/")
         self._client = httpx.AsyncClient(
             timeout=CALL_TIMEOUT_S,
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS),
@@ -87,7 +87,7 @@ class ExecutionApiClient:
         :raises InvalidCall: it can never be made.
         :raises ApiUnavailable: the api-server is away or not ready.
         """
-        url = self._base_url + "/" + checked_target(call.target)
+        url = target_url(self._root, call.target)
         headers = {name: value for name, value in call.headers.items() if name.lower() in RELAYED}
         if call.token:
             headers["authorization"] = f"Bearer {call.token}"
@@ -115,13 +115,20 @@ class ExecutionApiClient:
         await self._client.aclose()
 
 
-def checked_target(target: str) -> str:
-    """Return ``target`` without leading slashes.
+def target_url(root: httpx.URL, target: str) -> httpx.URL:
+    """Return the address of ``target``, which stands below ``root`` byte for byte.
 
-    :raises InvalidCall: it would address something outside the Execution API.
+    What is percent-encoded in it stays that: a key may have any character, so ``%2E%2E`` and ``a%2F..%2Fb`` are keys
+    and no way up. A ``..`` of its own is one, and httpx would follow it.
+
+    :param root: the API's root, with a slash at its end.
+    :raises InvalidCall: it would be another address, or is not how an address is written.
     """
-    path = target.partition("?")[0]
-    parts = unquote(path).split("/")
-    if "://" in path or "\\" in path or ".." in parts or "." in parts:
-        raise InvalidCall(f"{path!r} is not a path of the Execution API")
-    return target.lstrip("/")
+    try:
+        raw_path = root.raw_path + target.encode("ascii")
+        url = root.copy_with(raw_path=raw_path)
+    except (UnicodeError, httpx.InvalidURL) as error:
+        raise InvalidCall(f"{target!r} is not a path of the Execution API: {error}") from error
+    if (url.scheme, url.netloc, url.raw_path) != (root.scheme, root.netloc, raw_path):
+        raise InvalidCall(f"{target!r} is not a path of the Execution API")
+    return url

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import unquote
 
 from edge_mqtt.broker_bridge.execution_api.client import ApiResult
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest
 
-_RUN: Final = re.compile(r"/?task-instances/[^/]+/run")
-_STATE: Final = re.compile(r"/?task-instances/[^/]+/state")
-_TRIGGER: Final = re.compile(r"/?dag-runs/[^/]+/[^/]+")
-_CONNECTION_TEST: Final = re.compile(r"/?connection-tests/[^/]+")
+_RUN: Final = re.compile(r"task-instances/[^/]+/run")
+_STATE: Final = re.compile(r"task-instances/[^/]+/state")
+_TRIGGER: Final = re.compile(r"dag-runs/[^/]+/[^/]+")
+_CONNECTION_TEST: Final = re.compile(r"connection-tests/[^/]+")
 
 
 def is_run(request: ApiRequest) -> bool:
@@ -44,4 +45,5 @@ def was_carried_out(request: ApiRequest, result: ApiResult) -> bool:
 
 
 def _is(method: str, path: re.Pattern[str], request: ApiRequest) -> bool:
-    return request.method == method and path.fullmatch(request.target.partition("?")[0]) is not None
+    # Decoded, as Airflow's router takes it: "%72un" is "run" to it.
+    return request.method == method and path.fullmatch(unquote(request.target.partition("?")[0])) is not None

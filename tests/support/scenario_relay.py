@@ -85,6 +85,11 @@ class Held:
     superseded: bool = False
     start_refusals: list[str] = field(default_factory=list)
 
+    def adopt(self, job_id: JobId, worker: WorkerName) -> None:
+        """Have the job under another id, on another worker."""
+        spec = self.current.spec.model_copy(update={"job_id": job_id})
+        self.current = replace(self.current, spec=spec, worker=worker)
+
     def get_job(self, job_id: JobId) -> Job | None:
         return self.current if job_id == self.current.id else None
 
@@ -128,10 +133,16 @@ class Issuer:
         return self._token
 
 
-def job(state: CentralJobState = CentralJobState.RUNNING, kind: WorkloadType = WorkloadType.TASK) -> Job:
-    spec = JobSpec(job_id=JOB, type=kind, queue="q", workload={"ti": {"id": "ti-1"}})
+def job(
+    state: CentralJobState = CentralJobState.RUNNING,
+    kind: WorkloadType = WorkloadType.TASK,
+    *,
+    ti_id: str = "ti-1",
+    token: str = "t1",  # noqa: S107  of a test
+) -> Job:
+    spec = JobSpec(job_id=JOB, type=kind, queue="q", workload={"ti": {"id": ti_id}})
     return Job(
-        spec=spec, executor=ExecutorName("e"), lease_s=900.0, token="t1", state=state, fence=Fence(3), worker=WORKER
+        spec=spec, executor=ExecutorName("e"), lease_s=900.0, token=token, state=state, fence=Fence(3), worker=WORKER
     )
 
 

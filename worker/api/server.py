@@ -228,16 +228,18 @@ class ExecutionApiServer:
         request_id = headers.get(REQUEST_ID_HEADER) or uuid.uuid4().hex
         job = await self._jobs.find_by_secret(headers.get("authorization", "").removeprefix("Bearer "))
         path = scope["raw_path"].decode("latin-1")
-        if job is None or not path.startswith(ROOT):
+        if job is None:
             log.warning("call without a job refused", extra={"action": "call_refused"})
             return error_response(request_id, HTTPStatus.UNAUTHORIZED, "unknown_job", "no job of this worker")
         self._record_call(job.job_id)
+        if not path.startswith(ROOT):
+            # A key with "..", which Airflow's client takes for a way up. Airflow has nothing there either.
+            root = path == ROOT.rstrip("/")
+            status = HTTPStatus.TEMPORARY_REDIRECT if root else HTTPStatus.NOT_FOUND
+            return error_response(request_id, status, "not_found", "not a path of the Execution API")
         target = path.removeprefix(ROOT)
-        stop_reason = self._stop_reason(job.job_id)
         if scope["method"] == "PUT" and _HEARTBEAT.fullmatch(target):
-            if stop_reason is None:
-                return ApiResponse(request_id=request_id, status=HTTPStatus.NO_CONTENT)
-            return error_response(request_id, HTTPStatus.GONE, "stopped", stop_reason)
+            return self._answer_heartbeat(request_id, job.job_id)
         query = scope["query_string"].decode("latin-1")
         if target == START_TARGET:
             return await self._ask_bridge(StartRequest(request_id=request_id, job_id=job.job_id, fence=job.fence))
@@ -256,6 +258,12 @@ class ExecutionApiServer:
             what = f"a call of {len(body)} bytes is over the limit of {self._max_call_bytes} bytes (max_message_size)"
             return error_response(request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", what)
         return await self._ask_bridge(request)
+
+    def _answer_heartbeat(self, request_id: str, job_id: JobId) -> ApiResponse:
+        stop_reason = self._stop_reason(job_id)
+        if stop_reason is None:
+            return ApiResponse(request_id=request_id, status=HTTPStatus.NO_CONTENT)
+        return error_response(request_id, HTTPStatus.GONE, "stopped", stop_reason)
 
     async def _ask_bridge(self, request: ApiRequest | StartRequest) -> ApiResponse:
         request_id = request.request_id

@@ -20,7 +20,7 @@ from typing import Final
 
 import httpx
 
-from edge_mqtt.worker.ipc.api_contract import REPEATED_HEADER, REQUEST_ID_HEADER
+from edge_mqtt.worker.ipc.api_contract import REPEATED_HEADER, REQUEST_ID_HEADER, ROOT
 
 #: Seconds between attempts to reach the socket: short at first (a broken keep-alive connection), then no load.
 FIRST_RETRY_S: Final = 0.02
@@ -30,7 +30,7 @@ LAST_RETRY_S: Final = 1.0
 HEARTBEAT_SPARED_S: Final = 0.5
 #: Airflow's own name for a call's id (``add_correlation_id`` in airflow.sdk api/client.py).
 CORRELATION_ID_HEADER: Final = "correlation-id"
-_HEARTBEAT: Final = re.compile(r".*/task-instances/[^/]+/heartbeat")
+_HEARTBEAT: Final = re.compile(rf"{ROOT}task-instances/[^/?]+/heartbeat".encode())
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -87,7 +87,7 @@ class WorkerTransport(httpx.BaseTransport):
     def _is_spared(self, request: httpx.Request) -> bool:
         if self._answered_at is None or self._clock() - self._answered_at >= HEARTBEAT_SPARED_S:
             return False
-        return request.method == "PUT" and _HEARTBEAT.fullmatch(request.url.path) is not None
+        return request.method == "PUT" and _HEARTBEAT.fullmatch(request.url.raw_path) is not None
 
     def _attempt(self, request: httpx.Request, headers: dict[str, str], body: bytes) -> httpx.Response | None:
         """Return the answer; None when there was none, with what the next attempt is to say of it in ``headers``."""

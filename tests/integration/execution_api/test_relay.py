@@ -301,13 +301,45 @@ async def test_airflow_gets_no_heartbeats_until_it_has_answered_the_run_call() -
         assert not relay.is_muted(JOB)
 
 
-@pytest.mark.parametrize("target", ["../api/v2/dags", "a/%2e%2e/b", "http://elsewhere/", "a\\b"])
-def test_a_target_outside_the_execution_api_is_refused(target: str) -> None:
+@pytest.mark.parametrize(
+    "target",
+    ["../api/v2/dags", "..", ".", "a/../../b", "a/./b", "a/..", "a#b", "a b", 'a"b', "a\nb", "größe", "a\r\nhost: b"],
+)
+def test_a_target_that_is_no_path_below_the_execution_api_is_refused(target: str) -> None:
     async def test() -> None:
         async with api(Held(job())) as (relay, server):
             response = await relay.answer(WORKER, call(target=target))
             assert response is not None
             assert response.status == 400
             assert server.seen == []
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "variables/http://elsewhere/..%2F",
+        "http://elsewhere/",
+        "//elsewhere/x",
+        "user@elsewhere:80/",
+        "variables/C:\\plc\\..\\x",
+        "variables/%2e%2e/%2E%2E/x",
+        "store/ti/7/a%2F..%2F..%2F..%2Fb",
+        "variables/a//b/",
+        "variables/...",
+        "variables/%zz%",
+        "variables/x?a=../..&b=c?d",
+        "variables/a%3Fb%23c%0D%0A",
+    ],
+)
+def test_a_key_with_any_characters_reaches_airflow_byte_for_byte(target: str) -> None:
+    async def test() -> None:
+        async with api(Held(job())) as (relay, server):
+            response = await relay.answer(WORKER, call(target=target))
+            assert response is not None
+            assert response.status == 200
+            assert [seen.line for seen in server.seen] == [f"GET /execution/{target}"]
+            assert server.seen[0].headers["host"] == f"127.0.0.1:{server.port}"
 
     asyncio.run(test())

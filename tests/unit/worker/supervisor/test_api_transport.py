@@ -146,6 +146,8 @@ def test_heartbeat_right_after_an_answer_is_not_made(tmp_path: Path) -> None:
         ("PUT", HEARTBEAT, HEARTBEAT_SPARED_S),
         ("PATCH", f"{BASE_URL}task-instances/7/state", 0.0),
         ("PUT", f"{BASE_URL}task-instances/7/rtif", 0.0),
+        ("PUT", f"{BASE_URL}variables/x/task-instances/7/heartbeat", 0.0),
+        ("PUT", f"{BASE_URL}variables/x%2Ftask-instances%2F7%2Fheartbeat", 0.0),
     ],
 )
 def test_any_other_call_is_made(tmp_path: Path, method: str, url: str, seconds: float) -> None:
