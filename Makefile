@@ -51,6 +51,7 @@ bench-bridge: $(BENCH)/.ready
 bench-parts: venv
 	$(BIN)/python -m tests.benchmarks.relay
 	$(BIN)/python -m tests.benchmarks.logs
+	$(BIN)/python -m tests.benchmarks.calls
 	$(BIN)/python -m tests.benchmarks.task_cost
 	$(BIN)/python -m tests.benchmarks.startup
 	$(BIN)/python -m tests.benchmarks.weight

@@ -90,6 +90,11 @@ class Link:
         """The number of the present connection."""
         return self._channel.connection
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether large messages wait or are on the way."""
+        return self._channel.is_busy
+
     def start(self) -> None:
         """Begin connecting."""
         topic = self.address.topics.error_from(Identity(Role.WORKER, self.address.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -31,6 +31,9 @@ class Subscriber(Protocol):
 
     def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         """Take one message; never wait."""
+
+    def deliver_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> None:
+        """Take a message in fragments, each to be sent in its turn; never wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,12 @@ class TopicRouter:
                     subscriber.deliver(topic, payload, qos=min(qos, granted), retain=False)
         finally:
             self._delivering = False
+
+    def deliver_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> None:
+        """Hand a message in fragments to all its subscribers."""
+        if not self._silent:
+            for subscriber in self._index.match(topic):
+                subscriber.deliver_large(topic, fragments, errand)
 
     def retain(self, topic: str, payload: bytes, qos: int) -> None:
         """Keep a message for later subscribers; an empty one removes what is kept [MQTT-3.3.1-10]."""
@@ -174,6 +183,11 @@ class _InProcessSubscriber:
             # One receiver's mistake must not keep a message from the others.
             log.exception("a subscriber in this process failed", extra={"action": "subscriber_failed"})
 
+    def deliver_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> None:
+        del errand
+        for fragment in fragments:
+            self.deliver(topic, fragment, qos=HIGHEST_QOS, retain=False)
+
 
 class InProcessRouter:
     """The broker's side of :class:`~edge_mqtt.broker_bridge.transport.inprocess.InProcessTransport`.
@@ -199,6 +213,10 @@ class InProcessRouter:
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> bool:
         """Deliver one packet; False when the broker is not running."""
         return not self._router.silent and self._call(self._publish, topic, payload, qos, retain)
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> bool:
+        """Deliver a message in fragments, to each receiver in its turn; False when the broker is not running."""
+        return not self._router.silent and self._call(self._router.deliver_large, topic, fragments, errand)
 
     def _subscribe(self, filters: tuple[str, ...], subscriber: _InProcessSubscriber) -> None:
         for topic_filter in filters:

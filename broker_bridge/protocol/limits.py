@@ -7,16 +7,19 @@ from typing import Final
 #: Bytes of one MQTT payload at most. Small enough that a packet never holds up the ones behind it for long on a
 #: slow link, large enough that nearly everything travels whole; external brokers allow at least this by default.
 MAX_PACKET_BYTES: Final = 128 * 1024
+#: Bytes of one MQTT payload at most that is part of what may be large: a call, its answer, a workload, the tail of a
+#: log. What is more travels in fragments, between which there is room for what is urgent.
+MAX_TURN_BYTES: Final = 4 * 1024
 #: Bytes of one message at most, before compression: bounds what a peer can make us hold in memory.
 MAX_MESSAGE_BYTES: Final = 64 * 1024 * 1024
 #: Bytes of JSON in a compressed message at most; the body may have any size. JSON that is read takes up to thirty
 #: times its size, and its time: a few bytes from a peer that means ill must not cost us seconds in which all wait.
 MAX_COMPRESSED_JSON_BYTES: Final = 32 * 1024
-#: Fragments of one packet at most: enough for the largest packet in fragments of 16 KiB. Empty ones take room too.
-MAX_FRAGMENTS: Final = 4096
-#: Messages of one sender that may be incomplete at once. A sender publishes a message's fragments in a row, so more
-#: than a few can only be left over from connections that dropped.
-MAX_PARTIAL_MESSAGES: Final = 8
+#: Fragments of one packet at most: enough for the largest packet in fragments of 4 KiB. Empty ones take room too.
+MAX_FRAGMENTS: Final = 20 * 1024
+#: Messages of one sender that may be incomplete at once: those whose fragments take turns. More can only be left over
+#: from connections that dropped.
+MAX_PARTIAL_MESSAGES: Final = 32
 #: Bytes of log in one chunk at most: small enough that a job's messages never wait long behind it on a slow link.
 MAX_LOG_CHUNK_BYTES: Final = 64 * 1024
 #: The largest number in a field: what every database can store.

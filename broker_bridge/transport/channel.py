@@ -62,6 +62,11 @@ class MessageChannel:
         """How many connections there have been, the present one included."""
         return self._transport.connection
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether large messages wait or are on the way."""
+        return self._transport.is_busy
+
     def start(
         self, receiver: MessageReceiver, *, answer_topic: AnswerTopic | None = None, serves_many: bool = False
     ) -> None:
@@ -92,8 +97,12 @@ class MessageChannel:
         :raises MessageTooLarge: it is over the limit of a message.
         """
         packets = encode(message)
-        qos = qos_of(message.kind)
-        is_sent = all(self._transport.publish(topic, packet, qos=qos, retain=retain) for packet in packets)
+        if len(packets) == 1:
+            is_sent = self._transport.publish(topic, packets[0], qos=qos_of(message.kind), retain=retain)
+        else:
+            # A call that is sent again is not the same to the byte, and an answer to it need not be.
+            errand = (topic, message.kind, getattr(message, "request_id", packets[0]))
+            is_sent = self._transport.publish_large(topic, packets, errand=errand)
         return sum(map(len, packets)) if is_sent else 0
 
     def reject(self, topic: str, problem: str) -> None:

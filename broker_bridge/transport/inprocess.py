@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 from edge_mqtt.broker_bridge.transport.interface import PacketReceiver
@@ -20,6 +20,9 @@ class Router(Protocol):
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> bool:
         """Deliver one packet; False when the broker is not running."""
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> bool:
+        """Deliver a message in fragments, to each receiver in its turn; False when the broker is not running."""
 
 
 class InProcessTransport:
@@ -62,6 +65,15 @@ class InProcessTransport:
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
         """Hand one packet to the broker; False before start and after stop."""
         return self._up and self._router.publish(topic, payload, qos=qos, retain=retain)
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], *, errand: Hashable) -> bool:
+        """Hand a message in fragments to the broker; False before start and after stop."""
+        return self._up and self._router.publish_large(topic, fragments, errand)
+
+    @property
+    def is_busy(self) -> bool:
+        """Nothing waits here: the broker has a queue for each client."""
+        return False
 
     def stop(self) -> None:
         """Receive nothing more."""

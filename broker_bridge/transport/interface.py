@@ -6,6 +6,7 @@ it sends until a message of ours acknowledges it, and sends it again after ``con
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -65,7 +66,8 @@ class Transport(Protocol):
     ``start`` on the receiver is called, never twice at a time: ``connected``, then ``received`` for each packet of
     the subscriptions, ``disconnected``, and so on with the next connection; ``refused`` is the last call of all.
     ``received`` comes only between ``connected`` and ``disconnected``, and for the packets of one sender in the order
-    in which they were published. The calls come from a thread of the transport (paho), from the broker's event loop
+    in which they were published, but for large messages: everything else goes before them, and they take turns. The
+    fragments of one stay in order. The calls come from a thread of the transport (paho), from the broker's event loop
     (in process; the first ``connected`` from within ``start``), or from the thread that caused them (memory). The
     receiver may publish in each of them, and must not raise: where that is noticed it is logged and changes nothing.
 
@@ -84,6 +86,16 @@ class Transport(Protocol):
 
     def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> bool:
         """Send one packet; False, and nothing sent, while there is no connection. Thread-safe, never blocks."""
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], *, errand: Hashable) -> bool:
+        """Send a message in fragments when its turn comes; False, and nothing sent, while there is no connection.
+
+        Thread-safe, never blocks. While another one with its errand is not sent whole it is not sent again.
+        """
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether large messages wait or are on the way."""
 
     def stop(self) -> None:
         """Say goodbye (no will is published) and end; return when it is done and nothing more will be told."""

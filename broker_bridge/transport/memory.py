@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -135,6 +135,10 @@ class MemoryBroker:
         """Publish in process; False when the broker is stopped."""
         return self.accept(Packet(sender="", topic=topic, payload=payload, qos=qos, retain=retain))
 
+    def publish_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> bool:  # noqa: ARG002 -- the router's signature
+        """Publish fragments in process, at once; False when the broker is stopped."""
+        return all(self.publish(topic, fragment, qos=1, retain=False) for fragment in fragments)
+
     # ------------------------------------------------------------ the transports' side
 
     def accept(self, packet: Packet) -> bool:
@@ -260,6 +264,15 @@ class MemoryTransport:
         return self._broker.accept(
             Packet(sender=self.client_id, topic=topic, payload=bytes(payload), qos=qos, retain=retain)
         )
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], *, errand: Hashable) -> bool:  # noqa: ARG002 -- the transport's signature
+        """Send fragments, at once: there is no link that they would hold up."""
+        return all(self.publish(topic, fragment, qos=1) for fragment in fragments)
+
+    @property
+    def is_busy(self) -> bool:
+        """Nothing ever waits."""
+        return False
 
     def stop(self) -> None:
         """Say goodbye."""

@@ -15,7 +15,7 @@ import ssl
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.backoff import Backoff
@@ -84,6 +84,21 @@ class PahoTransport:
         # Also when it is not: then the thread ends the connection.
         self._wake()
         return is_sent
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], *, errand: Hashable) -> bool:
+        """Send a message in fragments in its turn; False, and nothing sent, while there is no connection."""
+        live = self._live
+        if live is None:
+            return False
+        live.publish_large(topic, fragments, errand)
+        self._wake()
+        return True
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether large messages wait or are on the way."""
+        live = self._live
+        return live is not None and live.is_busy
 
     def stop(self) -> None:
         """Say goodbye and end the thread."""

@@ -12,7 +12,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +28,7 @@ from edge_mqtt.broker_bridge.transport.endpoint import Endpoint, proxy_for
 from edge_mqtt.broker_bridge.transport.interface import Refusal, Will
 from edge_mqtt.broker_bridge.transport.keepalive import ANSWER_WITHIN, KeepAlive
 from edge_mqtt.broker_bridge.transport.timing import Timing
+from edge_mqtt.broker_bridge.transport.turn_queue import TurnQueue
 from edge_mqtt.broker_bridge.transport.websocket import WebSocket, open_websocket
 from edge_mqtt.certs.identity import Identity
 
@@ -91,6 +93,10 @@ class Connection:
         self._socket: socket.socket | None = None
         self._saying_goodbye = False
         self._full = False
+        self._large = TurnQueue()
+        self._large_lock = threading.Lock()
+        #: Fragments without their PUBACK, in order.
+        self._fragments: deque[mqtt.MQTTMessageInfo] = deque()
         #: Called with every message.
         self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self._client = self._make_client(number)
@@ -218,11 +224,30 @@ class Connection:
         if self._client.want_write():
             self._check(self._client.loop_write())
             keep_alive.record_sent(time.monotonic())
+        self._take_turns(websocket, keep_alive)
         # paho sends a ping here when one is due by its clock, which is never behind ours: its times of what came and
         # what went are taken before those of the keep alive, and the present one after it.
         now = time.monotonic()
         self._check(self._client.loop_misc())
         keep_alive.record_ping_if_due(now)
+
+    def _take_turns(self, websocket: WebSocket, keep_alive: KeepAlive) -> None:
+        """Let large messages send what they may now, one fragment at a time."""
+        with self._large_lock:
+            while self._fragments and self._fragments[0].is_published():
+                self._large.record_ack(self._fragments.popleft().mid, time.monotonic())
+            while True:
+                now, urgent_wait = time.monotonic(), websocket.unsent or self._client.want_write()
+                taken = self._large.next_fragment(now, urgent_wait=urgent_wait)
+                if taken is None:
+                    return
+                topic, fragment = taken
+                sent = self._client.publish(topic, fragment, 1)
+                self._check(sent.rc)
+                self._large.record_sent(sent.mid, len(fragment), now)
+                self._fragments.append(sent)
+                self._check(self._client.loop_write())
+                keep_alive.record_sent(now)
 
     def _check(self, result: MQTTErrorCode) -> None:
         code = self._connack
@@ -272,6 +297,16 @@ class Connection:
         if result == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
             self._full = True
         return result == MQTTErrorCode.MQTT_ERR_SUCCESS
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> None:
+        """Queue a message in fragments: see :meth:`TurnQueue.add`."""
+        with self._large_lock:
+            self._large.add(topic, fragments, errand)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether large messages wait or are on the way."""
+        return self._large.is_busy
 
     def close_in_child(self) -> None:
         """Close this process's copy of the socket; the connection itself is the parent's and goes on."""

@@ -52,13 +52,13 @@ def measure(site: LogSite, megabytes: int) -> list[Beside]:
     results = []
     for name, slow in (("loopback", False), ("1 Mbit/s, 100 ms", True)):
         link.delay_s, link.bytes_per_s = (SLOW_DELAY_S, SLOW_BYTES_PER_S) if slow else (0.0, None)
-        _run(site, Beside(name, "warms up"), 1)
+        run_jobs(site, Beside(name, "warms up"), 1)
         for load, function in (("nothing", None), ("a log that shrinks", "flood"), ("random bytes", "scramble")):
             figures = Beside(name, load)
             results.append(figures)
             while len(figures.started_s) < JOBS:
                 if function is None:
-                    _run(site, figures, JOBS)
+                    run_jobs(site, figures, JOBS)
                 else:
                     _beside(site, figures, function, SLOW_FLOOD_MB if slow else megabytes)
     link.delay_s, link.bytes_per_s = 0.0, None
@@ -75,7 +75,7 @@ def _beside(site: LogSite, figures: Beside, function: str, megabytes: int) -> No
     while len(figures.started_s) < JOBS and (
         loud not in site.site.outcomes or central.stat().st_size < edge.stat().st_size
     ):
-        _run(site, figures, 1)
+        run_jobs(site, figures, 1)
     figures.log_bytes += central.stat().st_size - before
     figures.wall_s += time.monotonic() - began
     link = site.site.links["worker"]
@@ -86,7 +86,7 @@ def _beside(site: LogSite, figures: Beside, function: str, megabytes: int) -> No
     link.delay_s, link.bytes_per_s = conditions
 
 
-def _run(site: LogSite, figures: Beside, jobs: int) -> None:
+def run_jobs(site: LogSite, figures: Beside, jobs: int) -> None:
     """Run jobs that do nothing, one after the other."""
     for _ in range(jobs):
         began = time.monotonic()

@@ -116,8 +116,8 @@ class Figures:
 class LogSite:
     """The site, with callbacks that log."""
 
-    def __init__(self, folder: Path) -> None:
-        self.site = BadLinkSite(folder)
+    def __init__(self, folder: Path, *, bridge_options: Sequence[str] = ()) -> None:
+        self.site = BadLinkSite(folder, bridge_options=bridge_options)
         self.site.store.issue(OPERATOR, force=False, now=datetime.now(UTC))
         self._link = self.site.links["worker"]
         self.worker: WorkerProcess = self.site.start_worker("machine", concurrency=TASKS)

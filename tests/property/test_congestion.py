@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_mqtt.worker.core.congestion import (
+from edge_mqtt.broker_bridge.transport.congestion import (
     EMPTY_FOR_S,
     LARGEST_WINDOW_BYTES,
     QUEUE_TARGET_S,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,6 +28,12 @@ from tests.simulation.plan import BROKER_TRUST, KEEP_ALIVE_S, Manners
 SILENCE = (0.5, 1.5)
 #: Seconds between attempts to connect.
 BACKOFF_S = (0.3, 4.0)
+
+
+#: Parts of the topics of what may be large: everything else goes before it, and of each other they take turns.
+TAKE_TURNS = ("/jobs/", "/rpc/")
+#: How often that is so here.
+OVERTAKEN = 0.1
 
 
 #: What the broker publishes when a connection breaks.
@@ -88,6 +94,15 @@ class SimulatedTransport:
         """Send one packet."""
         self._step()
         return self._wire.send(topic, payload)
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], *, errand: Hashable) -> bool:
+        """Send fragments."""
+        return all(self.publish(topic, fragment, qos=1) for fragment in fragments)
+
+    @property
+    def is_busy(self) -> bool:
+        """Nothing waits here."""
+        return False
 
     def stop(self) -> None:
         """Say goodbye."""
@@ -176,7 +191,9 @@ class Wire:
         session = self.session
         if session is None:
             return False
-        self._network.carry(self, session, "up", lambda: self._network.arrived(self.identity, topic, payload))
+        self._network.carry(
+            self, session, "up", lambda: self._network.arrived(self.identity, topic, payload), topic=topic
+        )
         return True
 
     def _dial(self) -> None:
@@ -328,8 +345,12 @@ class Network:
             if session is None or not session.broker_open:
                 continue
             if any(matches(topic_filter, topic) for topic_filter in wire.subscriptions):
-                self.carry(wire, session, "down", self._delivery(wire, session, topic, payload))
+                self.carry(wire, session, "down", self._delivery(wire, session, topic, payload), topic=topic)
         return True
+
+    def publish_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> bool:
+        """Deliver fragments of the bridge to whoever subscribes to their topic."""
+        return all(self.publish(topic, fragment, qos=1, retain=False) for fragment in fragments)
 
     def _delivery(self, wire: Wire, session: Session, topic: str, payload: bytes) -> Callable[[], None]:
         def deliver() -> None:
@@ -342,7 +363,7 @@ class Network:
 
         return deliver
 
-    def carry(self, wire: Wire, session: Session, direction: str, deliver: Callable[[], None]) -> None:
+    def carry(self, wire: Wire, session: Session, direction: str, deliver: Callable[[], None], *, topic: str) -> None:
         """Take a packet to the other end, in the network's own manner."""
         manners, chance = self.manners, self.chance
         copies = 1
@@ -350,7 +371,9 @@ class Network:
             copies = chance.choice([0, 0, 2])
         for _ in range(copies):
             arrival = self.clock.now + self._delay()
-            if manners.tidy:
+            if manners.tidy and any(part in topic for part in TAKE_TURNS) and chance.random() < OVERTAKEN:
+                arrival += chance.uniform(0.0, manners.slow_s)
+            elif manners.tidy:
                 arrival = session.last[direction] = max(arrival, session.last[direction])
             self.clock.after(arrival - self.clock.now, lambda: self._arrive(wire, session, direction, deliver))
 

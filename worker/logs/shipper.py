@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import LogAck, LogChunk, LogPosition
-from edge_mqtt.worker.core.congestion import CongestionWindow
+from edge_mqtt.broker_bridge.transport.congestion import CongestionWindow
 from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, lost_at
 from edge_mqtt.worker.link import Link
@@ -203,6 +203,7 @@ class LogShipper:
                     job_id,
                     extra={"action": "log_rewound", "job_id": job_id, "offset": shipped.cursor.acked},
                 )
+        self._window.give_way(now, to_others=self._link.is_busy)
         room = WORKER_WINDOW_BYTES - self._on_the_way()
         waiting = deque(self._logs.items())
         while waiting and self._window.admits(self._packed_on_the_way()):

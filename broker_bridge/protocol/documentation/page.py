@@ -120,8 +120,7 @@ def _kinds() -> Iterator[str]:
     yield "| kind | from | to | topic below `<prefix>/v1/` | QoS |"
     yield "|---|---|---|---|---|"
     for kind, route in ROUTES.items():
-        qos = "its packet's" if kind == "fragment" else qos_of(kind)
-        yield f"| [`{kind}`](#{kind}) | {route.sender} | {route.receiver} | {_topic(route.topic)} | {qos} |"
+        yield f"| [`{kind}`](#{kind}) | {route.sender} | {route.receiver} | {_topic(route.topic)} | {qos_of(kind)} |"
 
 
 def _messages() -> Iterator[str]:

@@ -15,7 +15,7 @@ import pytest
 from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.protocol.compression import dictionary_file
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
-from edge_mqtt.broker_bridge.protocol.limits import MAX_PACKET_BYTES
+from edge_mqtt.broker_bridge.protocol.limits import MAX_TURN_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import (
     JobAccepted,
     JobFinished,
@@ -59,7 +59,7 @@ def test_worker_of_another_make_runs_a_job(tmp_path: Path, characters: int) -> N
     try:
         text = "".join(random.Random(7).choices(string.printable[:90], k=characters))
         packets = submission({"text": text})
-        assert (len(packets) > 1) == (characters > MAX_PACKET_BYTES)
+        assert (len(packets) > 1) == (characters > MAX_TURN_BYTES)
         for packet in packets:
             executor.say(TOPICS.submit(QUEUE, ExecutorName(ANN.name)), packet)
         arguments = [

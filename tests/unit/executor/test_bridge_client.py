@@ -513,7 +513,6 @@ def test_a_job_too_large_for_the_wire_fails_instead_of_waiting_for_ever(
     link = make_link()
     bridge.wait_for_executor()
     caplog.set_level(logging.ERROR, logger="edge_mqtt.executor.bridge_client")
-    monkeypatch.setattr(codec, "MAX_PACKET_BYTES", 10)
     monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 100)
     job = a_job()
     link.submit(job, "t" * 200)

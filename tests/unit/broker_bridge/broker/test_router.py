@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -95,6 +97,9 @@ class Collector:
 
     def deliver(self, topic: str, payload: bytes, *, qos: int, retain: bool) -> None:
         self.got.append((topic, payload, qos, retain))
+
+    def deliver_large(self, topic: str, fragments: Sequence[bytes], errand: Hashable) -> None:
+        self.got.extend((topic, fragment, 1, False) for fragment in fragments)
 
 
 @settings(deadline=None)

@@ -15,7 +15,7 @@ import pytest
 from edge_mqtt.broker_bridge.protocol.cli import EXIT_UNREADABLE, main
 from edge_mqtt.broker_bridge.protocol.codec import encode, write
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.broker_bridge.protocol.limits import MAX_PACKET_BYTES
+from edge_mqtt.broker_bridge.protocol.limits import MAX_TURN_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import LogChunk, Message, Presence, TailReply, WorkerState
 
 PRESENCE = Presence(incarnation="i" * 40, connection=1, state=WorkerState.ONLINE, queues=("größe",))
@@ -77,7 +77,7 @@ def test_body_is_printed_as_text_or_in_hex(
 
 def test_fragments_are_put_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [tmp_path / "one", tmp_path / "two"]
-    packets = encode(TailReply(request_id="r", body=os.urandom(MAX_PACKET_BYTES)))
+    packets = encode(TailReply(request_id="r", body=os.urandom(MAX_TURN_BYTES)))
     for file, packet in zip(files, packets, strict=True):
         file.write_bytes(packet)
     assert main(["decode", *map(str, reversed(files))]) == 0

@@ -21,11 +21,12 @@ from edge_mqtt.broker_bridge.protocol.errors import (
     UnsupportedVersion,
 )
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.broker_bridge.protocol.limits import MAX_COMPRESSED_JSON_BYTES, MAX_LOG_CHUNK_BYTES, MAX_PACKET_BYTES
+from edge_mqtt.broker_bridge.protocol.limits import MAX_COMPRESSED_JSON_BYTES, MAX_LOG_CHUNK_BYTES, MAX_TURN_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
     EventAck,
     Finished,
+    Fragment,
     JobSpec,
     LogChunk,
     Presence,
@@ -88,10 +89,10 @@ def test_a_message_that_nobody_has_compressed_is_understood() -> None:
 
 
 def test_a_large_message_travels_in_fragments_in_any_order_and_comes_back_whole() -> None:
-    body = os.urandom(3 * MAX_PACKET_BYTES)
+    body = os.urandom(3 * MAX_TURN_BYTES)
     packets = encode(call(body))
     assert len(packets) == 4
-    assert max(map(len, packets)) <= MAX_PACKET_BYTES
+    assert max(map(len, packets)) <= MAX_TURN_BYTES
     decoder = Decoder()
     results = [decoder.feed("t", packet) for packet in [*reversed(packets[1:]), packets[1], packets[0]]]
     assert results[:-1] == [None] * 4
@@ -99,9 +100,14 @@ def test_a_large_message_travels_in_fragments_in_any_order_and_comes_back_whole(
     assert results[-1].body == body
 
 
+def test_fragments_are_written_as_any_other_message() -> None:
+    for packet in encode(call(os.urandom(3 * MAX_TURN_BYTES))):
+        assert codec.write(codec.read(packet)) == packet
+
+
 def test_fragments_on_different_topics_do_not_mix() -> None:
     decoder = Decoder()
-    packets = encode(call(os.urandom(2 * MAX_PACKET_BYTES)))
+    packets = encode(call(os.urandom(2 * MAX_TURN_BYTES)))
     assert [decoder.feed(f"t{i}", packet) for i, packet in enumerate(packets)] == [None] * len(packets)
 
 
@@ -115,10 +121,10 @@ def test_a_message_over_the_limit_is_refused_by_the_sender(monkeypatch: pytest.M
 
 
 def test_a_message_over_the_limit_is_refused_by_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
-    packets = encode(call(os.urandom(3 * MAX_PACKET_BYTES)))
+    packets = encode(call(os.urandom(3 * MAX_TURN_BYTES)))
     bomb = encode(call(bytes(1_000_000)))
     size = len(codec.write(call(bytes(1_000_000))))
-    monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 200_000)
+    monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 6_000)
     decoder = Decoder()
     decoder.feed("t", packets[0])
     with pytest.raises(MessageTooLarge, match="in fragments"):
@@ -222,10 +228,10 @@ def test_much_json_is_not_compressed_and_refused_when_it_is() -> None:
     job = JobSpec(
         job_id=JobId("j"), type=WorkloadType.TASK, queue="q", workload={"x": "y" * MAX_COMPRESSED_JSON_BYTES}
     )
-    message = Submit(job=job, token="")
-    (packet,) = encode(message)
-    assert packet == codec.write(message)
-    assert Decoder().feed("t", packet) == message
+    message, decoder = Submit(job=job, token=""), Decoder()
+    parts = [codec.read(packet) for packet in encode(message)]
+    assert b"".join(part.body for part in parts if isinstance(part, Fragment)) == codec.write(message)
+    assert [decoder.feed("t", packet) for packet in encode(message)][-1] == message
     # A few kilobytes could become gigabytes of lists, and take half a minute in which nobody else is served.
     with pytest.raises(MalformedMessage, match="bytes of JSON are compressed"):
         Decoder().feed(
@@ -234,7 +240,7 @@ def test_much_json_is_not_compressed_and_refused_when_it_is() -> None:
 
 
 def test_a_body_of_any_size_is_compressed() -> None:
-    message = call(bytes(10 * MAX_PACKET_BYTES))
+    message = call(bytes(10 * MAX_TURN_BYTES))
     (packet,) = encode(message)
     assert packet.startswith(MAGIC)
     assert Decoder().feed("t", packet) == message

@@ -14,7 +14,7 @@ from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.errors import MalformedMessage, MessageTooLarge
 from edge_mqtt.broker_bridge.protocol.fragments import Fragments
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.limits import MAX_PACKET_BYTES, MAX_PARTIAL_MESSAGES
+from edge_mqtt.broker_bridge.protocol.limits import MAX_PARTIAL_MESSAGES, MAX_TURN_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, Fragment, Message, Presence, WorkerState
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 
@@ -26,7 +26,7 @@ TOLD = "leaves too many messages incomplete"
 
 def fragments(count: int = 3) -> list[bytes]:
     """Return the fragments of a message that nobody has sent before."""
-    body = os.urandom((count - 1) * MAX_PACKET_BYTES)
+    body = os.urandom((count - 1) * MAX_TURN_BYTES)
     message = ApiRequest(
         request_id="r", job_id=JobId("j"), fence=Fence(1), method="POST", target="xcoms/d/r/t/k", body=body
     )
@@ -71,7 +71,7 @@ def test_sender_that_begins_messages_on_ever_more_topics_loses_its_oldest(caplog
 def test_sender_of_much_loses_its_oldest_and_nothing_of_others_is_lost(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 3 * MAX_PACKET_BYTES)
+    monkeypatch.setattr(codec, "MAX_MESSAGE_BYTES", 3 * MAX_TURN_BYTES)
     decoder = Decoder()
     others = TOPICS.rpc_request(WorkerName("press"))
     of_others = begin(decoder, others)

@@ -21,6 +21,7 @@ class SlowLink:
     """A first-in, first-out line with a clock of its own, and a centre that acknowledges what has come through."""
 
     ready = True
+    is_busy = False
 
     def __init__(self) -> None:
         self.now = 0.0

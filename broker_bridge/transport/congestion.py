@@ -1,8 +1,8 @@
-"""How much log may be on the way: what the link carries without a queue that other messages would wait in.
+"""How much may be on the way: what the link carries without a queue that other messages would wait in. Pure.
 
-Delay-based, as LEDBAT (RFC 6817): what a chunk takes from its sending to its acknowledgement is compared with what it
-takes on the empty link. What was on the way, divided by that time, is the link's rate, so one measurement tells how
-much is right, however far it is from that.
+For logs, and for messages in fragments. Delay-based, as LEDBAT (RFC 6817): what a chunk takes from its sending to its
+acknowledgement is compared with what it takes on the empty link. What was on the way, divided by that time, is the
+link's rate, so one measurement tells how much is right, however far it is from that.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-#: Bytes on the link at least, so that a log always moves, and at most; packed, as they travel.
+#: Bytes on the link at least, so that what waits always moves, and at most; packed, as they travel.
 SMALLEST_WINDOW_BYTES: Final = 4 * 1024
 LARGEST_WINDOW_BYTES: Final = 1024 * 1024
 #: The same on a link of which nothing is known.
 FIRST_WINDOW_BYTES: Final = 16 * 1024
 #: Chunks that a full window has at least.
 CHUNKS_PER_WINDOW: Final = 4
-#: Bytes of a chunk at least: smaller ones would be headers more than log.
+#: Bytes of a chunk at least: smaller ones would be headers more than anything else.
 SMALLEST_CHUNK_BYTES: Final = 2 * 1024
 #: Seconds that a chunk, and whatever is sent behind it, may wait for what is before it. RFC 6817 allows 0.1; a job's
 #: start and end pass the queue once each, and together must not take long.
@@ -60,11 +60,13 @@ class CongestionWindow:
     #: While it is measured anew: seconds of each chunk that had the link for itself.
     _empty: list[float] = field(default_factory=list)
     _is_emptying: bool = False
+    #: Others use the link: as little as may be, and nothing is measured.
+    _gives_way: bool = False
 
     @property
     def size(self) -> int:
         """Bytes that may be on the way."""
-        return SMALLEST_WINDOW_BYTES if self._is_emptying else int(self._size)
+        return SMALLEST_WINDOW_BYTES if self._is_emptying or self._gives_way else int(self._size)
 
     @property
     def chunk_bytes(self) -> int:
@@ -77,6 +79,17 @@ class CongestionWindow:
         """Tell whether another chunk may be sent."""
         return on_the_way + self.chunk_bytes <= self.size
 
+    def give_way(self, now: float, *, to_others: bool) -> None:
+        """Take as little of the link as may be while others use it, and go on as before when they do not.
+
+        :param now: monotonic time in seconds.
+        """
+        if self._gives_way and not to_others:
+            # What is acknowledged from here on has waited for what the others sent.
+            self._set_at = now
+            self._begin_round()
+        self._gives_way = to_others
+
     def record_ack(self, *, sent_at: float, now: float, held_s: float, on_the_way: int) -> None:
         """Take note that a chunk has been acknowledged.
 
@@ -84,6 +97,8 @@ class CongestionWindow:
         :param held_s: seconds that the bridge took to store it: not the link's.
         :param on_the_way: bytes, once it was sent and itself included.
         """
+        if self._gives_way:
+            return
         link_s, self._held_s = max(0.0, now - sent_at - held_s), held_s
         self._measure_empty(link_s, now, on_the_way)
         if self._is_emptying or sent_at < self._set_at:

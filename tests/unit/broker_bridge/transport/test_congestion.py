@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_mqtt.worker.core.congestion import (
+from edge_mqtt.broker_bridge.transport.congestion import (
     CHUNKS_PER_WINDOW,
     EMPTY_FOR_S,
     EMPTY_MEASUREMENTS,
