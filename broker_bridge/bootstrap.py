@@ -21,8 +21,9 @@ from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.errors import ConfigurationError, StartupError
 from edge_mqtt.broker_bridge.execution_api.client import API_VERSION, ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.dag_runs import DagRuns
+from edge_mqtt.broker_bridge.execution_api.forwarding import RelayLimits
 from edge_mqtt.broker_bridge.execution_api.heartbeats import Heartbeats, HeartbeatTiming
-from edge_mqtt.broker_bridge.execution_api.relay import Relay, RelayLimits
+from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.execution_api.token_issuer import AirflowTokenIssuer, TokenIssuer
 from edge_mqtt.broker_bridge.job_log import JobLog
 from edge_mqtt.broker_bridge.logs.completeness import Completeness

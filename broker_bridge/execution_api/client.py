@@ -18,11 +18,13 @@ API_VERSION: Final = "2026-06-30"
 MAX_CONNECTIONS: Final = 14
 #: Seconds for one call. Airflow's own calls take milliseconds; a large XCom on a busy database takes longer.
 CALL_TIMEOUT_S: Final = 60.0
-#: Answers of proxies and of a server that is starting, stopping or overloaded: ask again. After a gateway timeout the
-#: call may have been carried out; Airflow's own client repeats it then too.
+#: Answers of proxies and of a server that is starting, stopping or overloaded: ask again. With a gateway timeout, and
+#: no other of them, a proxy says that it has passed the call on.
 UNAVAILABLE: Final = frozenset(
     {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 )
+#: What fails before a byte of the call is sent.
+NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 #: What Airflow answers with status 500 to any call while its database is away (SQLAlchemyErrorHandler in its
 #: api_fastapi/common/exceptions.py), but also to the rare call that its database will never take.
 DATABASE_ERROR: Final = re.compile(rb'"reason":\s*"Database error"')
@@ -38,7 +40,14 @@ CORRELATION_ID_HEADER: Final = "correlation-id"
 
 
 class ApiUnavailable(Exception):
-    """The api-server cannot be reached, is not ready or did not answer in time; the call may be made again."""
+    """The api-server cannot be reached, is not ready or did not answer in time; the call may be made again.
+
+    :param in_doubt: the call was sent, and it is not known whether it was carried out.
+    """
+
+    def __init__(self, message: str, *, in_doubt: bool) -> None:
+        super().__init__(message)
+        self.in_doubt = in_doubt
 
 
 class InvalidCall(ValueError):
@@ -98,11 +107,14 @@ class ExecutionApiClient:
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol, httpx.InvalidURL, UnicodeError) as error:
             raise InvalidCall(f"the call cannot be made: {error}") from error
         except httpx.HTTPError as error:
-            raise ApiUnavailable(f"{type(error).__name__} at {self._base_url}: {error}") from error
+            message = f"{type(error).__name__} at {self._base_url}: {error}"
+            raise ApiUnavailable(message, in_doubt=not isinstance(error, NOT_SENT)) from error
         if response.status_code in UNAVAILABLE:
-            raise ApiUnavailable(f"{self._base_url} answered {response.status_code}")
+            in_doubt = response.status_code == HTTPStatus.GATEWAY_TIMEOUT
+            raise ApiUnavailable(f"{self._base_url} answered {response.status_code}", in_doubt=in_doubt)
         if patient and response.is_server_error and DATABASE_ERROR.search(response.content):
-            raise ApiUnavailable(f"the api-server at {self._base_url} cannot use its database")
+            # It may have failed after the commit.
+            raise ApiUnavailable(f"the api-server at {self._base_url} cannot use its database", in_doubt=True)
         return ApiResult(
             status=response.status_code,
             headers={name: value for name, value in response.headers.items() if name in ANSWERED},

@@ -16,8 +16,9 @@ from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable, ExecutionApiClient
+from edge_mqtt.broker_bridge.execution_api.forwarding import is_expired
 from edge_mqtt.broker_bridge.execution_api.interface import EventSink, JobReader
-from edge_mqtt.broker_bridge.execution_api.relay import NOT_WANTED, Relay, is_expired, parse_starter, reason_of
+from edge_mqtt.broker_bridge.execution_api.relay import NOT_WANTED, Relay, parse_starter, reason_of
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
 

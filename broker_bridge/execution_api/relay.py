@@ -7,25 +7,18 @@ sends it again after a reconnect) is answered from memory or joins the one under
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from edge_mqtt.broker_bridge.dispatch.core.events import StartRefused, TokenRefreshed
+from edge_mqtt.broker_bridge.dispatch.core.events import StartRefused
 from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
-from edge_mqtt.broker_bridge.execution_api.client import (
-    ApiCall,
-    ApiResult,
-    ApiUnavailable,
-    ExecutionApiClient,
-    InvalidCall,
-)
-from edge_mqtt.broker_bridge.execution_api.endpoints import is_run, is_state, was_carried_out
+from edge_mqtt.broker_bridge.execution_api.client import ApiResult, ExecutionApiClient, InvalidCall
+from edge_mqtt.broker_bridge.execution_api.endpoints import is_run, is_state
+from edge_mqtt.broker_bridge.execution_api.forwarding import Forwarding, RelayLimits
 from edge_mqtt.broker_bridge.execution_api.interface import EventSink, JobReader
 from edge_mqtt.broker_bridge.execution_api.response_cache import ResponseCache
 from edge_mqtt.broker_bridge.execution_api.retry import retry
@@ -40,18 +33,6 @@ log = logging.getLogger(__name__)
 NOT_WANTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE})
 #: Bytes of a message that are left for an answer's header.
 HEADER_BYTES: Final = 64 * 1024
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RelayLimits:
-    """How long the relay tries, and how much it passes on."""
-
-    #: Seconds between attempts while the api-server or the ledger is away.
-    retry_s: float = 1.0
-    #: Attempts after which an error of Airflow's database is handed on, because it may be the call's own fault.
-    database_attempts: int = 60
-    #: Bytes of an answer at most.
-    answer_bytes: int = MAX_MESSAGE_BYTES
 
 
 class Relay:
@@ -74,11 +55,10 @@ class Relay:
         limits: RelayLimits | None = None,
         cache: ResponseCache | None = None,
     ) -> None:
-        self._api = api
         self._jobs = jobs
         self._dispatch = dispatch
-        self._issuer = issuer
         self._limits = limits or RelayLimits()
+        self._forwarding = Forwarding(api, jobs, dispatch, issuer, self._limits)
         self._max_answer_bytes = min(self._limits.answer_bytes, MAX_MESSAGE_BYTES - HEADER_BYTES)
         self._under_way: set[tuple[WorkerName, str]] = set()
         self._responses = cache or ResponseCache()
@@ -115,7 +95,7 @@ class Relay:
             response = await self._respond(worker, request)
         finally:
             self._under_way.discard(key)
-        if self._find_running(worker, request) is not None:
+        if self._forwarding.find_running(worker, request) is not None:
             self._responses.put(request.job_id, key, response)
         return response
 
@@ -171,7 +151,7 @@ class Relay:
         starter = _starter(request)
         if starter is not None:
             return await self._ask_start(worker, request, starter)
-        if self._find_running(worker, request) is None:
+        if self._forwarding.find_running(worker, request) is None:
             return f"job {request.job_id} is not running on worker {worker} with fence {request.fence}"
         return None
 
@@ -195,17 +175,6 @@ class Relay:
             if not keep:
                 self._muted.discard(request.job_id)
 
-    def _find_running(self, worker: WorkerName, request: ApiRequest | StartRequest) -> Job | None:
-        job = self._jobs.get_job(request.job_id)
-        if (
-            job is None
-            or job.worker != worker
-            or job.fence != request.fence
-            or job.state is not CentralJobState.RUNNING
-        ):
-            return None
-        return job
-
     async def _pass_on(self, worker: WorkerName, request: ApiRequest) -> ApiResult | None:
         """Call the Execution API until it answers; None when the job is taken away before."""
         ends = is_state(request)
@@ -214,7 +183,8 @@ class Relay:
             self._muted.add(request.job_id)
         settled = False
         try:
-            result = await self._call_until_answered(worker, request)
+            begun_here = request.job_id in self._begun
+            result = await self._forwarding.forward(worker, request, begun_here=begun_here)
             if result is not None:
                 settled = ends and result.status < HTTPStatus.BAD_REQUEST
                 if is_run(request):
@@ -230,71 +200,9 @@ class Relay:
         elif result.status in NOT_WANTED:
             self._dispatch.post(StartRefused(job_id=request.job_id, reason=reason_of(result.body)))
 
-    async def _call_until_answered(self, worker: WorkerName, request: ApiRequest) -> ApiResult | None:
-        in_doubt = request.repeated
-        failures = 0
-        renewed = False
-        while (job := self._find_running(worker, request)) is not None and not self._jobs.is_superseded(job.id):
-            try:
-                result = await self._api.call(
-                    _call_of(request, job), patient=failures < self._limits.database_attempts
-                )
-            except ApiUnavailable as error:
-                if not failures:
-                    log.warning(
-                        "calls wait for the api-server: %s",
-                        error,
-                        extra={"action": "api_unavailable", "job_id": request.job_id},
-                    )
-                # It may have been carried out for all that.
-                in_doubt = True
-                failures += 1
-                await asyncio.sleep(self._limits.retry_s)
-                continue
-            if result.refreshed_token is not None:
-                await self._store_token(request.job_id, result.refreshed_token)
-            if not renewed and is_expired(result):
-                renewed = True
-                if await self.renew_token(job):
-                    continue
-            if in_doubt and was_carried_out(request, result):
-                return ApiResult(status=HTTPStatus.NO_CONTENT, headers={}, body=b"")
-            return result
-        return None
-
     async def renew_token(self, job: Job) -> bool:
-        """Give a job a token made here, because its own expired while the bridge was away; False without a key."""
-        token = self._issuer.issue_token(_task_instance_id(job))
-        if token is None:
-            return False
-        await self._store_token(job.id, token)
-        return True
-
-    async def _store_token(self, job_id: JobId, token: str) -> None:
-        """Wait until the token is stored: without it the task would be locked out after a restart of the bridge."""
-        refreshed = TokenRefreshed(job_id=job_id, token=token)
-        await retry(lambda: self._dispatch.commit(refreshed), LedgerError, wait_s=self._limits.retry_s)
-
-
-def _call_of(request: ApiRequest, job: Job) -> ApiCall:
-    return ApiCall(
-        method=request.method,
-        target=request.target,
-        token=job.token or "",
-        headers=request.headers,
-        body=request.body,
-        correlation_id=request.request_id,
-    )
-
-
-def is_expired(result: ApiResult) -> bool:
-    """Tell whether Airflow refused the token itself (``JWTBearer`` in its execution_api/security.py)."""
-    return result.status == HTTPStatus.FORBIDDEN and b"Invalid auth token" in result.body
-
-
-def _task_instance_id(job: Job) -> str:
-    ti = job.spec.workload.get("ti")
-    return str(ti["id"]) if isinstance(ti, dict) and "id" in ti else str(job.spec.job_id)
+        """Give a job a token made here, because its own has expired; False without a key."""
+        return await self._forwarding.renew_token(job)
 
 
 def reason_of(body: bytes) -> str:

@@ -174,8 +174,13 @@ class Airflow:
             return ApiResult(status=FORBIDDEN, headers={}, body=b"Invalid auth token")
         status = self._answer(call, identity, json.loads(call.body))
         refreshed = self.token(identity) if left_s < TOKEN_S / 5 else None
-        body = b"" if status == OK else json.dumps({"detail": {"reason": str(status), "message": "no"}}).encode()
+        detail = {"reason": str(status), "message": "no", "previous_state": self._previous_state(identity)}
+        body = b"" if status == OK else json.dumps({"detail": detail}).encode()
         return ApiResult(status=status, headers={}, body=body, refreshed_token=refreshed)
+
+    def _previous_state(self, identity: str) -> str | None:
+        row = next((row for row in self.rows if row.id == identity), None)
+        return None if row is None else "restarting" if row.cleared else row.state
 
     def _answer(self, call: ApiCall, identity: str, body: dict[str, Any]) -> int:
         self._world.promises.asked(body)

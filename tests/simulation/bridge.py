@@ -228,7 +228,7 @@ class ApiClient:
         bridge, world = self._bridge, self._bridge.world
         await asyncio.sleep(world.chance.uniform(0.005, 0.3))
         if not world.airflow.api_is_up:
-            raise ApiUnavailable("the api-server is away")
+            raise ApiUnavailable("the api-server is away", in_doubt=False)
         bridge.step()
         answer = world.airflow.answer(call)
         bridge.step()
@@ -236,7 +236,7 @@ class ApiClient:
         if world.is_deadly("api"):
             world.airflow.restart_api()
         if not world.airflow.api_is_up:
-            raise ApiUnavailable("the answer is lost")
+            raise ApiUnavailable("the answer is lost", in_doubt=True)
         return answer
 
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 from airflow.sdk.api.client import Client
 
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.relay import Relay, RelayLimits
+from edge_mqtt.broker_bridge.execution_api.forwarding import RelayLimits
+from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel

@@ -7,11 +7,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from edge_mqtt.broker_bridge.dispatch.core.events import Event, StartRefused, TokenRefreshed
+from edge_mqtt.broker_bridge.dispatch.core.events import CallForwarded, Event, StartRefused, TokenRefreshed
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.relay import Relay, RelayLimits
+from edge_mqtt.broker_bridge.execution_api.forwarding import RelayLimits
+from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.execution_api.response_cache import CacheLimits, ResponseCache
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, JobSpec, WorkloadType
@@ -120,9 +121,12 @@ class Held:
             raise LedgerFull("the disk is full")
 
     async def commit(self, event: Event) -> None:
-        assert isinstance(event, TokenRefreshed)
         self._check_ledger()
-        self.current = replace(self.current, token=event.token)
+        if isinstance(event, CallForwarded):
+            self.current = replace(self.current, forwarded=event.call)
+        else:
+            assert isinstance(event, TokenRefreshed)
+            self.current = replace(self.current, token=event.token)
 
 
 class Issuer:

@@ -24,6 +24,7 @@ _RULES: Final[Mapping[type[events.Event], Callable[[Draft, Any], None]]] = {
     events.StartAsked: lifecycle.decide_start,
     events.ResultReported: lifecycle.record_result,
     events.TokenRefreshed: lifecycle.store_token,
+    events.CallForwarded: lifecycle.store_forwarded_call,
     events.LogOpened: lifecycle.store_log_base,
     events.CancelAsked: lifecycle.cancel_job,
     events.TaskEnded: lifecycle.stop_unwanted_job,

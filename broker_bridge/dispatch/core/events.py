@@ -77,6 +77,15 @@ class TokenRefreshed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CallForwarded:
+    """A call of a job that may not simply be made twice is about to be made."""
+
+    job_id: JobId
+    #: What the relay has to know when the call comes again, perhaps to another bridge.
+    call: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LogOpened:
     """A job's log begins at byte ``base`` of its file."""
 
@@ -154,6 +163,7 @@ Event = (
     | StartAsked
     | ResultReported
     | TokenRefreshed
+    | CallForwarded
     | LogOpened
     | CancelAsked
     | TaskEnded

@@ -152,6 +152,13 @@ def store_token(draft: Draft, event: events.TokenRefreshed) -> None:
         draft.put_job(replace(job, token=event.token))
 
 
+def store_forwarded_call(draft: Draft, event: events.CallForwarded) -> None:
+    """Keep what is known of a live job's latest call that may not simply be made twice."""
+    job = draft.state.jobs.get(event.job_id)
+    if job is not None and job.state is not CentralJobState.FINISHED:
+        draft.put_job(replace(job, forwarded=event.call))
+
+
 def store_log_base(draft: Draft, event: events.LogOpened) -> None:
     """Keep where a job's log begins in its file; it moves when others have changed the file."""
     job = draft.state.jobs.get(event.job_id)

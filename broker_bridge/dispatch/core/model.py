@@ -63,6 +63,8 @@ class Job:
     ships_log: bool = True
     #: The newest Execution API token; None once the job is finished.
     token: str | None = field(default=None, repr=False)
+    #: Its latest call that may not simply be made twice, in the relay's words.
+    forwarded: str | None = None
     state: CentralJobState = CentralJobState.QUEUED
     fence: Fence = FIRST_FENCE
     #: Who holds the job, or held it last when it is finished.

@@ -64,6 +64,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX jobs_without_notice ON jobs (sequence) WHERE NOT ships_log AND log_base IS NULL",
         "CREATE TABLE holder (bridge TEXT NOT NULL)",
     ),
+    # The latest call that may not simply be made twice.
+    ("ALTER TABLE jobs ADD COLUMN forwarded TEXT",),
 )
 
 

@@ -124,6 +124,7 @@ def _changing_row(job: Job, now: float) -> Row:
         "job_id": job.id,
         "executor": job.executor,
         "token": job.token,
+        "forwarded": job.forwarded,
         "state": job.state.value,
         "fence": job.fence,
         "worker": job.worker,

@@ -32,6 +32,8 @@ JOBS: Final = sa.Table(
     # What becomes of it.
     sa.Column("executor", sa.Text, nullable=False),
     sa.Column("token", sa.Text),
+    # Its latest call that may not simply be made twice.
+    sa.Column("forwarded", sa.Text),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("fence", sa.BigInteger, nullable=False),
     sa.Column("worker", sa.Text),

@@ -246,6 +246,7 @@ def _job(row: sa.RowMapping) -> Job:
         lease_s=row["lease_s"],
         ships_log=row["ships_log"],
         token=row["token"],
+        forwarded=row["forwarded"],
         state=CentralJobState(row["state"]),
         fence=Fence(row["fence"]),
         worker=None if row["worker"] is None else WorkerName(row["worker"]),

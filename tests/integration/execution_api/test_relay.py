@@ -11,7 +11,7 @@ import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.relay import RelayLimits
+from edge_mqtt.broker_bridge.execution_api.forwarding import RelayLimits
 from edge_mqtt.broker_bridge.execution_api.warm_up import warm_up
 from edge_mqtt.broker_bridge.protocol.ids import Fence, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import StartRequest, WorkloadType

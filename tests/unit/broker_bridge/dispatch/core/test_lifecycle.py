@@ -397,6 +397,17 @@ def test_the_newest_token_is_kept_while_the_job_lives() -> None:
     assert scene.do(events.TokenRefreshed(job_id=JobId("x"), token="t")).last.changed == ()
 
 
+def test_the_latest_call_that_may_not_simply_be_made_twice_is_kept_while_the_job_lives() -> None:
+    scene = Scene().running()
+    for call in ("absent r1", "0 r2"):
+        scene.do(events.CallForwarded(job_id=JobId("j"), call=call))
+        assert scene.job().forwarded == call
+        assert scene.last.changed == (scene.job(),)
+    scene.result("w", "j").do(events.CallForwarded(job_id=JobId("j"), call="0 r3"))
+    assert scene.job().forwarded == "0 r2"
+    assert scene.do(events.CallForwarded(job_id=JobId("x"), call="0 r1")).last.changed == ()
+
+
 def test_the_log_begins_where_it_was_last_said_to_begin() -> None:
     scene = Scene().running().do(events.LogOpened(job_id=JobId("j"), base=300))
     assert scene.do(events.LogOpened(job_id=JobId("j"), base=300)).last.changed == ()
