@@ -89,7 +89,7 @@ class WorkerSettings:
     #: Folders from which tasks load their Dags.
     dag_folders: tuple[Path, ...] = ()
     topic_prefix: str = DEFAULT_PREFIX
-    keep_alive_s: int = 60
+    keep_alive_s: int = 25
     #: Seconds that running jobs get when the worker is asked to end; 0: as long as they take.
     drain_timeout_s: float = 0.0
     #: Bytes of one call of a task at most.

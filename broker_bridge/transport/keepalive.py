@@ -28,6 +28,10 @@ class KeepAlive:
         """Take note that something was sent."""
         self._sent_at = now
 
+    def silence_s(self, now: float) -> float:
+        """Return the seconds in which nothing has come or gone."""
+        return now - max(self._heard_at, self._sent_at)
+
     def record_ping_if_due(self, now: float) -> None:
         """Take note that a ping was sent, if one was due."""
         if now >= self._ping_at():

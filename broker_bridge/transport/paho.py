@@ -20,6 +20,7 @@ from collections.abc import Callable, Hashable, Sequence
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.backoff import Backoff
 from edge_mqtt.broker_bridge.transport.endpoint import InvalidUrl, parse_url
+from edge_mqtt.broker_bridge.transport.idle_limit import IdleLimit
 from edge_mqtt.broker_bridge.transport.interface import PacketReceiver
 from edge_mqtt.broker_bridge.transport.paho_connection import (
     Connection,
@@ -50,6 +51,7 @@ class PahoTransport:
         self._options = options
         self._timing = options.timing
         self._backoff = Backoff(options.timing, uniform=random.uniform)
+        self._idle_limit = IdleLimit(options.keep_alive_s, shortest_s=options.timing.shortest_idle_limit_s)
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._wake_read, self._wake_write = socket.socketpair()
@@ -183,7 +185,9 @@ class PahoTransport:
 
     def _connect_and_serve(self, receiver: PacketReceiver) -> str:
         number = self._connection + 1
-        self._current = connection = Connection(self._url, self._ssl_context, self._options, number)
+        self._current = connection = Connection(
+            self._url, self._ssl_context, self._options, number, keep_alive_s=self._idle_limit.keep_alive_s
+        )
         early: list[tuple[str, bytes]] = []
         connection.on_message = lambda topic, payload: early.append((topic, payload))
 
@@ -213,12 +217,25 @@ class PahoTransport:
                 raise Refused(refusal) from error
             reason = explain_tls_error(error) if isinstance(error, OSError) else str(error)
         finally:
+            self._learn_from_end(connection.ended_after_s)
             was_live, self._live = self._live is not None, None
             connection.close()
             self._current = None
             if was_live:
                 _tell(lambda: receiver.disconnected(reason))
         return reason
+
+    def _learn_from_end(self, silence_s: float | None) -> None:
+        if self._idle_limit.learn_from_end(silence_s):
+            log.warning(
+                "the connection to %s was ended twice after %.0f s of silence: something on the way, a proxy, "
+                "a firewall or a balancer, ends idle ones. A sign of life is sent every %d s from now on; set "
+                "[edge_mqtt] keep_alive to that",
+                self._url,
+                silence_s,
+                self._idle_limit.keep_alive_s,
+                extra={"action": "idle_limit_met", "keep_alive_s": self._idle_limit.keep_alive_s},
+            )
 
 
 def _tell(call: Callable[[], None]) -> None:

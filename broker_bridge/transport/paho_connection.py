@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -31,9 +30,6 @@ from edge_mqtt.broker_bridge.transport.timing import Timing
 from edge_mqtt.broker_bridge.transport.turn_queue import TurnQueue
 from edge_mqtt.broker_bridge.transport.websocket import WebSocket, open_websocket
 from edge_mqtt.certs.identity import Identity
-
-#: Why there is no connection any more when nothing more is known.
-ENDED: Final = "ended by the other side or the network"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +61,13 @@ class Lost(Exception):
     """The connection ended, or never came to be; another attempt may succeed."""
 
 
+class Ended(Lost):
+    """The connection was ended by the other side, or on the way."""
+
+    def __init__(self) -> None:
+        super().__init__("ended by the other side or the network")
+
+
 class NameInUse(Exception):
     """CONNACK 2."""
 
@@ -80,8 +83,11 @@ class Refused(Exception):
 class Connection:
     """One connection, from its first packet to its end. Used by the transport's thread, but for ``publish``."""
 
-    def __init__(self, url: str, context: ssl.SSLContext, options: ConnectOptions, number: int) -> None:
+    def __init__(
+        self, url: str, context: ssl.SSLContext, options: ConnectOptions, number: int, *, keep_alive_s: int
+    ) -> None:
         self._url = url
+        self._keep_alive_s = keep_alive_s
         self._options = options
         self._timing = options.timing
         self._attempted = False
@@ -92,6 +98,10 @@ class Connection:
         #: Closed in forks of this process; there from the first moment on.
         self._socket: socket.socket | None = None
         self._saying_goodbye = False
+        #: The broker has said that it ends the connection.
+        self._was_closed = False
+        #: Seconds in which nothing had come or gone when the connection was ended on the way; None: it was not.
+        self.ended_after_s: float | None = None
         self._full = False
         self._large = TurnQueue()
         self._large_lock = threading.Lock()
@@ -151,6 +161,7 @@ class Connection:
     def _on_socket_close(self, _client: mqtt.Client, _userdata: object, _sock: mqtt.SocketLike) -> None:
         websocket, self._websocket = self._websocket, None
         if websocket is not None:
+            self._was_closed = websocket.was_closed
             websocket.end(linger_s=self._timing.goodbye_s if self._saying_goodbye else 0.0)
 
     # ------------------------------------------------------------ the thread's side
@@ -169,13 +180,13 @@ class Connection:
             opened=self._opened,
         )
         self._client.websocket = self._websocket
-        self._client.connect(endpoint.host, endpoint.port, keepalive=self._options.keep_alive_s)
+        self._client.connect(endpoint.host, endpoint.port, keepalive=self._keep_alive_s)
 
     def _opened(self, sock: socket.socket) -> None:
         self._socket = sock
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             # A host that no longer acknowledges what we send is noticed sooner than by our own pings.
-            limit_ms = int(self._options.keep_alive_s * ANSWER_WITHIN * 1000)
+            limit_ms = int(self._keep_alive_s * ANSWER_WITHIN * 1000)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
 
     def serve(self, wake: socket.socket, stopping: threading.Event, subscribed: Callable[[], None]) -> None:
@@ -188,11 +199,16 @@ class Connection:
         poller = select.poll()
         poller.register(wake, select.POLLIN)
         now = time.monotonic()
-        keep_alive = KeepAlive(self._options.keep_alive_s, now)
+        keep_alive = KeepAlive(self._keep_alive_s, now)
         answer_by: float | None = now + self._timing.acknowledge_s
         while not stopping.is_set():
             until = keep_alive.next_check_at() if answer_by is None else min(answer_by, keep_alive.next_check_at())
-            self._step(poller, wake, max(0.0, until - now), keep_alive)
+            try:
+                self._step(poller, wake, max(0.0, until - now), keep_alive)
+            except Ended:
+                if answer_by is None and not self._was_closed:
+                    self.ended_after_s = keep_alive.silence_s(time.monotonic())
+                raise
             now = time.monotonic()
             if answer_by is not None and self._is_subscribed():
                 answer_by = None
@@ -208,7 +224,7 @@ class Connection:
     def _step(self, poller: select.poll, wake: socket.socket, wait_s: float, keep_alive: KeepAlive) -> None:
         websocket = self._websocket
         if websocket is None:
-            raise Lost(ENDED)
+            raise Ended
         descriptor = websocket.fileno()
         writing = websocket.unsent or self._client.want_write()
         poller.register(descriptor, select.POLLIN | (select.POLLOUT if writing else 0))
@@ -259,7 +275,7 @@ class Connection:
                 raise Lost("the broker is not available")
             raise Refused(refusals.not_authorized(client_id, url=self._url))
         if result == MQTTErrorCode.MQTT_ERR_CONN_LOST:
-            raise Lost(ENDED)
+            raise Ended
         if result != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise Lost(mqtt.error_string(result).rstrip(".").lower())
 

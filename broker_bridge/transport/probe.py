@@ -21,7 +21,7 @@ def probe_connection(url: str, ssl_context: ssl.SSLContext, options: ConnectOpti
     :raises Lost: the connection ended before that was clear.
     :raises OSError: of the socket, TLS, the proxy or the WebSocket handshake.
     """
-    connection = Connection(url, ssl_context, options, 1)
+    connection = Connection(url, ssl_context, options, 1, keep_alive_s=options.keep_alive_s)
     subscribed = threading.Event()
     wake, waker = socket.socketpair()
     with wake, waker:

@@ -28,3 +28,5 @@ class Timing:
     #: Of service after which a connection counts as sound, and the next wait is a first one again. Shorter ones do
     #: not: two programs that keep throwing each other out would do so in a tight loop.
     sound_after_s: float = 5.0
+    #: Of silence below which no proxy or balancer ends a connection: an end then has other reasons.
+    shortest_idle_limit_s: float = 5.0

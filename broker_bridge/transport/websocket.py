@@ -213,6 +213,11 @@ class WebSocket:
         return bool(self._unsent)
 
     @property
+    def was_closed(self) -> bool:
+        """Whether the server itself has said that it ends the connection."""
+        return self._protocol.close_rcvd is not None
+
+    @property
     def pending(self) -> bool:
         """Whether there is something to read that poll does not see."""
         return bool(self._payload) or self._closed or self._socket.pending() > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import select
 import socket
@@ -36,6 +37,8 @@ class _Flow:
         self.held = 0
         self.ended = False
         self.last_due = 0.0
+        #: When a byte of this connection was last taken, in either direction.
+        self.moved_at = time.monotonic()
 
 
 class BadLink:
@@ -51,6 +54,10 @@ class BadLink:
         self.jitter_s = 0.0
         #: Bytes a second that all connections together get through in each direction; None: as many as there are.
         self.bytes_per_s: float | None = None
+        #: Seconds without a byte after which a connection is ended, as proxies and balancers do; None: never.
+        self.idle_s: float | None = None
+        #: Connections that were.
+        self.idled_out = 0
         #: Bytes taken from those who connect, and for them.
         self.bytes_up = 0
         self.bytes_down = 0
@@ -157,6 +164,7 @@ class BadLink:
             for act in self._ready():
                 act()
             self._deliver()
+            self._end_idle()
 
     def _ready(self) -> list[Callable[[], None]]:
         """Wait until something can be done; return what."""
@@ -174,8 +182,18 @@ class BadLink:
 
     def _timeout_ms(self) -> int | None:
         due = [flow.waiting[0][0] for flow in self._flows.values() if flow.waiting and not self._silent[flow.up]]
+        if self.idle_s is not None:
+            due += [flow.moved_at + self.idle_s for flow in self._flows.values()]
         # At least 1 ms: a receiver that takes nothing now must not make the loop spin.
         return max(1, int((min(due) - time.monotonic()) * 1000)) if due else None
+
+    def _end_idle(self) -> None:
+        oldest = -math.inf if self.idle_s is None else time.monotonic() - self.idle_s
+        for flow in [flow for flow in self._flows.values() if flow.up and flow.moved_at < oldest]:
+            self.idled_out += 1
+            for end in (flow.source, flow.sink):
+                del self._flows[end]
+                end.close()
 
     def _obey(self) -> None:
         self._bell.recv(1024)
@@ -213,6 +231,7 @@ class BadLink:
             return
         flow.ended = not data
         flow.held += len(data)
+        flow.moved_at = self._flows[flow.sink].moved_at = time.monotonic()
         if flow.up:
             self.bytes_up += len(data)
         else:

@@ -227,8 +227,9 @@ KEEP_ALIVE: Final = Setting(
     kind=WholeNumber(least=1, most=65535, unit="seconds"),
     readers={_EXECUTOR: None, _WORKER: None},
     help="Seconds between MQTT keep alive pings.",
-    more="A dead connection is noticed within one and a half times this.",
-    default="60",
+    more="A dead connection is noticed within one and a half times this. Proxies and balancers that end idle "
+    "connections do so after 50 or 60 s as a rule: keep it well below that.",
+    default="25",
 )
 MAX_MESSAGE_SIZE: Final = Setting(
     name="max_message_size",

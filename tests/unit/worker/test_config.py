@@ -47,7 +47,7 @@ def test_command_line_goes_before_airflow_configuration() -> None:
 def test_defaults_are_used_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_HOME", "/opt/airflow")
     loaded = settings()
-    assert (loaded.queues, loaded.concurrency, loaded.keep_alive_s) == (("default",), 8, 60)
+    assert (loaded.queues, loaded.concurrency, loaded.keep_alive_s) == (("default",), 8, 25)
     assert loaded.max_message_bytes == 64 * 1024 * 1024
     assert loaded.state.path == Path("/opt/airflow/edge-mqtt/worker")
 

@@ -33,13 +33,13 @@ def test_the_first_source_that_has_a_value_counts() -> None:
     conf = AirflowConfiguration(FakeAirflowConf(worker_queues="file", worker_concurrency="3"), environ=HOME)
     values = Values(Reader.WORKER, CommandLine(Reader.WORKER, {"worker_queues": "option"}), conf)
     assert (values[schema.WORKER_QUEUES], values[schema.WORKER_CONCURRENCY]) == (("option",), 3)
-    assert values[schema.KEEP_ALIVE] == 60
+    assert values[schema.KEEP_ALIVE] == 25
 
 
 def test_an_empty_value_is_none() -> None:
     conf = AirflowConfiguration(FakeAirflowConf(keep_alive="", worker_certs=""), environ=HOME)
     values = Values(Reader.WORKER, Environment({"AIRFLOW__EDGE_MQTT__KEEP_ALIVE": ""}), conf)
-    assert values[schema.KEEP_ALIVE] == 60
+    assert values[schema.KEEP_ALIVE] == 25
     with pytest.raises(SettingError, match="worker_certs is not set: give --certs"):
         values[schema.WORKER_CERTS]
 
