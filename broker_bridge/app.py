@@ -116,7 +116,12 @@ class Bridge:
         services = self._services = wire_services(self._settings, resources, self._answers)
         for job_id in without_notice:
             services.receiver.write_notice(job_id)
-        services.channel.start(services.router, answer_topic=resources.topics.error_to, serves_many=True)
+        services.channel.start(
+            services.router,
+            answer_topic=resources.topics.error_to,
+            serves_many=True,
+            refuse_submit=services.router.refuse_submit,
+        )
         self._loops.start("dispatch", resources.dispatch.run(services.outbound.perform, services.relay.forget_job))
         self._loops.start("logs", services.receiver.run())
         self._loops.start("heartbeats", services.heartbeats.run())

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 
 from edge_mqtt.broker_bridge.background_tasks import BackgroundTasks
+from edge_mqtt.broker_bridge.dispatch.core.events import SubmissionFailed
 from edge_mqtt.broker_bridge.dispatch.event_mapping import event_for
 from edge_mqtt.broker_bridge.dispatch.service import DispatchService
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
 from edge_mqtt.broker_bridge.logs.tail_service import TailService
 from edge_mqtt.broker_bridge.outbound import Outbound
-from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic, ProtocolError, one_line
-from edge_mqtt.broker_bridge.protocol.ids import WorkerName
+from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic, MalformedSubmit, ProtocolError, one_line
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
     ErrorReply,
@@ -88,9 +90,16 @@ class MessageRouter:
                 event = event_for(levels, message)
                 if event is None:
                     raise InvalidTopic(f"a {message.kind} message has no business on {topic}")
-                self._dispatch.post(event)
+                self._dispatch.post(event, partial(self._channel.tell_rejected, topic))
         except (ProtocolError, InvalidName) as error:
             self._channel.reject(topic, one_line(str(error)))
+
+    def refuse_submit(self, topic: str, error: MalformedSubmit) -> None:
+        """Have a job fail that is malformed."""
+        match self._topics.parse(topic):
+            case ("jobs", _, "from", executor):
+                failure = SubmissionFailed(executor=ExecutorName(executor), job_id=error.job_id, reason=str(error))
+                self._dispatch.post(failure)
 
     # ------------------------------------------------------------ answers
 

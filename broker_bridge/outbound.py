@@ -12,7 +12,7 @@ from edge_mqtt.broker_bridge.job_log import JobLog
 from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
 from edge_mqtt.broker_bridge.logs.segment_allocator import SegmentAllocator
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused
-from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
+from edge_mqtt.broker_bridge.protocol.errors import CannotBeSent
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogPosition, Message, Welcome
 from edge_mqtt.broker_bridge.protocol.topics import Topics
@@ -43,23 +43,26 @@ class Outbound:
         self._tasks = tasks
 
     def send(self, topic: str, message: Message) -> None:
-        """Send a message; one that is too large is logged and dropped."""
+        """Send a message; one that cannot be sent is logged and dropped."""
         try:
             self._channel.send(topic, message)
-        except MessageTooLarge as error:
+        except CannotBeSent as error:
             log.error(  # noqa: TRY400  a traceback says nothing more
-                "message not sent: %s", error, extra={"action": "message_too_large", "topic": topic}
+                "message not sent: %s", error, extra={"action": "message_not_sent", "topic": topic}
             )
 
     def perform(self, effect: Effect) -> None:
-        """Do what the dispatcher has decided, now that it is committed."""
+        """Do what the dispatcher has decided, now that it is committed.
+
+        :raises CannotBeSent: an assignment is none that can be sent.
+        """
         match effect:
             case ToWorker(worker=worker, message=Welcome() as welcome):
                 self._tasks.start("welcome", self._send_welcome(worker, welcome))
             case ToWorker():
                 self.send(self._topics.control(effect.worker), effect.message)
             case Assigned():
-                self.send(self._topics.assignment(effect.queue, effect.worker), effect.message)
+                self._channel.send(self._topics.assignment(effect.queue, effect.worker), effect.message)
                 self._job_log.log_assignment(effect)
             case ToExecutor():
                 self.send(self._topics.events(effect.executor), effect.message)

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
+from pydantic import ValidationError
+
+from edge_mqtt.broker_bridge.protocol.errors import ProtocolError, failure_line, problem_of
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     ErrorReply,
@@ -267,11 +269,12 @@ class BridgeClient:
         try:
             for topic, message in item.messages(connection.identity):
                 connection.channel.send(topic, message)
-        except MessageTooLarge as error:
+        except (ProtocolError, ValidationError) as error:
             # Reported to Airflow as the job's failure, which is where its owner looks.
-            log.error("not sent: %s", error, extra={"action": "message_too_large", "jobs": item.jobs})  # noqa: TRY400
+            why = problem_of(error) if isinstance(error, ValidationError) else str(error)
+            log.error("not sent: %s", why, extra={"action": "message_not_sent", "jobs": item.jobs})  # noqa: TRY400
             with self._changed:
-                self._outbox.fail_item(item, str(error))
+                self._outbox.fail_item(item, why)
 
     def _send_acks(self) -> None:
         connection = self._usable_connection()
@@ -298,12 +301,24 @@ class BridgeClient:
     def _run(self) -> None:
         while not self._stopping:
             self._wake.clear()
-            self._connect_when_due()
-            self._send_hello()
-            self._send_due()
-            self._send_acks()
-            self._warn_when_due()
-            self._wake.wait(self._pause_s())
+            try:
+                self._work()
+                pause_s = self._pause_s()
+            except Exception as error:  # noqa: BLE001  without this thread nothing would be repeated, and none would know
+                log.error(  # noqa: TRY400  one line
+                    "the client of the bridge failed, and goes on: %s",
+                    failure_line(error),
+                    extra={"action": "client_failed"},
+                )
+                pause_s = self._timing.resend_s
+            self._wake.wait(pause_s)
+
+    def _work(self) -> None:
+        self._connect_when_due()
+        self._send_hello()
+        self._send_due()
+        self._send_acks()
+        self._warn_when_due()
 
     def _pause_s(self) -> float | None:
         """Return the seconds until there is something to do; None: until something happens."""

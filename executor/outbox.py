@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
@@ -28,10 +28,11 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Outcome,
     Submit,
 )
+from edge_mqtt.broker_bridge.protocol.messages.bounds import is_job_id
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity
 
-#: Jobs in one question whether the bridge still knows them.
+#: Jobs in one question to the bridge.
 _JOBS_PER_QUESTION = 1_000
 #: Jobs whose final event is acknowledged without asking. A repeat can only come shortly after the first, at most one
 #: reconnect later; one that has dropped out of the memory is just offered again.
@@ -76,6 +77,11 @@ class Unanswered:
     #: Monotonic seconds.
     due_at: float
     delay_s: float
+
+
+def _portions(job_ids: Sequence[JobId]) -> Iterator[tuple[JobId, ...]]:
+    for start in range(0, len(job_ids), _JOBS_PER_QUESTION):
+        yield tuple(job_ids[start : start + _JOBS_PER_QUESTION])
 
 
 class Outbox:
@@ -130,10 +136,15 @@ class Outbox:
             # Its final event may have been acknowledged before the job was adopted; the bridge tells it again.
             self._dismissed.pop(job_id, None)
         submitted = tuple(job_id for job_id in job_ids if self._is_submitted(job_id))
-        others = tuple(job_id for job_id in job_ids if not self._is_submitted(job_id))
+        odd = tuple(job_id for job_id in job_ids if not is_job_id(job_id))
+        others = [job_id for job_id in job_ids if not (self._is_submitted(job_id) or job_id in odd)]
         asked: dict[str, tuple[JobId, ...]] = {}
-        if others:
-            asked[self._add_question("adopt", others)] = others
+        for some in _portions(others):
+            asked[self._add_question("adopt", some)] = some
+        if odd:
+            # Another executor's, then: no bridge can know them.
+            asked[key := uuid.uuid4().hex] = odd
+            self._answers[key] = frozenset(odd)
         if submitted:
             question = self._new_question("adopt", submitted)
             self._postponed.append(question)
@@ -180,7 +191,11 @@ class Outbox:
     def fail_item(self, item: Unanswered, why: str) -> None:
         """Keep ``item`` no longer: it can never be sent; its jobs have failed."""
         self._remove(item.subject)
-        self._news.extend(JobFinished(job_id=job_id, outcome=Outcome.FAILED, detail=why) for job_id in item.jobs)
+        self._news.extend(
+            JobFinished(job_id=job_id, outcome=Outcome.FAILED, detail=why)
+            for job_id in item.jobs
+            if is_job_id(job_id)
+        )
 
     def resend_all(self) -> None:
         """Have everything unanswered sent again, and ask whether what is answered is still known.
@@ -193,8 +208,8 @@ class Outbox:
         # What is being taken over is still another executor's, for all that is known.
         adopting = {job_id for item in self._open_questions() for job_id in item.jobs}
         held = [job_id for job_id in self._held if job_id not in adopting]
-        for start in range(0, len(held), _JOBS_PER_QUESTION):
-            self._add_question("held", tuple(held[start : start + _JOBS_PER_QUESTION]), take_over=False)
+        for some in _portions(held):
+            self._add_question("held", some, take_over=False)
         for item in self._unanswered.values():
             item.due_at, item.delay_s = 0.0, self._resend_s
 

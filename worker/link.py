@@ -130,6 +130,10 @@ class Link:
             # The loop is closed: the program is ending.
             log.debug("event after the end", extra={"action": "event_dropped"})
 
+    def fail(self, message: Message, error: Exception) -> None:
+        """Count and log that we fail at a message, and tell the bridge."""
+        self._channel.fail(self.address.topics.control(self.address.name), message, error)
+
     # ------------------------------------------------------------ sending
 
     def send_presence(self, presence: Presence) -> bool:
@@ -147,7 +151,7 @@ class Link:
     def send_request(self, message: Message) -> bool:
         """Send a call.
 
-        :raises MessageTooLarge: its body is over the limit of a message.
+        :raises CannotBeSent: its body is over the limit of a message.
         """
         return self._channel.send(self.address.topics.rpc_request(self.address.name), message)
 

@@ -81,6 +81,8 @@ class MessageRouter:
                 except SpoolError as error:
                     # What could not be stored is not acknowledged: the bridge says it again.
                     log.error("%s", error, extra={"action": "spool_failed", "kind": message.kind})  # noqa: TRY400
+                except Exception as error:  # noqa: BLE001  an odd message must not end the tasks of all others
+                    self._link.fail(message, error)
             case _:
                 assert_never(event)
 

@@ -11,7 +11,7 @@ from typing import Final
 from edge_mqtt.broker_bridge.dispatch.core.events import EventsGivenUp
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerError
-from edge_mqtt.broker_bridge.dispatch.service import DispatchService
+from edge_mqtt.broker_bridge.dispatch.service import DispatchService, EventFailed
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Retention:
             await asyncio.sleep(PURGE_INTERVAL_S)
             try:
                 await self.purge()
-            except LedgerError as error:
+            except (LedgerError, EventFailed) as error:
                 log.warning("old jobs were not deleted: %s", error, extra={"action": "purge_failed"})
 
     async def purge(self) -> None:

@@ -4,6 +4,9 @@ Everything that happened while the last commit was under way is decided and comm
 one disk sync for many. When a commit fails, the decisions are undone and nothing is sent. Who waits for an answer is
 told; jobs and results are held by their senders, who send them again; everything else is decided once more later.
 Only what needs no commit goes on: workers keep their leases for as long as the ledger takes to recover.
+
+An event that cannot be decided or stored, whatever the reason, fails alone: its batch is undone and decided again in
+halves, until that event is found.
 """
 
 from __future__ import annotations
@@ -21,11 +24,12 @@ from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core import events
 from edge_mqtt.broker_bridge.dispatch.core.batch import Batch
 from edge_mqtt.broker_bridge.dispatch.core.dispatcher import Dispatcher
-from edge_mqtt.broker_bridge.dispatch.core.effects import Effect, StartDecided
+from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, StartDecided
 from edge_mqtt.broker_bridge.dispatch.core.events import Event
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
-from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerError, LedgerTaken
+from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerError, LedgerRefused, LedgerTaken
+from edge_mqtt.broker_bridge.protocol.errors import failure_line
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 
 log = logging.getLogger(__name__)
@@ -39,9 +43,15 @@ BATCH_EVENTS: Final = 512
 LEDGER_RETRY_S: Final = 1.0
 
 
+class EventFailed(Exception):
+    """What was asked for could not be decided, and never will be; says why in one line."""
+
+
 @dataclass(slots=True)
 class _Posted:
     event: Event
+    #: Is told why the event has failed.
+    on_failure: Callable[[str], None] | None = None
     #: Done when what the event changed is on disk; None when that is not waited for.
     committed: asyncio.Future[None] | None = None
 
@@ -68,6 +78,8 @@ class DispatchService:
         self._arrived = asyncio.Event()
         self._starts: dict[str, asyncio.Future[str | None]] = {}
         self._start_number = 0
+        #: Events in the next transaction at most.
+        self._batch_events = BATCH_EVENTS
         #: Why the ledger takes nothing at the moment; None when it does.
         self.ledger_problem: str | None = None
 
@@ -79,19 +91,28 @@ class DispatchService:
         jobs = await self._ledger.run(Ledger.load_live)
         last = await self._ledger.run(Ledger.max_sequence)
         self._dispatcher.load(jobs, time.monotonic(), last_sequence=last)
+        for job in jobs:
+            # Stored by a version that knew no bounds.
+            problem = job.spec.problem() if job.state is not CentralJobState.FINISHED else None
+            if problem is not None:
+                self.post(events.SendingFailed(job_id=job.id, reason=f"no worker can be given the job: {problem}"))
         return len(jobs)
 
-    def post(self, event: Event) -> None:
-        """Queue an event."""
-        self._queue(_Posted(event))
+    def post(self, event: Event, on_failure: Callable[[str], None] | None = None) -> None:
+        """Queue an event.
+
+        :param on_failure: is told, in one line, why the event could not be decided.
+        """
+        self._queue(_Posted(event, on_failure))
 
     async def commit(self, event: Event) -> None:
         """Queue an event and wait until what it changed is on disk.
 
         :raises LedgerError: it could not be stored.
+        :raises EventFailed: it never can be.
         """
         committed = asyncio.get_running_loop().create_future()
-        self._queue(_Posted(event, committed))
+        self._queue(_Posted(event, committed=committed))
         await committed
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
@@ -116,7 +137,7 @@ class DispatchService:
         """
         while True:
             await self._wait()
-            posted = [self._events.popleft() for _ in range(min(len(self._events), BATCH_EVENTS))]
+            posted = [self._events.popleft() for _ in range(min(len(self._events), self._batch_events))]
             await self._decide(posted or [_Posted(events.Tick())], perform, forget_job)
             if self.ledger_problem is not None:
                 await self._probe()
@@ -146,11 +167,28 @@ class DispatchService:
         try:
             with self._dispatcher.batch() as batch:
                 await self._decide_and_store(batch, [one.event for one in posted])
+        except LedgerRefused as error:
+            await self._isolate(posted, str(error))
+            return
         except LedgerTaken:
             raise
         except LedgerError as error:
             await self._refuse(posted, error, perform)
             return
+        except Exception as error:  # noqa: BLE001  an event, whatever it is, must not end the loop
+            await self._isolate(posted, failure_line(error))
+            return
+        self._batch_events = min(2 * self._batch_events, BATCH_EVENTS)
+        self._speak(posted, batch, perform, forget_job)
+
+    def _speak(
+        self,
+        posted: list[_Posted],
+        batch: Batch,
+        perform: Callable[[Effect], None],
+        forget_job: Callable[[JobId], None],
+    ) -> None:
+        """Tell what is committed."""
         if batch.changed:
             self._report_recovery()
         for one in posted:
@@ -182,15 +220,60 @@ class DispatchService:
 
     def _perform(self, effects: Iterable[Effect], perform: Callable[[Effect], None]) -> None:
         for effect in effects:
-            if isinstance(effect, StartDecided):
-                self._answer_start(effect)
-            else:
-                perform(effect)
+            try:
+                if isinstance(effect, StartDecided):
+                    self._answer_start(effect)
+                else:
+                    perform(effect)
+            except Exception as error:  # noqa: BLE001  what was decided about others must be done
+                self._fail_effect(effect, failure_line(error))
 
     def _answer_start(self, effect: StartDecided) -> None:
         start = self._starts.pop(effect.request_id, None)
         if start is not None and not start.done():
             start.set_result(None if effect.granted else effect.reason)
+
+    # ------------------------------------------------------------ what cannot be decided, or done
+
+    async def _isolate(self, posted: list[_Posted], problem: str) -> None:
+        """Decide again about half of what has failed together; what has failed alone has failed for good."""
+        if len(posted) > 1:
+            self._events.extendleft(reversed(posted))
+            self._batch_events = len(posted) // 2
+            return
+        self._batch_events = BATCH_EVENTS
+        self._fail(posted[0], problem)
+        if isinstance(posted[0].event, events.Tick):
+            # It is due again at once.
+            await asyncio.sleep(self._ledger_retry_s)
+
+    def _fail(self, one: _Posted, problem: str) -> None:
+        log.error("an event failed: %s: %s", type(one.event).__name__, problem, extra={"action": "event_failed"})
+        start = self._take_start(one.event)
+        if start is not None and not start.done():
+            start.set_result(f"the bridge could not decide about the start: {problem}")
+        if one.committed is not None and not one.committed.done():
+            one.committed.set_exception(EventFailed(problem))
+        if isinstance(one.event, events.Submitted):
+            failure = events.SubmissionFailed(
+                executor=one.event.executor,
+                job_id=one.event.job.job_id,
+                reason=f"the job was not accepted: {problem}",
+            )
+            self._events.appendleft(_Posted(failure))
+        elif one.on_failure is not None:
+            one.on_failure(problem)
+
+    def _fail_effect(self, effect: Effect, problem: str) -> None:
+        log.error(
+            "what was decided could not be done: %s: %s",
+            type(effect).__name__,
+            problem,
+            extra={"action": "effect_failed"},
+        )
+        if isinstance(effect, Assigned):
+            job_id = effect.message.job.job_id
+            self.post(events.SendingFailed(job_id=job_id, reason=f"no worker can be given the job: {problem}"))
 
     # ------------------------------------------------------------ while the ledger takes nothing
 

@@ -172,7 +172,7 @@ class Forwarding:
 
     async def renew_token(self, job: Job) -> bool:
         """Give a job a token made here, because its own expired while the bridge was away; False without a key."""
-        token = self._issuer.issue_token(_task_instance_id(job))
+        token = self._issuer.issue_token(task_instance_id(job))
         if token is None:
             return False
         await self._commit(TokenRefreshed(job_id=job.id, token=token))
@@ -216,6 +216,7 @@ def is_expired(result: ApiResult) -> bool:
     return result.status == HTTPStatus.FORBIDDEN and b"Invalid auth token" in result.body
 
 
-def _task_instance_id(job: Job) -> str:
+def task_instance_id(job: Job) -> str:
+    """Return Airflow's id of a job's task instance; the job's own when its workload does not say."""
     ti = job.spec.workload.get("ti")
     return str(ti["id"]) if isinstance(ti, dict) and "id" in ti else str(job.spec.job_id)

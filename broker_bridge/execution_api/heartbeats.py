@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import quote
 
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.core.events import TaskEnded, TokenRefreshed
@@ -16,9 +17,10 @@ from edge_mqtt.broker_bridge.dispatch.core.lifecycle import SUPERSEDED
 from edge_mqtt.broker_bridge.dispatch.core.model import Job
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable, ExecutionApiClient
-from edge_mqtt.broker_bridge.execution_api.forwarding import is_expired
+from edge_mqtt.broker_bridge.execution_api.forwarding import is_expired, task_instance_id
 from edge_mqtt.broker_bridge.execution_api.interface import EventSink, JobReader
 from edge_mqtt.broker_bridge.execution_api.relay import NOT_WANTED, Relay, parse_starter, reason_of
+from edge_mqtt.broker_bridge.protocol.errors import failure_line
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
 
@@ -86,6 +88,16 @@ class Heartbeats:
             await asyncio.sleep(self._timing.interval_s)
 
     async def _keep_alive(self, job: Job) -> None:
+        try:
+            await self._send_and_look(job)
+        except Exception as error:  # noqa: BLE001  one task's heartbeat must not end those of all
+            log.error(  # noqa: TRY400  one line
+                "a heartbeat failed: %s",
+                failure_line(error),
+                extra={"action": "heartbeat_failed", "job_id": job.id},
+            )
+
+    async def _send_and_look(self, job: Job) -> None:
         reason = await self._send_heartbeat(job)
         if reason is None:
             self._doubted.pop(job.id, None)
@@ -118,7 +130,7 @@ class Heartbeats:
         hostname, pid = process
         call = ApiCall(
             method="PUT",
-            target=f"task-instances/{job.spec.workload['ti']['id']}/heartbeat",
+            target=f"task-instances/{quote(task_instance_id(job), safe='')}/heartbeat",
             token=job.token,
             headers={"content-type": "application/json"},
             body=json.dumps({"hostname": hostname, "pid": pid}).encode(),

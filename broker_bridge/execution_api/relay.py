@@ -23,6 +23,7 @@ from edge_mqtt.broker_bridge.execution_api.interface import EventSink, JobReader
 from edge_mqtt.broker_bridge.execution_api.response_cache import ResponseCache
 from edge_mqtt.broker_bridge.execution_api.retry import retry
 from edge_mqtt.broker_bridge.execution_api.token_issuer import TokenIssuer
+from edge_mqtt.broker_bridge.protocol.errors import one_line
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest, WorkloadType
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Airflow's answers that mean "this task should not be running" (its execution_api routes).
 NOT_WANTED: Final = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.GONE})
+#: The largest process id of Linux (its include/linux/threads.h), and room.
+_MAX_PID: Final = 2**31 - 1
 #: Bytes of a message that are left for an answer's header.
 HEADER_BYTES: Final = 64 * 1024
 
@@ -208,9 +211,9 @@ class Relay:
 def reason_of(body: bytes) -> str:
     """Return Airflow's reason for a refusal, in one line."""
     try:
-        detail = json.loads(body)["detail"]
-        return f"{detail['reason']}: {detail['message']}"
-    except (ValueError, KeyError, TypeError):
+        detail = json.loads(body.decode())["detail"]
+        return one_line(f"{detail['reason']}: {detail['message']}")
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "Airflow does not want the task to run any more"
 
 
@@ -221,9 +224,11 @@ def _starter(request: ApiRequest | StartRequest) -> str | None:
     if not is_run(request):
         return None
     try:
-        payload = json.loads(request.body)
-        return f"{payload['hostname']}:{int(payload['pid'])}"
-    except (ValueError, KeyError, TypeError):
+        payload = json.loads(request.body.decode())
+        hostname, pid = payload["hostname"], int(payload["pid"])
+        # A worker's word like any other, which is stored.
+        return f"{one_line(hostname)}:{pid}" if isinstance(hostname, str) and 0 < pid <= _MAX_PID else "unknown:0"
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return "unknown:0"
 
 

@@ -16,6 +16,7 @@ from edge_mqtt.broker_bridge.logs.completeness import Completeness
 from edge_mqtt.broker_bridge.logs.segment_allocator import Segment, SegmentAllocator, Unwanted
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.logs.store_health import StoreHealth
+from edge_mqtt.broker_bridge.protocol.errors import failure_line
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogAck, LogChunk
 
@@ -119,7 +120,12 @@ class LogReceiver:
             chunks = list(self._waiting)
             self._waiting.clear()
             self._waiting_bytes.clear()
-            await self._store_batch(chunks)
+            try:
+                await self._store_batch(chunks)
+            except Exception as error:  # noqa: BLE001  no chunk may end the loop; they are all sent again
+                log.error(  # noqa: TRY400  one line
+                    "a batch of logs was not stored: %s", failure_line(error), extra={"action": "logs_failed"}
+                )
             self._completeness.paused = self.health.problem is not None
 
     async def _store_batch(self, chunks: list[tuple[WorkerName, LogChunk, float]]) -> None:
@@ -158,6 +164,11 @@ class LogReceiver:
             segment = await self._allocator.find_segment(*key)
         except (OSError, LedgerError) as error:
             self.health.record_failure(key[1], str(error))
+            return
+        except Exception as error:  # noqa: BLE001  the others' logs must be stored
+            log.error(  # noqa: TRY400  one line
+                "a log was not stored: %s", failure_line(error), extra={"action": "log_failed", "job_id": key[1]}
+            )
             return
         if segment is not None:
             batch.put_segment(key, segment)

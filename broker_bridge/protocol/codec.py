@@ -15,12 +15,16 @@ from pydantic import ValidationError
 
 from edge_mqtt.broker_bridge.protocol.compression import MAGIC, compress, decompress
 from edge_mqtt.broker_bridge.protocol.errors import (
+    CannotBeSent,
     MalformedMessage,
+    MalformedSubmit,
     MessageTooLarge,
     UnknownKind,
     UnsupportedVersion,
+    problem_of,
 )
 from edge_mqtt.broker_bridge.protocol.fragments import Fragments
+from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.limits import MAX_COMPRESSED_JSON_BYTES, MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import (
     MESSAGE_OF_KIND,
@@ -30,7 +34,9 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Fragment,
     Message,
     Presence,
+    Submit,
 )
+from edge_mqtt.broker_bridge.protocol.messages.bounds import is_job_id
 from edge_mqtt.broker_bridge.protocol.qos import largest_packet
 from edge_mqtt.broker_bridge.protocol.topics import sender_of
 
@@ -43,7 +49,7 @@ _FRAGMENT_ID_BYTES: Final = 12
 def encode(message: Message) -> list[bytes]:
     """Return the packets for ``message``, to be published in order on one topic.
 
-    :raises MessageTooLarge: it is over ``MAX_MESSAGE_BYTES``.
+    :raises CannotBeSent: it is over ``MAX_MESSAGE_BYTES``, or JSON or UTF-8 cannot express it.
     """
     plain = write(message)
     if len(plain) > MAX_MESSAGE_BYTES:
@@ -72,11 +78,16 @@ def _is_compressible(plain: bytes) -> bool:
 
 
 def write(message: Message) -> bytes:
-    """Return ``message`` as it is before it is compressed."""
-    header = message.model_dump(mode="json", exclude_defaults=True)
-    header.update(kind=message.kind, v=message.v)
-    # A lone surrogate (a file name that is not UTF-8, in an error's text) has no UTF-8 form.
-    line = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
+    """Return ``message`` as it is before it is compressed.
+
+    :raises CannotBeSent: JSON or UTF-8 cannot express it.
+    """
+    try:
+        header = message.model_dump(mode="json", exclude_defaults=True)
+        header.update(kind=message.kind, v=message.v)
+        line = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise CannotBeSent(f"a {message.kind} message cannot be sent: {error}") from error
     return line + b"\n" + message.body if isinstance(message, BinaryMessage) else line
 
 
@@ -123,10 +134,12 @@ def read(packet: bytes) -> Message:
 def _parse(plain: bytes) -> Message:
     line, _, body = plain.partition(b"\n")
     header = _parse_line(line)
-    version = header.get("v")
-    if isinstance(version, int) and version > PROTOCOL_VERSION:
+    version, kind = header.get("v", PROTOCOL_VERSION), header.get("kind")
+    if not isinstance(version, int):
+        raise MalformedMessage("not a message of ours: v is not a number")
+    # An error of an older program says that this one is too new.
+    if version > PROTOCOL_VERSION or (version < PROTOCOL_VERSION and kind != "error"):
         raise UnsupportedVersion(version, PROTOCOL_VERSION)
-    kind = header.get("kind")
     if not isinstance(kind, str):
         raise MalformedMessage("not a message of ours: kind is missing, or not text")
     model = MESSAGE_OF_KIND.get(kind)
@@ -136,9 +149,16 @@ def _parse(plain: bytes) -> Message:
     try:
         return model.model_validate(header)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise MalformedMessage(f"malformed {kind} message: {where}: {first['msg']}") from error
+        problem = f"malformed {kind} message: {problem_of(error)}"
+        job_id = _submitted_job(header) if model is Submit else None
+        raise (MalformedMessage(problem) if job_id is None else MalformedSubmit(problem, job_id)) from error
+
+
+def _submitted_job(header: dict[str, Any]) -> JobId | None:
+    """Return the id of the job in a submission of which something else is wrong."""
+    job = header.get("job")
+    job_id = job.get("job_id") if isinstance(job, dict) else None
+    return JobId(job_id) if isinstance(job_id, str) and is_job_id(job_id) else None
 
 
 def _parse_line(line: bytes) -> dict[str, Any]:

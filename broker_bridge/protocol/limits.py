@@ -24,6 +24,26 @@ MAX_PARTIAL_MESSAGES: Final = 32
 MAX_LOG_CHUNK_BYTES: Final = 64 * 1024
 #: The largest number in a field: what every database can store.
 MAX_INTEGER: Final = 2**63 - 1
+#: The largest number where Airflow has 32 bits for it: slots, map index, try number, exit code.
+MAX_SMALL_INTEGER: Final = 2**31 - 1
+#: Bytes of one job's log at most. No log comes near it, and thousands of them in one file can still be counted.
+MAX_LOG_BYTES: Final = 2**50
+#: Seconds in a field at most, durations and Unix times alike: a clock that is set wrongly still fits.
+MAX_SECONDS: Final = 10**12
+#: Characters of a job's id at most: Airflow's own ids have 36.
+MAX_ID_CHARS: Final = 250
+#: Characters of a name at most: twice what Airflow's database takes for a Dag, a run, a task or a queue.
+MAX_NAME_CHARS: Final = 500
+#: Bytes of a log's path below base_log_folder at most, in UTF-8: what PostgreSQL can index.
+MAX_PATH_BYTES: Final = 2600
+#: Characters of what is said for people at most. What is longer is cut, not refused.
+MAX_PROSE_CHARS: Final = 2000
+#: Characters of a token, of a call's target and of an HTTP header's value at most: more than any HTTP server takes.
+MAX_HTTP_CHARS: Final = 64 * 1024
+#: Entries of a list or an object at most.
+MAX_ITEMS: Final = 100_000
+#: Levels of a workload's JSON at most. What writes JSON gives up between 200 and 255.
+MAX_JSON_DEPTH: Final = 100
 #: Seconds by which a lease ends on the worker before it ends on the bridge: what it takes at most to notice the end
 #: and to kill.
 LEASE_MARGIN_S: Final = 5.0

@@ -115,11 +115,6 @@ def test_closing_twice_does_no_harm(path: Path) -> None:
     SqlLedger(f"sqlite:///{path}").close()
 
 
-def test_a_nul_in_a_worker_s_words_does_no_harm(sql: SqlLedger) -> None:
-    sql.commit([make_job(1, detail="exit\0code")])
-    assert [job.detail for job in sql.load_live()] == ["exit\ufffdcode"]
-
-
 def test_a_ledger_of_a_newer_program_is_refused_and_left_alone(path: Path) -> None:
     SqlLedger(f"sqlite:///{path}").close()
     connection = sqlite3.connect(path)

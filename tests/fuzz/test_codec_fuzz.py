@@ -12,6 +12,7 @@ from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.compression import MAGIC, compress
 from edge_mqtt.broker_bridge.protocol.errors import ProtocolError
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+from edge_mqtt.broker_bridge.protocol.limits import MAX_LOG_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND, LogChunk
 
 KINDS = sorted(MESSAGE_OF_KIND)
@@ -57,7 +58,7 @@ def test_random_frames_are_refused_or_decoded(rest: bytes) -> None:
         Decoder().feed("t", MAGIC + rest)
 
 
-@given(st.binary(max_size=2000), st.integers(0, 2**63 - 1), st.data())
+@given(st.binary(max_size=2000), st.integers(0, MAX_LOG_BYTES), st.data())
 def test_a_damaged_packet_is_refused_or_decoded(body: bytes, offset: int, data: st.DataObject) -> None:
     chunk = LogChunk(job_id=JobId("j"), fence=Fence(1), offset=offset, body=body)
     (packet,) = encode(chunk)

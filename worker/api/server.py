@@ -20,13 +20,15 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from edge_mqtt.broker_bridge.protocol.errors import MessageTooLarge
+from edge_mqtt.broker_bridge.protocol.errors import CannotBeSent, problem_of
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
+from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.log_cursor import SLOW_LINK_BYTES_PER_S
 from edge_mqtt.worker.errors import StateDirError
 from edge_mqtt.worker.ipc.api_contract import REPEATED_HEADER, REQUEST_ID_HEADER, ROOT, START_TARGET
@@ -240,23 +242,31 @@ class ExecutionApiServer:
         target = path.removeprefix(ROOT)
         if scope["method"] == "PUT" and _HEARTBEAT.fullmatch(target):
             return self._answer_heartbeat(request_id, job.job_id)
-        query = scope["query_string"].decode("latin-1")
         if target == START_TARGET:
             return await self._ask_bridge(StartRequest(request_id=request_id, job_id=job.job_id, fence=job.fence))
-        request = ApiRequest(
-            request_id=request_id,
-            job_id=job.job_id,
-            fence=job.fence,
-            method=scope["method"],
-            target=f"{target}?{query}" if query else target,
-            headers={name: value for name, value in headers.items() if name in PASSED_ON},
-            body=body,
-            # A worker before this one may have sent it.
-            repeated=REPEATED_HEADER in headers,
-        )
+        return await self._pass_on(scope, headers, body, target=target, job=job, request_id=request_id)
+
+    async def _pass_on(
+        self, scope: Scope, headers: dict[str, str], body: bytes, *, target: str, job: LocalJob, request_id: str
+    ) -> ApiResponse:
         if len(body) > self._max_call_bytes:
             what = f"a call of {len(body)} bytes is over the limit of {self._max_call_bytes} bytes (max_message_size)"
             return error_response(request_id, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", what)
+        query = scope["query_string"].decode("latin-1")
+        try:
+            request = ApiRequest(
+                request_id=request_id,
+                job_id=job.job_id,
+                fence=job.fence,
+                method=scope["method"],
+                target=f"{target}?{query}" if query else target,
+                headers={name: value for name, value in headers.items() if name in PASSED_ON},
+                body=body,
+                # A worker before this one may have sent it.
+                repeated=REPEATED_HEADER in headers,
+            )
+        except ValidationError as error:
+            return error_response(request_id, HTTPStatus.BAD_REQUEST, "invalid_call", problem_of(error))
         return await self._ask_bridge(request)
 
     def _answer_heartbeat(self, request_id: str, job_id: JobId) -> ApiResponse:
@@ -291,7 +301,7 @@ class ExecutionApiServer:
         request = call.request
         try:
             sent = self._link.send_request(request)
-        except MessageTooLarge as error:
+        except CannotBeSent as error:
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
             call.answer.set_result(error_response(request.request_id, status, "too_large", str(error)))
             return

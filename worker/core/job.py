@@ -177,6 +177,6 @@ def problem_of(spec: JobSpec) -> str:
         return f"the {spec.type} workload has no {', '.join(missing)}"
     if spec.log_path is not None:
         path = PurePosixPath(spec.log_path)
-        if not spec.log_path or path.is_absolute() or ".." in path.parts or "\0" in spec.log_path:
+        if not spec.log_path or path.is_absolute() or ".." in path.parts:
             return f"the log path {spec.log_path!r} leaves the log folder"
     return ""

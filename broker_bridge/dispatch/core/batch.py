@@ -18,6 +18,8 @@ from edge_mqtt.broker_bridge.protocol.ids import JobId
 
 _RULES: Final[Mapping[type[events.Event], Callable[[Draft, Any], None]]] = {
     events.Submitted: lifecycle.submit_job,
+    events.SubmissionFailed: lifecycle.fail_submission,
+    events.SendingFailed: lifecycle.fail_unsendable_job,
     events.WorkerSeen: reconcile.update_worker,
     events.JobAccepted: lifecycle.record_acceptance,
     events.JobRejected: lifecycle.record_rejection,
@@ -116,7 +118,7 @@ def _named_jobs(event: events.Event) -> tuple[JobId, ...]:
         return event.job_ids
     if isinstance(event, events.WorkerSeen):
         return tuple(held.job_id for held in event.presence.jobs)
-    if isinstance(event, events.LogOpened | events.CancelAsked):
-        # The log of a job may come long after its result, and so may its cancellation.
+    if isinstance(event, events.LogOpened | events.CancelAsked | events.SubmissionFailed):
+        # The log of a job may come long after its result, and so may its cancellation or a repetition of it.
         return (event.job_id,)
     return ()

@@ -18,6 +18,25 @@ class Submitted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SubmissionFailed:
+    """An executor handed over a job that can't be taken in: not by its own fields, or not by the ledger."""
+
+    executor: ExecutorName
+    job_id: JobId
+    #: One line for people.
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SendingFailed:
+    """A job can be sent to no worker, whichever it is."""
+
+    job_id: JobId
+    #: One line for people.
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerSeen:
     """A worker's presence, or its will."""
 
@@ -157,6 +176,8 @@ class Tick:
 
 Event = (
     Submitted
+    | SubmissionFailed
+    | SendingFailed
     | WorkerSeen
     | JobAccepted
     | JobRejected

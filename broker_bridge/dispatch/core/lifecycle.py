@@ -8,7 +8,7 @@ from edge_mqtt.broker_bridge.dispatch.core import completion, events
 from edge_mqtt.broker_bridge.dispatch.core.draft import Draft
 from edge_mqtt.broker_bridge.dispatch.core.effects import StartDecided, ToExecutor, ToWorker
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
-from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
+from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, Fence, JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import Cancel, CancelAck, JobAccepted, JobFinished, Outcome, ResultAck
 
 #: What a worker is told about a job that it holds no more.
@@ -33,13 +33,40 @@ def submit_job(draft: Draft, event: events.Submitted) -> None:
         )
         draft.emit(ToExecutor(executor=event.executor, message=denial))
         return
+    if job is not None:
+        _repeat_acceptance(draft, event.executor, job)
+        return
     draft.emit(ToExecutor(executor=event.executor, message=JobAccepted(job_id=event.job.job_id)))
-    if job is None:
-        job = _new_job(draft, event)
-        draft.put_job(job)
-        _withdraw_superseded(draft, job)
-    elif job.state is CentralJobState.FINISHED and not job.event_acked:
+    job = _new_job(draft, event)
+    draft.put_job(job)
+    _withdraw_superseded(draft, job)
+
+
+def fail_submission(draft: Draft, event: events.SubmissionFailed) -> None:
+    """Tell an executor that a job has failed which was not taken in; one that was, before, goes on."""
+    job = draft.state.jobs.get(event.job_id)
+    if job is not None:
+        _repeat_acceptance(draft, event.executor, job)
+        return
+    failure = JobFinished(job_id=event.job_id, outcome=Outcome.FAILED, detail=event.reason)
+    draft.emit(ToExecutor(executor=event.executor, message=failure))
+
+
+def _repeat_acceptance(draft: Draft, executor: ExecutorName, job: Job) -> None:
+    draft.emit(ToExecutor(executor=executor, message=JobAccepted(job_id=job.id)))
+    if job.state is CentralJobState.FINISHED and not job.event_acked:
         completion.send_finished(draft, job)
+
+
+def fail_unsendable_job(draft: Draft, event: events.SendingFailed) -> None:
+    """End a job that no worker can be given. What runs was sent before: it goes on."""
+    job = draft.state.jobs.get(event.job_id)
+    if job is None or job.state not in (CentralJobState.QUEUED, CentralJobState.ASSIGNED):
+        return
+    if job.cancel_reason is None:
+        completion.finish_job(draft, job, Outcome.FAILED, event.reason)
+    else:
+        completion.requeue_job(draft, job)
 
 
 def _new_job(draft: Draft, event: events.Submitted) -> Job:

@@ -11,6 +11,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
     LedgerCorrupt,
     LedgerError,
     LedgerFull,
+    LedgerRefused,
     LedgerUnavailable,
 )
 
@@ -29,6 +30,12 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[LedgerError], str], ...]] = (
         ("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"),
         LedgerUnavailable,
         "it can't be written: check the owner of the file and of its folder, and whether the disk is read-only",
+    ),
+    (
+        # Classes 22 and 54: what a value is, and how much of it an index can have.
+        ("SQLITE_TOOBIG", "22", "54"),
+        LedgerRefused,
+        "the database cannot store a value of the job",
     ),
     (
         ("SQLITE_CORRUPT", "SQLITE_NOTADB"),

@@ -4,6 +4,7 @@ LedgerError
 ├── LedgerFull           the disk is full: nothing was stored, nothing already stored is lost
 ├── LedgerBusy           another process holds the ledger
 ├── LedgerUnavailable    it cannot be opened, read or written
+├── LedgerRefused        the database takes a job as it is never, all others it does
 ├── LedgerTaken          another bridge has written it since it was opened: this one must stop
 ├── LedgerCorrupt        the file is not a ledger, or damaged
 └── LedgerTooNew         a newer version of this program wrote it
@@ -46,6 +47,10 @@ class LedgerUnavailable(LedgerError):
     """The ledger cannot be opened, read or written."""
 
     retryable = True
+
+
+class LedgerRefused(LedgerError):
+    """A value of a job is none that the database can store; it takes others."""
 
 
 class LedgerTaken(LedgerError):

@@ -115,12 +115,12 @@ def whole_row(job: Job, now: float) -> Row:
         "ships_log": job.ships_log,
         "created_at": now,
     }
-    return {**_without_nul(row), **_changing_row(job, now)}
+    return {**row, **_changing_row(job, now)}
 
 
 def _changing_row(job: Job, now: float) -> Row:
     finished = job.state is CentralJobState.FINISHED
-    row: Row = {
+    return {
         "job_id": job.id,
         "executor": job.executor,
         "token": job.token,
@@ -141,9 +141,3 @@ def _changing_row(job: Job, now: float) -> Row:
         "updated_at": now,
         "finished_at": now if finished else None,
     }
-    return _without_nul(row)
-
-
-def _without_nul(row: Row) -> Row:
-    # PostgreSQL takes no NUL, which a worker's words may have.
-    return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}

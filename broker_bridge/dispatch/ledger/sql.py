@@ -225,21 +225,18 @@ def _portions(values: Iterable[str]) -> Iterator[list[str]]:
         yield each[start : start + VALUES_PER_QUERY]
 
 
+def _workload(text: str) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        # Of an earlier version: such a job cannot be sent, and fails.
+        return None
+
+
 def _job(row: sa.RowMapping) -> Job:
-    spec = JobSpec(
-        job_id=JobId(row["job_id"]),
-        type=WorkloadType(row["type"]),
-        queue=row["queue"],
-        priority=row["priority"],
-        slots=row["slots"],
-        dag_id=row["dag_id"],
-        run_id=row["run_id"],
-        task_id=row["task_id"],
-        map_index=row["map_index"],
-        try_number=row["try_number"],
-        log_path=row["log_path"],
-        workload=json.loads(row["workload"]),
-    )
+    facts = {name: row[name] for name in JobSpec.model_fields}
+    facts.update(type=WorkloadType(row["type"]), workload=_workload(row["workload"]))
+    spec = JobSpec.stored(facts)
     return Job(
         spec=spec,
         executor=ExecutorName(row["executor"]),

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 T_co = TypeVar("T_co", covariant=True)
 
+#: Characters of a name at most, as on the wire (``protocol/limits.py``).
+MAX_NAME_CHARS: Final = 500
 #: The types that Airflow's provider info knows (airflow/provider_info.schema.json).
 AirflowType = Literal["string", "integer", "float"]
 
@@ -265,6 +267,8 @@ class Names:
         names = tuple(dict.fromkeys(filter(None, map(str.strip, text.split(",")))))
         if len(names) < self.least:
             raise NotAllowed(f"it must be {self.allowed}")
+        if any(len(name) > MAX_NAME_CHARS or not name.isprintable() for name in names):
+            raise NotAllowed(f"each name must be readable and have {MAX_NAME_CHARS} characters at most")
         return names
 
 

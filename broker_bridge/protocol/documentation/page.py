@@ -76,8 +76,17 @@ ROUTES: Final[Mapping[str, Route]] = {
     "error": _ANY,
 }
 _ENUMERATIONS: Final[tuple[type[StrEnum], ...]] = (WorkerState, ReportedJobState, WorkloadType, Outcome)
-#: How bounds of numbers and texts are written.
-_SIGNS: Final = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "minLength": "length ≥"}
+#: How bounds are written.
+_SIGNS: Final = {
+    "minimum": "≥",
+    "exclusiveMinimum": ">",
+    "maximum": "≤",
+    "exclusiveMaximum": "<",
+    "minLength": "length ≥",
+    "maxLength": "length ≤",
+    "maxItems": "entries ≤",
+    "maxProperties": "entries ≤",
+}
 
 
 def write_into(folder: Path) -> None:
@@ -183,11 +192,20 @@ def _type(field: Mapping[str, Any]) -> str:
         case {"anyOf": [*choices]}:
             return " or ".join(map(_type, choices))
         case {"type": "array", "items": items}:
-            return f"array of {_type(items)}"
-        case {"type": "object", "additionalProperties": dict(content)}:
-            return f"object of {_type(content)}"
-    bounds = (f", {sign} {_number(field[key])}" for key, sign in _SIGNS.items() if key in field)
-    return "".join((field["type"], *bounds))
+            return f"array of {_inner(items)}{_bounds(field)}"
+        case {"type": "object", "patternProperties": dict(by_key)}:
+            (content,) = by_key.values()
+            return f"object of {_inner(content)}{_bounds(field)}"
+    return f"{field['type']}{_bounds(field)}"
+
+
+def _inner(field: Mapping[str, Any]) -> str:
+    content = _type(field)
+    return f"({content})" if "," in content else content
+
+
+def _bounds(field: Mapping[str, Any]) -> str:
+    return "".join(f", {sign} {_number(field[key])}" for key, sign in _SIGNS.items() if key in field)
 
 
 def _number(number: float) -> str:

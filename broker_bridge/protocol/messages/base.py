@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edge_mqtt.broker_bridge.protocol.limits import MAX_FRAGMENTS
+from edge_mqtt.broker_bridge.protocol.messages import bounds
 
 #: The protocol version that this program speaks and writes into every envelope.
 PROTOCOL_VERSION = 1
@@ -23,7 +23,7 @@ class Message(Part):
     """The envelope: what every message has."""
 
     kind: str
-    v: int = PROTOCOL_VERSION
+    v: bounds.Count = PROTOCOL_VERSION
 
 
 class BinaryMessage(Message):
@@ -37,11 +37,11 @@ class Fragment(BinaryMessage):
 
     kind: Literal["fragment"] = "fragment"
     #: The same for all fragments of one packet, and for no other packet's.
-    of: str
+    of: bounds.Name
     #: Which part it is, from 0.
-    index: int = Field(ge=0)
+    index: bounds.FragmentIndex
     #: Parts in all.
-    count: int = Field(ge=2, le=MAX_FRAGMENTS)
+    count: bounds.FragmentCount
 
 
 class ErrorReply(Message):
@@ -53,4 +53,4 @@ class ErrorReply(Message):
 
     kind: Literal["error"] = "error"
     #: One line for people: what was wrong with it.
-    error: str
+    error: bounds.Prose

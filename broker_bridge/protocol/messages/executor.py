@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from edge_mqtt.broker_bridge.protocol.ids import JobId
+from edge_mqtt.broker_bridge.protocol.limits import MAX_ITEMS
+from edge_mqtt.broker_bridge.protocol.messages import bounds
 from edge_mqtt.broker_bridge.protocol.messages.base import Message
 from edge_mqtt.broker_bridge.protocol.messages.jobs import JobSpec, Outcome, WorkloadType
 
@@ -20,7 +21,7 @@ class Submit(Message):
     #: What to run; its queue is the one in the topic.
     job: JobSpec
     #: The workload's bearer token for the Execution API. It stays in the data centre.
-    token: str = Field(repr=False)
+    token: bounds.HttpText = Field(repr=False)
 
 
 class ExecutorHello(Message):
@@ -33,7 +34,7 @@ class EventAck(Message):
     """Airflow has the final event of a job."""
 
     kind: Literal["event_ack"] = "event_ack"
-    job_id: JobId
+    job_id: bounds.JobId
 
 
 class CancelJob(Message):
@@ -43,16 +44,16 @@ class CancelJob(Message):
     """
 
     kind: Literal["cancel_job"] = "cancel_job"
-    job_id: JobId
+    job_id: bounds.JobId
 
 
 class AdoptRequest(Message):
     """An executor takes over the jobs of a dead one, or asks whether the jobs it has are still known."""
 
     kind: Literal["adopt_request"] = "adopt_request"
-    request_id: str
+    request_id: bounds.RequestId
     #: The jobs in question.
-    job_ids: tuple[JobId, ...]
+    job_ids: bounds.Items[bounds.JobId]
     #: False: a job that another executor has taken over meanwhile stays with that one.
     take_over: bool = True
 
@@ -64,37 +65,37 @@ class JobAccepted(Message):
     """The job is in the ledger."""
 
     kind: Literal["job_accepted"] = "job_accepted"
-    job_id: JobId
+    job_id: bounds.JobId
 
 
 class JobStarted(Message):
     """The job's start is recorded; its user code may run now."""
 
     kind: Literal["job_started"] = "job_started"
-    job_id: JobId
-    worker: str
+    job_id: bounds.JobId
+    worker: bounds.Name
 
 
 class CancelAck(Message):
     """The job is being stopped, is over, or is unknown: its cancellation needs no repetition."""
 
     kind: Literal["cancel_ack"] = "cancel_ack"
-    job_id: JobId
+    job_id: bounds.JobId
 
 
 class JobFinished(Message):
     """The job's final event. Repeated until :class:`EventAck`."""
 
     kind: Literal["job_finished"] = "job_finished"
-    job_id: JobId
+    job_id: bounds.JobId
     #: The job's workload.
     type: WorkloadType = WorkloadType.TASK
     #: How it ended.
     outcome: Outcome
     #: One line for people: exit code, signal or why it was lost.
-    detail: str = ""
+    detail: bounds.Prose = ""
     #: The worker that had it; empty when none had.
-    worker: str = ""
+    worker: bounds.Name = ""
     #: An executor took the job back: Airflow knows, and is told nothing.
     revoked: bool = False
 
@@ -109,6 +110,6 @@ class AdoptReply(Message):
     """The jobs that the bridge knows, by state; one that is missing never arrived or was purged."""
 
     kind: Literal["adopt_reply"] = "adopt_reply"
-    request_id: str
+    request_id: bounds.RequestId
     #: By job id: queued, assigned, running or finished; ``taken`` when it belongs to another executor.
-    states: dict[JobId, str]
+    states: Annotated[dict[bounds.JobId, bounds.Name], Field(max_length=MAX_ITEMS)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from edge_mqtt.broker_bridge.protocol.ids import JobId
-from edge_mqtt.broker_bridge.protocol.limits import MAX_INTEGER
+from edge_mqtt.broker_bridge.protocol.errors import problem_of
+from edge_mqtt.broker_bridge.protocol.messages import bounds
 from edge_mqtt.broker_bridge.protocol.messages.base import Part
 
 
@@ -23,23 +24,39 @@ class WorkloadType(StrEnum):
 class JobSpec(Part):
     """What a job is: routing, order, the names people know it by, and the workload without its token."""
 
-    job_id: JobId
+    job_id: bounds.JobId
     #: What kind of workload it is.
     type: WorkloadType
-    queue: str = Field(min_length=1)
+    queue: bounds.RequiredName
     #: Airflow's priority weight; a higher one goes first.
-    priority: int = Field(default=1, ge=-MAX_INTEGER, le=MAX_INTEGER)
+    priority: bounds.Integer = 1
     #: Slots it takes on a worker: the task's ``pool_slots``.
-    slots: int = Field(default=1, ge=1, le=MAX_INTEGER)
-    dag_id: str = ""
-    run_id: str = ""
-    task_id: str = ""
-    map_index: int = -1
-    try_number: int = 0
+    slots: bounds.Slots = 1
+    dag_id: bounds.Name = ""
+    run_id: bounds.Name = ""
+    task_id: bounds.Name = ""
+    map_index: bounds.SmallInteger = -1
+    try_number: bounds.SmallInteger = 0
     #: Path of the log below Airflow's base_log_folder.
-    log_path: str | None = None
+    log_path: bounds.Path | None = None
     #: Airflow's workload as JSON, without its token.
-    workload: dict[str, Any] = Field(default_factory=dict, repr=False)
+    workload: bounds.Workload = Field(default_factory=dict, repr=False)
+
+    @classmethod
+    def stored(cls, facts: Mapping[str, Any]) -> JobSpec:
+        """Return a job as it was stored: it was checked when it came, perhaps by an earlier version's bounds.
+
+        :param facts: every field.
+        """
+        return cls.model_construct(**facts)
+
+    def problem(self) -> str | None:
+        """Return what keeps a stored job from being sent, in one line; None when nothing does."""
+        try:
+            type(self).model_validate(dict(self))
+        except ValidationError as error:
+            return problem_of(error)
+        return None
 
 
 class Outcome(StrEnum):

@@ -23,6 +23,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     JobFinished,
     JobSpec,
     JobStarted,
+    Message,
     Outcome,
     Submit,
     WorkloadType,
@@ -523,6 +524,81 @@ def test_a_job_too_large_for_the_wire_fails_instead_of_waiting_for_ever(
     (said,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert said.startswith("not sent: a submit message of")
     assert link.status().unanswered == 0
+
+
+def test_a_job_that_no_packet_can_carry_fails_with_the_reason(
+    bridge: TwinBridge, make_link: MakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    job = a_job()
+    link.submit(job, "a\0b")
+    (failed,) = link.read_news()
+    assert isinstance(failed, JobFinished)
+    assert (failed.job_id, failed.outcome) == (job.job_id, Outcome.FAILED)
+    assert failed.detail.startswith("token: String should match")
+    assert link.status().unanswered == 0
+    link.cancel(JobId("a\0b"))
+    assert link.read_news() == [], "no such job can be anywhere"
+    assert link.status().unanswered == 0
+    assert [vars(record)["action"] for record in caplog.records if record.levelno == logging.ERROR] == [
+        "message_not_sent",
+        "message_not_sent",
+    ]
+
+
+def test_an_id_that_no_job_can_have_is_unknown_and_keeps_no_other_from_being_adopted(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    job = new_job_id()
+    bridge.take(job)
+    odd = JobId("x" * 251)
+    assert link.adopt([job, odd], timeout_s=PATIENCE_S) == Adoption(frozenset({odd}), frozenset())
+
+
+def test_a_failure_of_the_client_itself_is_one_line_and_what_waits_is_sent_later(
+    bridge: TwinBridge, make_link: MakeLink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = iter([RuntimeError("a bug of ours"), RuntimeError("a bug of ours")])
+    whole = outbox.Outbox.due
+
+    def due(self: outbox.Outbox, now: float) -> list[outbox.Unanswered]:
+        for failure in failures:
+            raise failure
+        return whole(self, now)
+
+    monkeypatch.setattr(outbox.Outbox, "due", due)
+    link = make_link(SOON)
+    link.submit(a_job(), "t")
+    bridge.expect(Submit)
+    wait_until(lambda: sum(vars(record).get("action") == "client_failed" for record in caplog.records) == 2)
+    assert "Traceback" not in caplog.text
+
+
+def test_a_message_that_the_executor_fails_at_is_one_line_and_counted(
+    bridge: TwinBridge, make_link: MakeLink, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    whole = outbox.Outbox.accept_message
+
+    def accept(self: outbox.Outbox, message: Message) -> bool:
+        if isinstance(message, JobStarted):
+            raise KeyError("a bug of ours")
+        return whole(self, message)
+
+    monkeypatch.setattr(outbox.Outbox, "accept_message", accept)
+    job = a_job()
+    link.submit(job, "t")
+    bridge.expect(Submit)
+    bridge.started(job.job_id)
+    assert "a job_started message: KeyError at " in bridge.expect(ErrorReply).error
+    bridge.finished(job.job_id)
+    assert [type(one) for one in news_of(link, 1)] == [JobFinished]
+    (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert vars(line)["action"] == "message_failed"
 
 
 def test_a_refusal_is_said_loudly_and_tried_again_with_a_new_line(

@@ -159,7 +159,7 @@ def test_an_answer_to_an_earlier_request_is_ignored(bridge: TwinBridge, start: S
     start(follow=True)
     bridge.wait_until_parked({})
     stale = TailReply(
-        request_id="of another life",
+        request_id="of-another-life",
         streams=(
             LogStream(
                 stream_id="a",

@@ -13,6 +13,7 @@ from edge_mqtt.broker_bridge.protocol.codec import Decoder, encode
 from edge_mqtt.broker_bridge.protocol.compression import DICTIONARY_ID, MAGIC, compress
 from edge_mqtt.broker_bridge.protocol.errors import (
     MAX_LINE_CHARS,
+    CannotBeSent,
     MalformedMessage,
     MessageTooLarge,
     ProtocolError,
@@ -24,6 +25,7 @@ from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.limits import MAX_COMPRESSED_JSON_BYTES, MAX_LOG_CHUNK_BYTES, MAX_TURN_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
+    ErrorReply,
     EventAck,
     Finished,
     Fragment,
@@ -198,11 +200,11 @@ def test_message_that_another_program_compressed_without_a_dictionary_is_underst
     assert Decoder().feed("t", zstandard.ZstdCompressor().compress(codec.write(message))) == message
 
 
-def test_text_that_has_no_utf_8_form_does_not_keep_a_message_from_being_sent() -> None:
+def test_words_for_people_that_have_no_utf_8_form_do_not_keep_a_message_from_being_sent() -> None:
     (packet,) = encode(Finished(job_id=JobId("j"), fence=Fence(1), error="no file caf\udce9.txt"))
     decoded = Decoder().feed("t", packet)
     assert isinstance(decoded, Finished)
-    assert decoded.error == "no file caf?.txt"
+    assert decoded.error == "no file caf\ufffd.txt"
 
 
 def test_characters_that_json_spells_as_two_halves_are_whole() -> None:
@@ -252,3 +254,48 @@ def test_chunk_of_log_may_be_as_large_as_a_worker_sends_it_and_no_larger() -> No
     assert Decoder().feed("t", packet) == largest
     with pytest.raises(MalformedMessage, match="malformed log_chunk message: body"):
         Decoder().feed("t", compress(codec.write(largest) + b"x"))
+
+
+def test_a_message_that_no_packet_can_carry_is_one_clear_error() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(300):
+        deep = {"x": deep}
+    job = JobSpec.stored({"job_id": "j", "type": WorkloadType.TASK, "queue": "q", "workload": deep})
+    with pytest.raises(CannotBeSent, match="a submit message cannot be sent: "):
+        encode(Submit(job=job, token="t"))
+    job = JobSpec.stored({"job_id": "j", "type": WorkloadType.TASK, "queue": "\ud800", "workload": {}})
+    with pytest.raises(CannotBeSent, match="surrogates not allowed"):
+        encode(Submit(job=job, token="t"))
+
+
+@pytest.mark.parametrize(
+    ("job", "job_id"),
+    [
+        ({"job_id": "j", "queue": "q"}, "j"),
+        ({"job_id": "j", "type": "ExecuteTask", "queue": "q", "slots": 2**63}, "j"),
+        ({"job_id": "", "queue": "q"}, None),
+        ({"job_id": 7}, None),
+        ({"queue": "q"}, None),
+        ("j", None),
+    ],
+)
+def test_a_malformed_job_is_told_by_its_id_where_it_has_one(job: object, job_id: str | None) -> None:
+    packet = json.dumps({"v": 1, "kind": "submit", "job": job, "token": "t"}).encode()
+    with pytest.raises(MalformedMessage, match="malformed submit message: job") as raised:
+        codec.read(packet)
+    assert getattr(raised.value, "job_id", None) == job_id
+
+
+@pytest.mark.parametrize("version", [b"0", b"-1", b"2"])
+def test_no_message_of_another_version_is_accepted_whatever_it_says(version: bytes) -> None:
+    with pytest.raises(UnsupportedVersion):
+        codec.read(b'{"v":' + version + b',"kind":"event_ack","job_id":"j"}')
+
+
+def test_version_that_is_not_a_number_is_malformed() -> None:
+    with pytest.raises(MalformedMessage, match="v is not a number"):
+        codec.read(b'{"v":"1","kind":"event_ack","job_id":"j"}')
+
+
+def test_error_of_an_older_version_is_read_by_every_later_one() -> None:
+    assert codec.read(b'{"v":0,"kind":"error","error":"too new"}') == ErrorReply(v=0, error="too new")

@@ -59,6 +59,8 @@ def some_event(scene: Scene, chance: random.Random) -> Callable[[], Scene]:
     connected = worker in scene._presences
     return chance.choice(
         [
+            lambda: scene.do(events.SendingFailed(job_id=JobId(job), reason="too deep")),
+            lambda: scene.do(events.SubmissionFailed(executor=ALICE, job_id=JobId(job), reason="too deep")),
             lambda: scene.submit(
                 job,
                 slots=chance.randrange(1, 4),
