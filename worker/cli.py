@@ -149,7 +149,8 @@ def _banner(settings: WorkerSettings, credentials: Credentials) -> None:
     if warning is not None:
         log.warning("%s", warning, extra={"action": "certificate_expires"})
     for folder in settings.dag_folders:
-        if not folder.is_dir():
+        # Not by Path.is_dir, which up to Python 3.13 raises for what we may not look at.
+        if not os.path.isdir(folder):  # noqa: PTH112
             log.warning(
                 "there is no folder %s, where this machine's airflow.cfg says that its Dags are: tasks fail until "
                 "they are there",
