@@ -24,7 +24,7 @@ from edge_mqtt.worker.runs.run_events import RunEvents
 from edge_mqtt.worker.runs.run_plan import RunPlan
 from edge_mqtt.worker.runs.stopping import RunningSupervisor, stop_supervisor
 from edge_mqtt.worker.system.oom import oom_kills
-from edge_mqtt.worker.system.process import ProcessIdentity, has_child, kill_orphans
+from edge_mqtt.worker.system.process import ProcessIdentity, has_child, kill_orphans, kill_tree
 from edge_mqtt.worker.timing import WorkerTiming
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,18 @@ class Supervisors:
             # It may have been forked before the launcher died: its end is not seen, and leaves a file.
             self._adoption.sweep_later()
             return
-        await wait_process_exit(identity)
+        try:
+            async with asyncio.timeout(self._timing.late_supervisor_s):
+                await wait_process_exit(identity)
+        except TimeoutError:
+            log.warning(
+                "%s: a supervisor that may not start hangs (pid %d), it is killed",
+                job.label,
+                identity.pid,
+                extra={"action": "abandoned_killed", "job_id": job.job_id, "pid": identity.pid},
+            )
+            kill_tree(identity)
+            await wait_process_exit(identity)
         self.plan.files(job).delete()
 
     async def launch_waiting(self) -> None:

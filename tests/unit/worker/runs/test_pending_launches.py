@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,6 +155,22 @@ def test_what_a_supervisor_leaves_that_came_too_late_is_deleted(tmp_path: Path, 
         assert not files_of_runs(tmp_path)
 
     play(tmp_path, scenario, timing=WorkerTiming(late_supervisor_s=0.02))
+
+
+def test_supervisor_that_hangs_and_whose_job_could_not_be_stored_is_killed(tmp_path: Path, worker_log: Log) -> None:
+    async def scenario(scene: Scene) -> None:
+        supervisor = await asyncio.create_subprocess_exec("sleep", "1000")
+        scene.pid.set_result(supervisor.pid)
+        with scene.locked():
+            await scene.assignments.answer_assignment(assignment())
+            await worker_log.heard("job_rejected", 1)
+        scene.requests[-1].files.process.touch()
+        await worker_log.heard("abandoned_killed", 1)
+        assert await supervisor.wait() == -signal.SIGKILL
+        while files_of_runs(tmp_path):  # noqa: ASYNC110 -- files tell nobody of their end
+            await asyncio.sleep(0.01)
+
+    play(tmp_path, scenario, timing=WorkerTiming(late_supervisor_s=0.05))
 
 
 def test_what_a_supervisor_leaves_is_deleted_when_its_job_could_not_be_stored_and_its_launcher_died(
