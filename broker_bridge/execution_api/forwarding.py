@@ -62,6 +62,7 @@ class _Call:
     #: What the Dag run was that the call makes or clears, before it was forwarded.
     run_before: str = UNKNOWN
     failures: int = 0
+    #: Its token was made for it a moment ago: should that one be refused, too, another would be as well.
     has_new_token: bool = False
 
 
@@ -138,6 +139,8 @@ class Forwarding:
             result = await self._api.call(_call_of(request, job), patient=patient)
         except ApiUnavailable as error:
             call.in_doubt = call.in_doubt or error.in_doubt
+            # A token that was made for the call may expire in its turn before the api-server is back.
+            call.has_new_token = False
             raise
         await self._keep_token(job, result)
         if not call.has_new_token and is_expired(result):
