@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cachetools import LRUCache
@@ -299,6 +299,8 @@ class Outbox:
         if asked is None:
             return
         self._held.update(dict.fromkeys(job_id for job_id in reply.states if job_id not in self._dismissed))
+        # What was said before they were taken over, that another executor had them, is over.
+        self._news = deque(item for item in self._news if not _is_let_go(item, reply.states))
         unknown = tuple(job_id for job_id in asked.jobs if job_id not in reply.states)
         if reply.request_id in self._awaited:
             self._answers[reply.request_id] = frozenset(unknown)
@@ -348,3 +350,8 @@ class Outbox:
         if isinstance(item, JobFinished):
             self._acks[item.job_id] = None
         return True
+
+
+def _is_let_go(news: News, jobs: Container[JobId]) -> bool:
+    """Tell whether ``news`` says that one of ``jobs`` is another executor's."""
+    return isinstance(news, JobFinished) and news.revoked and news.job_id in jobs

@@ -13,6 +13,7 @@ from edge_mqtt.broker_bridge.protocol import codec
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     TAKEN,
+    TAKEN_OVER,
     AdoptRequest,
     Assign,
     CancelJob,
@@ -483,6 +484,17 @@ def test_a_job_that_ends_before_the_answer_is_not_called_forgotten(bridge: TwinB
     del bridge.states[job]
     bridge.answer(question)
     assert [type(item) for item in link.read_news()] == [JobFinished]
+
+
+def test_a_job_that_was_taken_over_and_taken_back_is_kept(bridge: TwinBridge, make_link: MakeLink) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    job = accepted_job(link, bridge)
+    bridge.states[job] = "running"
+    bridge.tell(JobFinished(job_id=job, outcome=Outcome.CANCELLED, detail=TAKEN_OVER, revoked=True))
+    assert link.adopt([job], timeout_s=PATIENCE_S) == KNOWN
+    bridge.finished(job)
+    assert [(news.job_id, news.outcome) for news in news_of(link, 1)] == [(job, Outcome.SUCCESS)]
 
 
 def test_a_job_that_another_executor_has_taken_over_is_let_go(bridge: TwinBridge, make_link: MakeLink) -> None:
