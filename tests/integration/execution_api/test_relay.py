@@ -259,7 +259,7 @@ async def test_an_expired_token_is_replaced_where_the_bridge_can_sign() -> None:
 @scenario
 async def test_a_token_that_expires_while_the_api_server_is_away_is_replaced_each_time() -> None:
     async with api(Held(job()), Issuer("issued")) as (relay, server):
-        expired = (403, [], b'{"detail":"Invalid auth token"}')
+        expired: Answer = (403, [], b'{"detail":"Invalid auth token"}')
         server.answers += [expired, (503, [], b""), expired]
         response = await relay.answer(WORKER, call())
         assert response is not None
