@@ -31,6 +31,7 @@ from edge_mqtt.worker.core.drain import StopSignal
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError
 from edge_mqtt.worker.launcher.forked import ForkedLauncher, loaded_airflow
 from edge_mqtt.worker.launcher.started import StartedLauncher
+from edge_mqtt.worker.runs.adopted_children import bury_adopted_children
 from edge_mqtt.worker.runs.launcher_client import LauncherClient
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ async def _run(settings: WorkerSettings, lock: int, process: StartedLauncher) ->
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, worker.request_stop, StopSignal.INTERRUPT)
     loop.add_signal_handler(signal.SIGTERM, worker.request_stop, StopSignal.TERMINATE)
+    burying = asyncio.create_task(bury_adopted_children(), name="worker.children")
     code = await worker.run()
+    burying.cancel()
     for number in (signal.SIGINT, signal.SIGTERM):
         # All is done: one more could only spoil the exit code.
         loop.remove_signal_handler(number)

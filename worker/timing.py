@@ -42,6 +42,8 @@ class WorkerTiming:
     refused_before_kill_s: float = 3.0
     #: For which a supervisor gets to end by itself when its task is killed.
     supervisor_end_s: float = 3.0
+    #: Between attempts to kill what cannot be killed: another user's, or stuck in the kernel.
+    kill_repeat_s: float = 5.0
     #: After which a supervisor that was given up, and came too late, has come and gone.
     late_supervisor_s: float = 60.0
 

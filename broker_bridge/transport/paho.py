@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.backoff import Backoff
@@ -64,6 +65,7 @@ class PahoTransport:
         self._live_since: float | None = None
         self._name_in_use_since: float | None = None
         _TRANSPORTS.add(self)
+        _close_in_children()
 
     @property
     def connection(self) -> int:
@@ -250,9 +252,15 @@ def _tell(call: Callable[[], None]) -> None:
 _TRANSPORTS: weakref.WeakSet[PahoTransport] = weakref.WeakSet()
 
 
+@cache
+def _close_in_children() -> None:
+    """See to it, once, that no process that is forked from here has a connection of ours.
+
+    Only where there is one: what is registered cannot be taken back, and a task's forks are its own business.
+    """
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 def _after_fork_in_child() -> None:
     for transport in list(_TRANSPORTS):
         transport.close_in_child()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -19,7 +19,9 @@ from edge_mqtt.worker import app as worker_app
 from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.logs import log_file, shipper
 from edge_mqtt.worker.runs import process_exit
-from edge_mqtt.worker.system import boot_clock, oom, process
+from edge_mqtt.worker.system import boot_clock, killing, oom, process
+from edge_mqtt.worker.system.cgroup import RunCgroup
+from edge_mqtt.worker.system.killing import NOTHING, Killed
 from edge_mqtt.worker.system.process import ProcessIdentity
 from tests.simulation import bridge, scheduler
 from tests.simulation.programs import Now
@@ -59,17 +61,18 @@ def _signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
     return True
 
 
-def _kill_tree(identity: ProcessIdentity) -> None:
-    _signal_process(identity, signal.SIGKILL)
+def _ask_to_end(identity: ProcessIdentity) -> None:
+    _signal_process(identity, signal.SIGTERM)
 
 
-def _kill_below(identity: ProcessIdentity) -> None:
+def _kill(identity: ProcessIdentity, _group: RunCgroup) -> Killed:
     # A supervisor is its task here.
     _signal_process(identity, signal.SIGKILL)
+    return Killed(left=(f"{identity.pid}",)) if identity.is_alive() else NOTHING
 
 
-def _kill_orphans(_identity: ProcessIdentity) -> int:
-    return 0
+def _kill_orphans(_identity: ProcessIdentity, _group: RunCgroup) -> Killed:
+    return NOTHING
 
 
 def _has_child(pid: int) -> bool:
@@ -118,8 +121,9 @@ _OF_THE_KERNEL: dict[str, Callable[..., Any]] = {
     "boot_id": _boot_id,
     "start_time": _start_time,
     "signal_process": _signal_process,
-    "kill_tree": _kill_tree,
-    "kill_below": _kill_below,
+    "ask_to_end": _ask_to_end,
+    "kill_tree": _kill,
+    "kill_below": _kill,
     "kill_orphans": _kill_orphans,
     "has_child": _has_child,
     "oom_kills": _oom_kills,
@@ -193,7 +197,9 @@ def simulated_system(world: World) -> Iterator[None]:
     workers = [module for name, module in sys.modules.items() if name.startswith("edge_mqtt.worker.")]
     for name, stand_in in _OF_THE_KERNEL.items():
         real = next(
-            getattr(module, name) for module in (boot_clock, oom, process, process_exit) if hasattr(module, name)
+            getattr(module, name)
+            for module in (boot_clock, killing, oom, process, process_exit)
+            if hasattr(module, name)
         )
         replaced += [(module, name, stand_in) for module in workers if getattr(module, name, None) is real]
     with contextlib.ExitStack() as stack:

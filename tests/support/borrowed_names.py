@@ -150,6 +150,11 @@ def _names_of(node: ast.AST) -> Iterator[str]:
             args=[_, ast.Constant(value=str(name)), *_],
         ):
             yield name
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="REPLACED"), attr="replace"),
+            args=[_, ast.Constant(value=str(name)), *_],
+        ):
+            yield name
         case ast.keyword(arg=str(name)):
             yield name
         case ast.Subscript(value=ast.Call(func=ast.Name(id="vars")), slice=ast.Constant(value=str(name))):
@@ -288,13 +293,20 @@ AIRFLOW: Final = (
         },
     ),
     *_all(
+        "apache-airflow-core",
+        "worker/supervisor/airflow_internals.py",
+        {"airflow._shared.observability.traces:configure_otel": "conf"},
+    ),
+    *_all(
         "apache-airflow-task-sdk",
         "worker/supervisor/airflow_internals.py",
         {
             "airflow.sdk.api.client:Client._get_ssl_context_cached": "ca_file, ca_path",
             "airflow.sdk.api.datamodels._generated:BundleInfo": None,
             "airflow.sdk.api.datamodels._generated:TaskInstance": None,
-            "airflow.sdk.execution_time.comms:TypeAdapter": "type, config, _parent_depth, module",
+            "airflow.sdk.execution_time.comms:CommsDecoder": (
+                "log, socket, resp_decoder, id_counter, body_decoder, err_decoder, thread_lock, async_lock"
+            ),
             "airflow.sdk.execution_time.comms:_RequestFrame": None,
             "airflow.sdk.execution_time.comms:_ResponseFrame": None,
             "airflow.sdk.execution_time.connection_test_supervisor:Client": None,
@@ -307,7 +319,16 @@ AIRFLOW: Final = (
             "airflow.sdk.execution_time.supervisor:WatchedSubprocess._service_subprocess": (
                 "max_wait_time, raise_on_timeout, expect_signal"
             ),
-            "airflow.sdk.execution_time.task_runner:TypeAdapter": "type, config, _parent_depth, module",
+            "airflow.sdk.execution_time.supervisor:WatchedSubprocess._signal_subprocess": "sig",
+            "airflow.sdk.execution_time.supervisor:ActivitySubprocess.final_state": None,
+            "airflow.sdk.execution_time.supervisor:_configure_logs_over_json_channel": "log_fd",
+            "airflow.sdk.execution_time.supervisor:_fork_main": (
+                "requests, child_stdout, child_stderr, log_fd, target"
+            ),
+            "airflow.sdk.execution_time.supervisor:_subprocess_main": "",
+            "airflow.sdk.execution_time.task_runner:CommsDecoder": (
+                "log, socket, resp_decoder, id_counter, body_decoder, err_decoder, thread_lock, async_lock"
+            ),
         },
     ),
 )

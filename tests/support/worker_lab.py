@@ -47,7 +47,9 @@ from edge_mqtt.worker.core.drain import StopSignal
 from edge_mqtt.worker.launcher.spawned import SpawnedLauncher
 from edge_mqtt.worker.link import WorkerAddress
 from edge_mqtt.worker.runs.launcher_client import LauncherClient
-from edge_mqtt.worker.system.process import ProcessIdentity, kill_tree
+from edge_mqtt.worker.system.cgroup import RunCgroup
+from edge_mqtt.worker.system.killing import kill_tree
+from edge_mqtt.worker.system.process import ProcessIdentity
 from tests.support.task_jobs import answer_json, run_context, task_spec
 from tests.support.worker_dag import DAG_FILE
 
@@ -72,7 +74,7 @@ def kill_supervisors(state: Path) -> None:
     for path in filter(Path.exists, (state / "runs").glob("*.pid")):
         identity = ProcessIdentity.parse(path.read_text())
         if identity is not None:
-            kill_tree(identity)
+            kill_tree(identity, RunCgroup.of(path.stem))
 
 
 def task_job(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -15,7 +16,7 @@ from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 _READABLE = 40
 
 #: Names of runs' files, half-written ones too; the stem tells the run.
-_RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+\.[0-9a-f]+)\.(pid|exit|out)(\.\d+)?")
+_RUN_FILE: Final = re.compile(r"\.?(?P<stem>.+\.[0-9a-f]{12}\.\d+\.[0-9a-f]+)\.(pid|exit|out|stop)(\.\d+)?")
 
 #: Where the link leads that stands in the place of a process when no process is to run a job any more.
 NO_PROCESS: Final = "no-process"
@@ -31,6 +32,8 @@ class RunFiles:
     outcome: Path
     #: What the supervisor printed on its own behalf.
     output: Path
+    #: Until when the run was given time to end, once it was asked to.
+    stop: Path
 
     @classmethod
     def of(cls, folder: Path, job_id: JobId, fence: Fence, launch: str) -> Self:
@@ -41,7 +44,13 @@ class RunFiles:
         readable = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in job_id)[:_READABLE]
         digest = hashlib.sha256(job_id.encode()).hexdigest()[:12]
         stem = f"{readable}.{digest}.{fence}.{launch}"
-        return cls(process=folder / f"{stem}.pid", outcome=folder / f"{stem}.exit", output=folder / f"{stem}.out")
+        paths = (folder / f"{stem}.{suffix}" for suffix in ("pid", "exit", "out", "stop"))
+        return cls(**dict(zip(("process", "outcome", "output", "stop"), paths, strict=True)))
+
+    @property
+    def run(self) -> str:
+        """What tells the run from any other."""
+        return self.process.stem
 
     def claim_for_no_process(self) -> bool:
         """Make sure that no supervisor begins any more; False when one has."""
@@ -53,9 +62,26 @@ class RunFiles:
             return self.process.is_symlink()
         return True
 
+    def ask_stop(self, until: float) -> None:
+        """Take note that the run is asked to end.
+
+        :param until: when everything of it is killed, in seconds since boot.
+        """
+        with contextlib.suppress(OSError):  # On a full disk the run's exit code has to do.
+            self.stop.write_text(str(until), encoding="ascii")
+
+    def stop_asked(self) -> float | None:
+        """Return until when the run was given time to end, in seconds since boot; None if it was not asked to."""
+        try:
+            return float(self.stop.read_text(encoding="ascii"))
+        except OSError:
+            return None
+        except ValueError:
+            return 0.0
+
     def delete(self) -> None:
         """Delete them."""
-        for path in (self.outcome, self.output, self.process):
+        for path in (self.outcome, self.output, self.stop, self.process):
             path.unlink(missing_ok=True)
 
 

@@ -29,6 +29,7 @@ from edge_mqtt.broker_bridge.program.settings.sources import Snapshot
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError
 from edge_mqtt.worker.launcher.environment import launcher_environment
 from edge_mqtt.worker.launcher.started import AIRFLOW_UNUSABLE, END_WAIT_S
+from edge_mqtt.worker.launcher.threads import other_threads
 
 _STDIN: Final = 0
 _STDOUT: Final = 1
@@ -48,7 +49,8 @@ def loaded_airflow() -> Iterator[Airflow]:
         with _logging_kept(), _nothing_on_stdout():
             before = _open_files()
             settings = _load_airflow()
-            yield Airflow(settings=settings, open_files=_open_files() - before)
+            open_files = _open_files() - before
+            yield Airflow(settings=settings, open_files=open_files, threads=other_threads())
     finally:
         raise_again()
         gc.enable()
@@ -62,6 +64,8 @@ class Airflow:
     settings: Snapshot
     #: Descriptors that belong to it.
     open_files: frozenset[int]
+    #: Threads that it has started, by their names.
+    threads: tuple[str, ...] = ()
 
 
 class ForkedLauncher:
@@ -124,7 +128,7 @@ def _be_launcher(channel: socket.socket, airflow: Airflow) -> NoReturn:
         from edge_mqtt.worker.launcher.main import ForkServer, become_launcher
 
         become_launcher()
-        ForkServer(channel).serve()
+        ForkServer(channel, airflow.threads).serve()
         code = 0
     except BaseException:  # noqa: BLE001 -- the process ends here, whatever it is
         with contextlib.suppress(OSError):

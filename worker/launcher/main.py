@@ -22,12 +22,16 @@ from typing import Any, Final, NoReturn
 from edge_mqtt.worker.core.lease import Contact, Due, due
 from edge_mqtt.worker.ipc.contact_file import read_contact
 from edge_mqtt.worker.ipc.framing import frame_document, read_document
+from edge_mqtt.worker.ipc.run_files import RunFiles
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.launcher.preload_imports import preload_modules, seed_again
 from edge_mqtt.worker.launcher.settings import modules_to_preload
+from edge_mqtt.worker.launcher.threads import other_threads
 from edge_mqtt.worker.system.boot_clock import boot_id, boottime
+from edge_mqtt.worker.system.cgroup import RunCgroup
 from edge_mqtt.worker.system.files import redirect_output
-from edge_mqtt.worker.system.process import ProcessIdentity, kill_orphans, kill_tree, signal_process, start_time
+from edge_mqtt.worker.system.killing import ask_to_end, kill_orphans, kill_tree
+from edge_mqtt.worker.system.process import ProcessIdentity, start_time
 
 #: Seconds between looks at the leases while the worker is gone.
 GUARD_INTERVAL_S: Final = 1.0
@@ -47,21 +51,33 @@ class _Child:
     """A supervisor."""
 
     identity: ProcessIdentity
+    files: RunFiles
     #: Seconds that it may go on after a confirmed contact with the bridge.
     lease_s: float
     asked_to_stop: bool = False
 
+    @property
+    def group(self) -> RunCgroup:
+        """The run's control group."""
+        return RunCgroup.of(self.files.run)
+
 
 class ForkServer:
-    """Forks, reaps and reports."""
+    """Forks, reaps and reports.
 
-    def __init__(self, channel: socket.socket) -> None:
+    :param threads: the names of those that the process that was forked to be this one had beside its first.
+    """
+
+    def __init__(self, channel: socket.socket, threads: tuple[str, ...] = ()) -> None:
         self._channel = channel
+        self._threads = threads
         #: Where the runs' files and the worker's last contact are; requests name it.
         self._runs_dir: Path | None = None
         #: The last contact that could be read. Without any, nothing may run once the worker is gone.
         self._contact: Contact | None = None
         self._children: dict[int, _Child] = {}
+        #: Supervisors that have ended, of which something could not be killed.
+        self._unfinished: list[_Child] = []
         self._worker_is_there = True
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -75,8 +91,8 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, lambda _signum, _frame: None)
         self._selector.register(self._channel, selectors.EVENT_READ)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._report(ready=True, left_out=left_out)
-        while self._worker_is_there or self._children:
+        self._report(ready=True, left_out=left_out, threads=sorted({*self._threads, *other_threads()}))
+        while self._worker_is_there or self._children or self._unfinished:
             for key, _ in self._selector.select(None if self._worker_is_there else GUARD_INTERVAL_S):
                 if key.fileobj is self._channel:
                     self._read_request()
@@ -103,7 +119,7 @@ class ForkServer:
             self._become_supervisor(request, launcher_pid)
         # The child may be gone by now, but not reaped: its pid is its own.
         identity = ProcessIdentity(pid=pid, start=start_time(pid) or 0, boot=boot_id())
-        self._children[pid] = _Child(identity, request.lease_s)
+        self._children[pid] = _Child(identity, request.files, request.lease_s)
         self._report(launched=request.job_id, fence=request.fence, pid=pid)
 
     def _shed_launcher(self) -> None:
@@ -151,7 +167,7 @@ class ForkServer:
             child = self._children.pop(pid, None)
             if status and child is not None:
                 # It was killed, so its task was not. The worker that would see to that may be dead.
-                kill_orphans(child.identity)
+                self._unfinished += self._kill_left([child])
             self._report(exited=pid, code=os.waitstatus_to_exitcode(status))
 
     def _report(self, **document: Any) -> None:
@@ -167,10 +183,17 @@ class ForkServer:
         now = boottime()
         if self._runs_dir is not None:
             self._contact = read_contact(self._runs_dir, now=now) or self._contact
+        self._unfinished = self._kill_left(self._unfinished)
         for child in list(self._children.values()):
             todo = due(self._contact, lease_s=child.lease_s, now=now)
             if todo is Due.KILL:
-                kill_tree(child.identity)
-            elif todo is Due.STOP and not child.asked_to_stop:
+                kill_tree(child.identity, child.group)
+            elif todo is Due.STOP and self._contact is not None and not child.asked_to_stop:
                 child.asked_to_stop = True
-                signal_process(child.identity, signal.SIGTERM)
+                child.files.ask_stop(self._contact.lease(child.lease_s).kill_at)
+                ask_to_end(child.identity)
+
+    @staticmethod
+    def _kill_left(children: list[_Child]) -> list[_Child]:
+        """Kill what supervisors have left that are dead; return those of which something is left even then."""
+        return [child for child in children if kill_orphans(child.identity, child.group).left]

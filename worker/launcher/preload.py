@@ -5,6 +5,7 @@ Everything here is optional but Airflow itself: a module that this Airflow does 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import linecache
@@ -13,10 +14,11 @@ import sys
 from typing import Final
 
 from edge_mqtt.broker_bridge.program.settings.sources import Snapshot
-from edge_mqtt.worker.launcher.airflow_patches import apply_patches
 from edge_mqtt.worker.launcher.hidden_modules import hide_modules
 from edge_mqtt.worker.launcher.large_pages import use_large_pages
+from edge_mqtt.worker.launcher.logging_shortcut import SHORTCUT
 from edge_mqtt.worker.launcher.settings import settle_settings
+from edge_mqtt.worker.launcher.telemetry import load_exporters, telemetry_off
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,8 @@ _USEFUL: Final = (
     "airflow.providers.standard.operators.python",
     "airflow.providers.standard.decorators.bash",
     "airflow.providers.standard.decorators.python",
+    # Of what a task sends traces and metrics with; without threads until it is used.
+    "airflow._shared.observability.traces",
     "encodings.ascii",
     "jinja2.ext",
     "edge_mqtt.worker.supervisor.airflow_internals",
@@ -63,12 +67,29 @@ def preload_airflow() -> Snapshot:
     # Never collected: what is freed leaves holes, which every process that is forked would fill one by one, and each
     # would take a page of its own for it.
     gc.disable()
+    with telemetry_off():
+        _load_without_rich()
+        _load("airflow.sdk.configuration")
+        settings = settle_settings()
+        _load_airflow()
+    load_exporters()
+    _fill_caches()
+    _let_go_of_database()
+    _configure_logging()
+    _warm_up()
+    gc.freeze()
+    use_large_pages()
+    return settings
+
+
+def _load_without_rich() -> None:
     # They would load rich and Pygments, for a command line and for tracebacks in colour: no task has a terminal.
     with hide_modules("rich", "httpx._main"):
         for name in ("httpx", "structlog.dev", "structlog.tracebacks"):
             _load(name)
-    _load("airflow.sdk.configuration")
-    settings = settle_settings()
+
+
+def _load_airflow() -> None:
     for name in _NEEDED:
         _load(name)
     for name in _USEFUL:
@@ -76,14 +97,6 @@ def preload_airflow() -> Snapshot:
             _load(name)
         except ImportError:
             log.debug("not preloaded", extra={"action": "preload_skipped", "module_name": name})
-    _fill_caches()
-    apply_patches()
-    _let_go_of_database()
-    _configure_logging()
-    _warm_up()
-    gc.freeze()
-    use_large_pages()
-    return settings
 
 
 def _load(name: str) -> None:
@@ -125,6 +138,9 @@ def _configure_logging() -> None:
     from airflow.sdk.log import configure_logging, reset_logging
 
     hook = sys.excepthook
-    reset_logging()
-    configure_logging(json_output=True, output=sys.stdout.buffer)
+    # Twice: what it imports finds everything as it is without us.
+    for looking_on in (contextlib.nullcontext(), SHORTCUT.recorded()):
+        reset_logging()
+        with looking_on:
+            configure_logging(json_output=True, output=sys.stdout.buffer)
     sys.excepthook = hook  # The launcher's own end is told in plain words.

@@ -16,6 +16,7 @@ from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.runs.background_tasks import BackgroundTasks
 from edge_mqtt.worker.runs.run_events import RunEvents
 from edge_mqtt.worker.runs.run_plan import RunPlan
+from edge_mqtt.worker.system.cgroup import remove_empty_cgroups
 from edge_mqtt.worker.system.process import ProcessIdentity
 from edge_mqtt.worker.timing import WorkerTiming
 
@@ -109,6 +110,7 @@ class Adoption:
         await asyncio.sleep(self._timing.late_supervisor_s)
         try:
             count = sweep_files(self._plan.runs_dir, (self._plan.files(job) for job in self._jobs))
+            remove_empty_cgroups()
         except OSError as error:
             log.warning("old runs' files stay: %s", error, extra={"action": "sweep_failed"})
         else:

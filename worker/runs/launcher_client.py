@@ -58,6 +58,7 @@ class LauncherClient:
         if hello is None:
             raise LauncherError(AIRFLOW_UNUSABLE)
         _warn_of_left_out(hello["left_out"])
+        _warn_of_threads(hello["threads"])
         self._reading = asyncio.create_task(self._read_reports(reader), name="worker.launcher")
 
     async def launch(self, request: RunRequest) -> int:
@@ -124,6 +125,16 @@ def _warn_of_left_out(left_out: dict[str, str]) -> None:
             "preload_imports: not imported ahead of the tasks: %s",
             "; ".join(f"{name} ({reason})" for name, reason in left_out.items()),
             extra={"action": "preload_left_out"},
+        )
+
+
+def _warn_of_threads(threads: list[str]) -> None:
+    if threads:
+        log.warning(
+            "the launcher has more than one thread when it forks, and a task may hang: %s. Airflow's local settings, "
+            "a plugin or a provider starts them when it is loaded; see docs/worker.md",
+            ", ".join(threads),
+            extra={"action": "launcher_threads"},
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from dataclasses import replace
@@ -18,13 +19,16 @@ from edge_mqtt.worker.logs.log_file import append_line
 from edge_mqtt.worker.runs.adoption import Adoption
 from edge_mqtt.worker.runs.background_tasks import BackgroundTasks
 from edge_mqtt.worker.runs.launcher_client import LauncherClient
+from edge_mqtt.worker.runs.leftovers import Leftovers
 from edge_mqtt.worker.runs.pending_launches import PendingLaunches
 from edge_mqtt.worker.runs.process_exit import wait_process_exit
 from edge_mqtt.worker.runs.run_events import RunEvents
 from edge_mqtt.worker.runs.run_plan import RunPlan
 from edge_mqtt.worker.runs.stopping import RunningSupervisor, stop_supervisor
+from edge_mqtt.worker.system.cgroup import RunCgroup
+from edge_mqtt.worker.system.killing import kill_tree
 from edge_mqtt.worker.system.oom import oom_kills
-from edge_mqtt.worker.system.process import ProcessIdentity, has_child, kill_orphans, kill_tree
+from edge_mqtt.worker.system.process import ProcessIdentity, has_child
 from edge_mqtt.worker.timing import WorkerTiming
 
 log = logging.getLogger(__name__)
@@ -63,6 +67,7 @@ class Supervisors:
         self._tasks = BackgroundTasks()
         self._pending_launches = PendingLaunches(lambda job: self.launcher.launch(plan.run_request(job)))
         self._adoption = Adoption(plan, jobs, supervisors=self, events=events, tasks=self._tasks, timing=self._timing)
+        self._leftovers = Leftovers(plan, self._timing)
         self._running: dict[JobId, RunningSupervisor] = {}
         self._launching = asyncio.Lock()
         self._retry: asyncio.TimerHandle | None = None
@@ -85,7 +90,9 @@ class Supervisors:
     def has_task_process(self, job_id: JobId) -> bool:
         """Tell whether the job's supervisor has a child: the task's process, which it has not seen end."""
         supervisor = self._running.get(job_id)
-        return supervisor is not None and supervisor.identity.is_alive() and has_child(supervisor.identity.pid)
+        if supervisor is None or not supervisor.identity.is_alive() or supervisor.files.outcome.exists():
+            return False
+        return has_child(supervisor.identity.pid)
 
     # ------------------------------------------------------------ launch
 
@@ -142,7 +149,7 @@ class Supervisors:
                 identity.pid,
                 extra={"action": "abandoned_killed", "job_id": job.job_id, "pid": identity.pid},
             )
-            kill_tree(identity)
+            await asyncio.to_thread(kill_tree, identity, RunCgroup.of(self.plan.files(job).run))
             await wait_process_exit(identity)
         self.plan.files(job).delete()
 
@@ -206,7 +213,8 @@ class Supervisors:
 
         :param is_ours: this worker's launcher forked it.
         """
-        supervisor = self._running[job.job_id] = RunningSupervisor(identity=identity, is_ours=is_ours)
+        supervisor = RunningSupervisor(identity=identity, files=self.plan.files(job), is_ours=is_ours)
+        self._running[job.job_id] = supervisor
         return self._tasks.start(self._await_exit(job, supervisor), f"worker.run[{job.job_id}]")
 
     async def _await_exit(self, job: LocalJob, supervisor: RunningSupervisor) -> None:
@@ -218,23 +226,18 @@ class Supervisors:
         await self.launch_waiting()
 
     async def _read_outcome(self, job: LocalJob, supervisor: RunningSupervisor) -> RunOutcome:
-        try:
-            outcome = RunOutcome.from_json(self.plan.files(job).outcome.read_bytes())
-        except (OSError, ValueError):
+        outcome = None
+        with contextlib.suppress(OSError, ValueError):
+            outcome = RunOutcome.from_json(supervisor.files.outcome.read_bytes())
+        if outcome is None or outcome.exit_code != 0 or supervisor.stop_reason:
+            # Its supervisor has seen to that, unless it was killed before. The launcher may be gone too.
+            await self._leftovers.clear(job, supervisor)
+        if outcome is None:
             outcome = await self._reconstruct_outcome(job, supervisor)
         return replace(outcome, error=supervisor.stop_reason) if supervisor.stop_reason else outcome
 
     async def _reconstruct_outcome(self, job: LocalJob, supervisor: RunningSupervisor) -> RunOutcome:
         """Return how a supervisor ended that wrote nothing."""
-        # It was killed, so its task was not, which would run beside the next try. The launcher may be gone too.
-        orphans = await asyncio.to_thread(kill_orphans, supervisor.identity)
-        if orphans:
-            log.warning(
-                "%s: killed %d processes that its supervisor left",
-                job.label,
-                orphans,
-                extra={"action": "orphans_killed", "job_id": job.job_id},
-            )
         code = None
         if supervisor.is_ours:
             code = await self.launcher.wait_exit_code(supervisor.identity.pid, self._timing.exit_code_wait_s)
@@ -257,7 +260,9 @@ class Supervisors:
         supervisor.stop_reason = reason
         grace_s = self.kill_grace_s if grace_s is None else grace_s
         log.info("stopping %s: %s", job.label, reason, extra={"action": "job_stopping", "job_id": job.job_id})
-        stopping = stop_supervisor(supervisor, grace_s, self._timing)
+        stopping = stop_supervisor(
+            supervisor, grace_s, self._timing, lambda killed: self._leftovers.tell(job, supervisor, killed)
+        )
         supervisor.stopping = self._tasks.start(stopping, f"worker.stop[{job.job_id}]")
 
     # ------------------------------------------------------------ whole life

@@ -22,11 +22,14 @@ from edge_mqtt.worker.ipc.api_contract import START_TARGET
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.supervisor.api_transport import WorkerTransport
-from edge_mqtt.worker.supervisor.lease_guard import guard_own_lease
+from edge_mqtt.worker.supervisor.lease_guard import guard_own_lease, leave_lease_guard
 from edge_mqtt.worker.supervisor.log_file import make_log_file
+from edge_mqtt.worker.supervisor.sweep import sweep_run
+from edge_mqtt.worker.system.cgroup import RunCgroup
 from edge_mqtt.worker.system.files import create_exclusively, redirect_output, write_atomically
+from edge_mqtt.worker.system.killing import become_subreaper, kill_below
 from edge_mqtt.worker.system.oom import oom_kills, prefer_as_oom_victim
-from edge_mqtt.worker.system.process import ProcessIdentity, kill_below
+from edge_mqtt.worker.system.process import ProcessIdentity
 
 if TYPE_CHECKING:
     from airflow.sdk.api.client import Client
@@ -60,20 +63,25 @@ def run_job(request: RunRequest, launcher_pid: int) -> int:
     redirect_output(files.output)
     signal.signal(signal.SIGTERM, _on_sigterm)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    guard_own_lease(request, launcher_pid)
+    become_subreaper()
+    group = RunCgroup.of(files.run)
+    group.create()
+    guard_own_lease(request, group, launcher_pid)
     _set_title(request.title)
     killed_before = oom_kills()
+    ended_well = False
     try:
-        code = _supervise(request)
+        code, ended_well = _supervise(request, group)
         killed = oom_kills() - killed_before
         outcome = RunOutcome.of_exit_code(code, oom_kills=killed, started_at=started_at, ended_at=time.time())
     except BaseException as error:  # noqa: BLE001 -- the process ends here: whatever it is goes into the outcome
         with contextlib.suppress(OSError):
             traceback.print_exc()
         # The task's process has no supervisor any more; it must not run beside the next try.
-        kill_below(ProcessIdentity.of_this())
+        kill_below(ProcessIdentity.of_this(), group)
         outcome = RunOutcome(exit_code=1, error=describe_error(error), started_at=started_at, ended_at=time.time())
     store_outcome(files.outcome, outcome)
+    sweep_run(request, group, ended_well=ended_well)
     return 0
 
 
@@ -104,21 +112,35 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:ERROR_LENGTH].rstrip(": ")
 
 
-def _supervise(request: RunRequest) -> int:
-    from edge_mqtt.worker.supervisor.airflow_internals import WorkerClient, patch_task_watching
+def _supervise(request: RunRequest, group: RunCgroup) -> tuple[int, bool]:
+    """Return the task's exit code, and whether what it has left may go on: it ended by itself and has not failed."""
+    from edge_mqtt.worker.supervisor.airflow_internals import WorkerClient, begin_tasks_with, watch_tasks
 
-    patch_task_watching()
+    transport = WorkerTransport(Path(request.socket_path))
+
+    def shed() -> None:
+        leave_lease_guard()
+        transport.close()
+        group.join()
+
+    watched = watch_tasks()
+    begin_tasks_with(shed)
     make_log_file(request.log_path)
-    with WorkerClient(WorkerTransport(Path(request.socket_path)), request.secret) as client:
-        match WorkloadType(request.type):
-            case WorkloadType.TASK:
-                return _supervise_task(request, client)
-            case WorkloadType.CALLBACK:
-                client.post(START_TARGET)
-                return _supervise_callback(request, client)
-            case WorkloadType.CONNECTION_TEST:
-                client.post(START_TARGET)
-                return _supervise_connection_test(request, client)
+    with WorkerClient(transport, request.secret) as client:
+        code = _supervise_workload(request, client)
+    return code, code == 0 and not watched.has_failed
+
+
+def _supervise_workload(request: RunRequest, client: Client) -> int:
+    match WorkloadType(request.type):
+        case WorkloadType.TASK:
+            return _supervise_task(request, client)
+        case WorkloadType.CALLBACK:
+            client.post(START_TARGET)
+            return _supervise_callback(request, client)
+        case WorkloadType.CONNECTION_TEST:
+            client.post(START_TARGET)
+            return _supervise_connection_test(request, client)
 
 
 def _supervise_task(request: RunRequest, client: Client) -> int:

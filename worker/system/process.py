@@ -1,4 +1,4 @@
-"""Processes: who one is, whether it lives, what it has started, and how all that is killed."""
+"""Processes: who one is, whether it lives, and how it gets a signal."""
 
 from __future__ import annotations
 
@@ -56,24 +56,6 @@ class ProcessIdentity:
         return f"{self.pid} {self.start} {self.boot}"
 
 
-def descendants(pid: int) -> list[psutil.Process]:
-    """Return every process below ``pid``, and those of the session that it leads, without itself."""
-    found: dict[int, psutil.Process] = {}
-    with contextlib.suppress(psutil.Error):
-        found = {child.pid: child for child in psutil.Process(pid).children(recursive=True)}
-    return list((found | {process.pid: process for process in _session(pid)}).values())
-
-
-def _session(pid: int) -> list[psutil.Process]:
-    """Return the processes of the session that ``pid`` leads or led, without itself."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.pid != pid and os.getsid(process.pid) == pid:
-                found.append(process)
-    return found
-
-
 def signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
     """Send ``signum`` to that very process; False when it is gone."""
     if not identity.is_alive():
@@ -83,37 +65,6 @@ def signal_process(identity: ProcessIdentity, signum: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def kill_tree(identity: ProcessIdentity) -> None:
-    """Kill a supervisor, its task and everything that they started."""
-    below = descendants(identity.pid) if identity.is_alive() else []
-    signal_process(identity, signal.SIGKILL)
-    _kill(below)
-
-
-def kill_below(identity: ProcessIdentity) -> None:
-    """Kill everything that a supervisor and its task started, and not the supervisor."""
-    if identity.is_alive():
-        _kill(descendants(identity.pid))
-
-
-def kill_orphans(identity: ProcessIdentity) -> int:
-    """Kill what a supervisor that is dead has left behind; return how many processes there were.
-
-    Its session tells: the kernel gives out no pid that a session still has as its id.
-    """
-    if identity.boot != boot_id() or start_time(identity.pid) is not None:
-        return 0
-    orphans = _session(identity.pid)
-    _kill(orphans)
-    return len(orphans)
-
-
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
 
 
 def has_child(pid: int) -> bool:

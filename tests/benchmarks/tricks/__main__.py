@@ -33,13 +33,11 @@ KINDS: Final[Mapping[str, Sequence[str]]] = {
     "control": (),
     "warm_up": ("warm_up",),
     "large_pages": ("large_pages",),
-    "QuickDictConfig": ("QuickDictConfig",),
-    "SharedAdapters": ("SharedAdapters",),
-    "SharedAdapters: JsonValue": ("SharedAdapters: JsonValue",),
+    "logging_shortcut": ("logging_shortcut",),
     "hidden_modules": ("hidden_modules",),
     "hidden_modules: rich": ("hidden_modules: rich",),
     "hidden_modules: dns": ("hidden_modules: dns",),
-    "all of them": ("warm_up", "large_pages", "airflow_patches", "hidden_modules"),
+    "all of them": ("warm_up", "large_pages", "logging_shortcut", "hidden_modules"),
 }
 COLUMNS: Final[Mapping[str, str]] = {
     "task_cpu_ms": "CPU a task, ms",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import logging.config
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +15,6 @@ from types import ModuleType
 from typing import Any, Final
 
 HIDDEN: Final = "edge_mqtt.worker.launcher.hidden_modules"
-PATCHES: Final = "edge_mqtt.worker.launcher.airflow_patches"
 
 
 def stand_in(name: str, **members: Any) -> None:
@@ -29,16 +27,6 @@ def stand_in(name: str, **members: Any) -> None:
     module = ModuleType(name)
     vars(module).update(members)
     sys.modules[name] = module
-
-
-def other_patches(change: Callable[[Any], None]) -> None:
-    """Let ``change`` be called with the module of the patches when they are to be applied."""
-
-    def apply_patches() -> None:
-        sys.modules.pop(PATCHES, None)
-        change(importlib.import_module(PATCHES))
-
-    stand_in(PATCHES, apply_patches=apply_patches)
 
 
 def no_warm_up() -> None:
@@ -61,51 +49,27 @@ def no_hidden_modules(*shown: str) -> None:
     stand_in(HIDDEN, hide_modules=hide_modules)
 
 
-def no_quick_dict_config() -> None:
-    """Keep the standard library's dictConfig."""
-
-    def change(patches: Any) -> None:
-        plain = logging.config.dictConfig
-        patches.apply_patches()
-        vars(logging.config)["dictConfig"] = plain
-
-    other_patches(change)
+def no_logging_shortcut() -> None:
+    """Let every task configure logging as Airflow does."""
+    stand_in("edge_mqtt.worker.launcher.logging_shortcut", SHORTCUT=_NoShortcut())
 
 
-def no_shared_adapters() -> None:
-    """Let every task build its own TypeAdapters."""
+class _NoShortcut:
+    """A shortcut that is none."""
 
-    def change(patches: Any) -> None:
-        vars(logging.config)["dictConfig"] = patches.QuickDictConfig(logging.config.dictConfig)
+    def recorded(self) -> contextlib.AbstractContextManager[None]:
+        """Take no note."""
+        return contextlib.nullcontext()
 
-    other_patches(change)
-
-
-def no_json_adapter() -> None:
-    """Share the TypeAdapter of the messages to a task, but not that of its rendered fields."""
-
-    def change(patches: Any) -> None:
-        from airflow.sdk.execution_time import task_runner
-
-        plain = vars(task_runner)["TypeAdapter"]
-        patches.apply_patches()
-        vars(task_runner)["TypeAdapter"] = plain
-
-    other_patches(change)
-
-
-def no_patches() -> None:
-    """Apply no patch."""
-    other_patches(lambda _patches: None)
+    def taken(self) -> contextlib.AbstractContextManager[None]:
+        """Take the long way."""
+        return contextlib.nullcontext()
 
 
 SWITCHES: Final[dict[str, Callable[[], None]]] = {
     "warm_up": no_warm_up,
     "large_pages": no_large_pages,
-    "QuickDictConfig": no_quick_dict_config,
-    "SharedAdapters": no_shared_adapters,
-    "SharedAdapters: JsonValue": no_json_adapter,
-    "airflow_patches": no_patches,
+    "logging_shortcut": no_logging_shortcut,
     "hidden_modules": no_hidden_modules,
     "hidden_modules: rich": partial(no_hidden_modules, "rich"),
     "hidden_modules: dns": partial(no_hidden_modules, "dns"),

@@ -15,9 +15,9 @@ from tests.support.scenario_worker import fresh_home
 SCRIPT = """
 import os, uuid
 from airflow.sdk.execution_time.supervisor import WatchedSubprocess
-from edge_mqtt.worker.supervisor.airflow_internals import patch_task_watching
+from edge_mqtt.worker.supervisor.airflow_internals import watch_tasks
 
-patch_task_watching()
+watch_tasks()
 told, tell = os.pipe()
 
 def task():
