@@ -33,7 +33,14 @@ from edge_mqtt.executor.bridge_client import BridgeClient, PreparedConnection
 from edge_mqtt.executor.job_index import JobIndex, Offer
 from edge_mqtt.executor.outbox import UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings, load_settings
-from edge_mqtt.executor.workloads import Submission, callback_key, is_task_key, resubmission_of, submission_of
+from edge_mqtt.executor.workloads import (
+    Submission,
+    callback_key,
+    is_final,
+    is_task_key,
+    resubmission_of,
+    submission_of,
+)
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
@@ -47,6 +54,8 @@ log = logging.getLogger(__name__)
 ADOPT_TIMEOUT_S = 3.0
 #: Seconds that a scheduler's shutdown waits for the bridge to have what was just submitted and acknowledged.
 FLUSH_TIMEOUT_S = 5.0
+#: What Airflow is told of a task whose process ended well and never told Airflow a state (``os._exit``).
+WITHOUT_A_WORD = "exit code 0, but the task has told Airflow no state"
 #: What Airflow is told of jobs that the bridge does not know.
 NEVER_ARRIVED = "the edge bridge does not know this job: it never arrived there"
 FORGOTTEN = "the edge bridge no longer knows this job: was its ledger restored from a backup, or begun anew?"
@@ -245,7 +254,7 @@ class EdgeMqttExecutor(AirflowHooks):
             return
         key = self._job_index.key_of(event.job_id)
         if event.revoked:
-            self._on_revoked(key, event)
+            self._let_go(key, event, f"another executor has it now: {event.detail}")
             return
         if key is None and event.type is WorkloadType.CALLBACK:
             # Of a scheduler that died: Airflow adopts no callbacks, so no other executor will tell it.
@@ -254,25 +263,26 @@ class EdgeMqttExecutor(AirflowHooks):
             # Of a scheduler that died: this one may be asked to adopt it yet.
             self._job_index.keep_unclaimed(event, self._now())
             return
-        if event.outcome is Outcome.SUCCESS:
-            self.success(key, info=event.detail or None)
-        else:
+        if event.told and not is_final(event.told):
+            self._let_go(key, event, f"its task has told Airflow that it is {event.told}, and goes on as another job")
+            return
+        if event.outcome is not Outcome.SUCCESS:
             self.fail(key, info=event.detail or event.outcome.value)
+        elif event.type is WorkloadType.TASK and not event.told:
+            self.fail(key, info=WITHOUT_A_WORD)
+        else:
+            self.success(key, info=event.detail or None)
         if event.outcome is Outcome.LOST:
             self.log_task_event(event="edge job lost", extra=event.detail, ti_key=key)
         self._job_index.remove_key(key)
         offered = self.event_buffer[key]
         self._job_index.add_offer(Offer(key=key, job_id=event.job_id, event=offered, offered_at=self._now()))
 
-    def _on_revoked(self, key: WorkloadKey | None, event: JobFinished) -> None:
-        """Let go of a job that another scheduler has revoked, or taken over: Airflow knows from there."""
+    def _let_go(self, key: WorkloadKey | None, event: JobFinished, why: str) -> None:
+        """Let go of a job of which Airflow knows from others all that concerns it."""
         if key is not None:
-            log.info(
-                "job %s belongs to another executor now: %s",
-                event.job_id,
-                event.detail,
-                extra={"action": "job_let_go", "job_id": event.job_id},
-            )
+            extra = {"action": "job_let_go", "job_id": event.job_id}
+            log.info("job %s is let go: %s", event.job_id, why, extra=extra)
             self._job_index.remove_key(key)
             self.running.discard(key)
         self._settle_offer(event.job_id)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeGuard
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
 from airflow.models.callback import CallbackKey
 from airflow.models.taskinstancekey import TaskInstanceKey
-from airflow.utils.state import TaskInstanceState
+from airflow.utils.state import TaskInstanceState, TerminalTIState
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
@@ -43,6 +43,11 @@ class Submission:
 def is_task_key(key: object) -> TypeGuard[TaskInstanceKey]:
     """Tell whether ``key`` is a task instance's: only for those does Airflow say which events it has handled."""
     return isinstance(key, TaskInstanceKey)
+
+
+def is_final(state: str) -> bool:
+    """Tell whether a task that has told Airflow this state is over, and does not go on as another job."""
+    return state in frozenset(TerminalTIState)
 
 
 def callback_key(job_id: JobId) -> CallbackKey:

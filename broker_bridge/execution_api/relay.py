@@ -20,6 +20,7 @@ from edge_mqtt.broker_bridge.execution_api.client import ApiResult, ExecutionApi
 from edge_mqtt.broker_bridge.execution_api.endpoints import is_run, is_state
 from edge_mqtt.broker_bridge.execution_api.forwarding import Forwarding, RelayLimits
 from edge_mqtt.broker_bridge.execution_api.interface import EventSink, JobReader
+from edge_mqtt.broker_bridge.execution_api.last_words import LastWords
 from edge_mqtt.broker_bridge.execution_api.response_cache import ResponseCache
 from edge_mqtt.broker_bridge.execution_api.retry import retry
 from edge_mqtt.broker_bridge.execution_api.token_issuer import TokenIssuer
@@ -63,6 +64,7 @@ class Relay:
         self._limits = limits or RelayLimits()
         self._forwarding = Forwarding(api, jobs, dispatch, issuer, self._limits)
         self._max_answer_bytes = min(self._limits.answer_bytes, MAX_MESSAGE_BYTES - HEADER_BYTES)
+        self._last_words = LastWords(dispatch, wait_s=self._limits.retry_s)
         self._under_way: set[tuple[WorkerName, str]] = set()
         self._responses = cache or ResponseCache()
         #: Jobs whose ``run`` call is under way, or whose task has told Airflow its final state: Airflow answers
@@ -186,10 +188,14 @@ class Relay:
             self._muted.add(request.job_id)
         settled = False
         try:
+            if ends:
+                await self._last_words.note(request)
             begun_here = request.job_id in self._begun
             result = await self._forwarding.forward(worker, request, begun_here=begun_here)
             if result is not None:
                 settled = ends and result.status < HTTPStatus.BAD_REQUEST
+                if ends and not settled:
+                    self._last_words.take_back(request.job_id)
                 if is_run(request):
                     self._record_start(request, result)
             return result

@@ -13,14 +13,23 @@ from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
 from edge_mqtt.executor.workloads import callback_key
-from tests.simulation.plan import MAX_TRIES, Work
+from tests.simulation.plan import GOES_ON, MAX_TRIES, PAUSES, Work
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-#: Seconds until a failed task is tried again, and until a deferred one goes on.
+#: Seconds until a failed task is tried again, and until a deferred or rescheduled one goes on.
 RETRY_S: Final = 5.0
 TRIGGER_S: Final = 2.0
+#: Seconds that one which goes on waits for a slot in its pool, for example.
+NO_SLOT_S: Final = (0.0, 0.0, 20.0)
+#: Seconds without a heartbeat after which a running task is given up: longer than any outage of the centre here.
+HEARTBEAT_TIMEOUT_S: Final = 200.0
+
+
+def _folder(work: Work) -> str:
+    return f"loop/task={work.number}" if work.has_no_log else f"task={work.number}"
+
 
 Key = CallbackKey | TaskInstanceKey
 
@@ -41,7 +50,11 @@ class TaskInstance:
     owner: str | None = None
     #: Host and pid of the supervisor whose ``run`` call was granted.
     starter: str | None = None
-    has_deferred: bool = False
+    has_paused: bool = False
+    #: When its process was last heard of.
+    heard_at: float = 0.0
+    #: Until when there is no slot for it in its pool.
+    no_slot_until: float = 0.0
     #: The scheduler that holds the row while it asks about it.
     locked_by: str | None = None
     #: A user cleared it while it ran.
@@ -78,7 +91,8 @@ class Airflow:
 
     def _schedule(self, row: TaskInstance, delay_s: float) -> None:
         def ready() -> None:
-            row.state, row.owner, row.starter, row.cleared, row.is_stuck = "scheduled", None, None, False, False
+            row.state, row.starter, row.cleared, row.is_stuck = "scheduled", None, False, False
+            row.no_slot_until = self._world.clock.now + self._world.chance.choice(NO_SLOT_S)
             self._supersede(row)
 
         self._world.clock.after(delay_s, ready)
@@ -104,12 +118,13 @@ class Airflow:
             dag_id="dag",
             task_id=str(work.number),
             try_number=row.try_number,
-            log_path=None if work.callback else f"task={work.number}/attempt={row.try_number}.log",
+            log_path=None if work.callback else f"{_folder(work)}/attempt={row.try_number}.log",
             workload={
                 "callback" if work.callback else "ti": {"id": row.id},
+                "may_retry": row.try_number < MAX_TRIES,
                 "bundle_info": {"name": "dags"},
                 "dag_rel_path": "dag.py",
-                "resumed": row.has_deferred,
+                "resumed": row.has_paused,
             },
         )
         self._world.add_job(spec)
@@ -130,6 +145,18 @@ class Airflow:
         if row is not None and row.state in ("queued", "running"):
             self._world.promises.renamed(row.job_id, job_id)
 
+    def give_up_silent(self, scheduler: str) -> list[Key]:
+        """Give up the running tasks whose heartbeats are missing; return the keys of a scheduler's own."""
+        limit = self._world.clock.now - HEARTBEAT_TIMEOUT_S
+        silent = [
+            row for row in self.rows if row.state == "running" and row.heard_at < limit and not row.work.callback
+        ]
+        keys = [row.key for row in silent if row.owner == scheduler]
+        for row in silent:
+            self._world.promises.given_up(row.job_id)
+            self._fail(row)
+        return keys
+
     def take(self, scheduler: str, key: Key, job_id: JobId | None, outcome: Outcome, *, has_task: bool) -> None:
         """Take an executor's final event (``process_executor_events``): one committed transaction."""
         if job_id is not None:
@@ -139,16 +166,23 @@ class Airflow:
             return
         if row.work.callback:
             row.state = "success" if outcome is Outcome.SUCCESS else "failed"
-        elif row.owner == scheduler and not has_task and (row.cleared or row.state in ("queued", "running")):
+        elif row.owner == scheduler and not has_task and self._is_unexpected(row, outcome):
             # Its task never said so itself: for Airflow it failed, whatever the executor says.
+            self._world.promises.failed_by_end(job_id, row)
             self._fail(row)
+
+    def _is_unexpected(self, row: TaskInstance, outcome: Outcome) -> bool:
+        resumes = row.state == "scheduled" and row.has_paused and row.work.pauses == "deferred"
+        if resumes and outcome is Outcome.SUCCESS:
+            return False
+        return row.cleared or row.state in ("scheduled", "queued", "running")
 
     def _fail(self, row: TaskInstance) -> None:
         row.cleared = False
         if row.try_number < MAX_TRIES:
             row.state = "up for retry"
             row.try_number += 1
-            row.has_deferred = False
+            row.has_paused = False
             self._schedule(row, RETRY_S)
         else:
             row.state = "failed"
@@ -202,6 +236,7 @@ class Airflow:
         """Answer a ``run`` call; the same process may repeat it."""
         if row.state == "queued" and not row.cleared:
             row.state, row.starter = "running", starter
+            row.heard_at = self._world.clock.now
         return OK if row.state == "running" and row.starter == starter else CONFLICT
 
     def _end(self, row: TaskInstance, state: str, starter: str) -> int:
@@ -211,6 +246,8 @@ class Airflow:
             self._world.promises.ended_by_another(starter, row.starter)
         status = self._set_end(row, state)
         if status == OK and job_id is not None:
+            if state in GOES_ON:
+                self._world.promises.going_on.add(job_id)
             # What becomes of the process from here on changes nothing for the task.
             self._world.promises.excuse([job_id], "its task has told Airflow its end")
         return status
@@ -220,15 +257,18 @@ class Airflow:
             return OK
         if row.state != "running" or row.cleared:
             return CONFLICT
-        if state == "failed":
+        if state in ("failed", "up_for_retry"):
             self._fail(row)
         else:
             row.state = state
-        if state == "deferred":
-            row.has_deferred = True
+        if state in PAUSES:
+            row.has_paused = True
             self._schedule(row, TRIGGER_S)
         return OK
 
     def _heartbeat(self, row: TaskInstance, starter: str) -> int:
         """Answer a heartbeat."""
-        return OK if row.state == "running" and row.starter == starter and not row.cleared else CONFLICT
+        if row.state != "running" or row.starter != starter or row.cleared:
+            return CONFLICT
+        row.heard_at = self._world.clock.now
+        return OK

@@ -166,6 +166,7 @@ class WatchedDispatcher(Dispatcher):
         bridge = _bridge()
         plan = bridge.world.plan
         short = replace(settings, refusal_backoff_s=REFUSAL_BACKOFF_S, settle_s=plan.settle_s)
+        short = replace(short, refusal_backoff_at_most_s=4 * REFUSAL_BACKOFF_S)
         super().__init__(replace(short, remembered_jobs=plan.remembered_jobs))
         bridge._dispatcher = self
 

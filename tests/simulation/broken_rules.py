@@ -13,10 +13,12 @@ from edge_mqtt.broker_bridge.dispatch.core.state import DispatchState
 from edge_mqtt.broker_bridge.dispatch.core.view import DispatchView
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerError
+from edge_mqtt.broker_bridge.execution_api.last_words import LastWords
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs import segment_allocator
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
+from edge_mqtt.executor import edge_mqtt_executor
 from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
 from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.bridge.lease_guard import LeaseGuard
@@ -45,11 +47,11 @@ def _only(plan: Plan, *faults: str) -> Plan:
 
 
 def _idle_between(work: Sequence[Work]) -> tuple[Work, ...]:
-    return tuple(replace(one, at=2 * GRACE_S * turn, defers=False) for turn, one in enumerate(work[:3]))
+    return tuple(replace(one, at=2 * GRACE_S * turn, pauses="") for turn, one in enumerate(work[:3]))
 
 
 def _deferring(work: Iterable[Work]) -> tuple[Work, ...]:
-    return tuple(replace(one, defers=not one.callback) for one in work)
+    return tuple(replace(one, pauses="" if one.callback else "deferred") for one in work)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +119,10 @@ async def _permit_all(_self: Relay, *_: object) -> None:
     """Ask nobody."""
 
 
+async def _note_nothing(_self: LastWords, _request: object) -> None:
+    """Let the end of the job speak for its task."""
+
+
 async def _do_nothing(*_: object) -> None:
     await asyncio.Event().wait()
 
@@ -151,6 +157,16 @@ BROKEN = (
         noticed="promise 4.* tells the end of a task",
         # Its call that defers the task has to be repeated when the next job has begun already.
         reshape=lambda plan: replace(_only(plan), deadly={**_NEVER, "api": 0.1}, work=_deferring(plan.work)),
+    ),
+    BrokenRule(
+        name="the end of every job is the end of its task",
+        replaced=((edge_mqtt_executor, "is_final", lambda _: True),),
+        noticed="promise [14].*whose task goes on",
+    ),
+    BrokenRule(
+        name="a word after which a task goes on is not noted",
+        replaced=((LastWords, "note", _note_nothing),),
+        noticed="promise [14].*whose task goes on",
     ),
     BrokenRule(
         name="a log is acknowledged before it is stored",

@@ -77,6 +77,8 @@ class Machine:
         disk = self._folder / f"disk{self._disks}"
         self.state, self.runs, self.logs = disk / "state", disk / "state" / "runs", disk / "logs"
         self.runs.mkdir(parents=True)
+        self.logs.mkdir()
+        (self.logs / "loop").symlink_to("loop")
 
     @property
     def boot_id(self) -> str:
@@ -241,7 +243,7 @@ class Process:
         """Return the steps before the deferral, those after it, or all of them."""
         script = self.work.script
         half = len(script) // 2
-        if not self.work.defers:
+        if not self.work.pauses:
             return script
         return script[half:] if self.spec.workload["resumed"] else script[:half]
 
@@ -249,10 +251,13 @@ class Process:
         if self.spec.type is WorkloadType.CALLBACK:
             return self.work.exit_code
         target = f"task-instances/{self.request.workload['ti']['id']}/state"
-        if self.work.defers and not self.spec.workload["resumed"]:
-            status = yield from self._call("PATCH", target, {"state": "deferred", **self._who})
+        if self.work.pauses and not self.spec.workload["resumed"]:
+            status = yield from self._call("PATCH", target, {"state": self.work.pauses, **self._who})
             return 0 if status < ERROR else 1
-        state = "failed" if self.work.exit_code else "success"
+        if self.work.is_silent:
+            return self.work.exit_code
+        failed = "up_for_retry" if self.spec.workload["may_retry"] else "failed"
+        state = failed if self.work.exit_code else "success"
         status = yield from self._call("PATCH", target, {"state": state, **self._who})
         return self.work.exit_code if status < ERROR else 1
 

@@ -28,6 +28,9 @@ HEALING_S: Final = 600.0
 MAX_TRIES: Final = 2
 #: How much of the time an untidy broker does what it should with a message.
 BROKER_TRUST: Final = 0.94
+#: What a task may tell Airflow that goes on as another job afterwards: in the same try, or in any.
+PAUSES: Final = ("deferred", "up_for_reschedule")
+GOES_ON: Final = (*PAUSES, "up_for_retry")
 #: The queue whose jobs have another grace, and the one whose logs stay on the worker.
 PATIENT_QUEUE: Final = "ship"
 KEEPING_QUEUE: Final = "cameras"
@@ -59,8 +62,13 @@ class Work:
     #: What its user code does, in order: ("log", bytes), ("sleep", seconds), ("call", 0).
     script: tuple[tuple[str, float], ...]
     exit_code: int
-    #: Its user code defers once, which ends its first job.
-    defers: bool
+    #: What it tells Airflow once, in the midst of its user code, which ends its first job (``deferred``,
+    #: ``up_for_reschedule``); empty: nothing.
+    pauses: str
+    #: Its process ends well without having told Airflow anything.
+    is_silent: bool
+    #: Its log's path leads in a circle on every worker.
+    has_no_log: bool
     #: Its supervisor ends on SIGTERM.
     obeys: bool
 
@@ -143,6 +151,8 @@ def _work(chance: random.Random, number: int) -> Work:
         priority=chance.randint(1, 2),
         script=tuple(steps),
         exit_code=0 if chance.random() < 0.85 else 1,
-        defers=not callback and chance.random() < 0.25,
+        pauses=chance.choice(PAUSES) if not callback and chance.random() < 0.35 else "",
+        is_silent=not callback and chance.random() < 0.05,
+        has_no_log=not callback and chance.random() < 0.05,
         obeys=chance.random() < 0.5,
     )

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, Outcome, WorkloadType
-from tests.simulation.plan import LEASE_BEYOND_GRACE_S
+from tests.simulation.plan import GOES_ON, LEASE_BEYOND_GRACE_S
 
 if TYPE_CHECKING:
+    from tests.simulation.airflow_db import TaskInstance
     from tests.simulation.machine import Process
     from tests.simulation.world import World
 
@@ -31,7 +32,9 @@ class Promises:
         self.ends: dict[JobId, list[Outcome]] = defaultdict(list)
         #: Why a job may end otherwise than its script does.
         self.excuses: dict[JobId, list[str]] = defaultdict(list)
-        #: Jobs that Airflow took back before any bridge knew them, or that a later job took the place of.
+        #: Jobs whose task has told Airflow that it goes on as another one.
+        self.going_on: set[JobId] = set()
+        #: Jobs that Airflow took back before any bridge knew them, gave up, or has another one for.
         self.over_in_airflow: set[JobId] = set()
         #: Jobs whose scheduler died: nobody may have asked for their end any more when it came.
         self.orphaned: set[JobId] = set()
@@ -57,6 +60,8 @@ class Promises:
     def user_code_begins(self, process: Process) -> None:
         """Promise 2: at most one process ever runs a job's user code."""
         self._world.tally["user code"] += 1
+        if process.work.has_no_log:
+            raise self._broken(2, f"{process} runs without a log")
         ran = self.started[process.job_id]
         ran.append(process)
         if len(ran) > 1:
@@ -120,12 +125,29 @@ class Promises:
     def taken(self, job_id: JobId, outcome: Outcome) -> None:
         """Promise 1: Airflow takes one final event of a job."""
         self._world.tally["final event"] += 1
+        if job_id in self.going_on:
+            raise self._broken(1, f"Airflow is told the end of {job_id}, whose task goes on")
         ends = self.ends[job_id]
         ends.append(outcome)
         # Airflow asks for no callback after a crash: its end is told again, and Airflow stores the same once more.
         may_repeat = self._world.jobs[job_id].type is WorkloadType.CALLBACK and job_id in self.orphaned
         if len(ends) > 1 and not (may_repeat and len(set(ends)) == 1):
             raise self._broken(1, f"Airflow takes {len(ends)} final events of {job_id}: {ends}")
+
+    def failed_by_end(self, job_id: JobId | None, row: TaskInstance) -> None:
+        """Promise 4: the end of a job whose task goes on as another one fails that task in no state."""
+        if job_id in self.going_on:
+            raise self._broken(4, f"the end of {job_id}, whose task goes on, fails the task in state {row.state}")
+
+    def given_up(self, job_id: JobId | None) -> None:
+        """Promise 4: Airflow does not miss the heartbeats of a task that runs."""
+        self._world.tally["task given up"] += 1
+        running = [process for process in self.started[job_id or JobId("")] if process.alive and process.has_begun]
+        if running and not self._is_excused(running[0].job_id):
+            raise self._broken(4, f"Airflow gives up {job_id}, which runs as {running[0]}")
+        if job_id is not None:
+            self.excuse([job_id], "Airflow has given its task up")
+            self.over_in_airflow.add(job_id)
 
     def renamed(self, job_id: JobId | None, given: object) -> None:
         """Promise 1: a task's job keeps its id in Airflow, or nobody could adopt it.
@@ -171,7 +193,9 @@ class Promises:
                 raise self._broken(1, f"{job_id} is lost without a trace")
             if job is not None and (job.state is not CentralJobState.FINISHED or not job.event_acked):
                 raise self._broken(1, f"{job_id} never ended: {job.state}, holder {job.holder}, {job.event_acked=}")
-            if not ends and job_id not in self.over_in_airflow | self.orphaned:
+            # What its task told may not have reached Airflow, which then misses the heartbeats.
+            goes_on = job is not None and job.told in GOES_ON
+            if not ends and not goes_on and job_id not in self.over_in_airflow | self.orphaned:
                 raise self._broken(1, f"Airflow never heard of the end of {job_id}")
         for row in world.airflow.rows:
             if row.state not in ("success", "failed") and not world.is_stranded(row):

@@ -116,19 +116,27 @@ class Scheduler:
                 self._orphans_at = self.world.clock.now + ORPHANS_EVERY_S
                 self._adopt_orphans()
             self._revoke_stuck()
+            self._give_up_silent()
             self._queue_scheduled()
             self.executor.sync()
             self._take_events()
 
     def _queue_scheduled(self) -> None:
         for row in self.world.airflow.rows:
-            if row.state == "scheduled" and self._chance.random() < 0.7:
+            has_slot = self.world.healed or row.no_slot_until <= self.world.clock.now
+            if row.state == "scheduled" and has_slot and self._chance.random() < 0.7:
                 spec = self.world.airflow.queue(row, self.incarnation)
                 self.step()
                 self.executor._process_workloads([Workload(self._order(row, spec))])  # type: ignore[list-item]
 
     def _order(self, row: TaskInstance, spec: JobSpec) -> Submission:
         return Submission(key=row.key, job=spec, token=self.world.airflow.token(row.id), id_is_known=True)
+
+    def _give_up_silent(self) -> None:
+        """Give up tasks without heartbeats (``_purge_task_instances_without_heartbeats``)."""
+        for key in self.world.airflow.give_up_silent(self.incarnation):
+            self.executor.running.discard(key)
+            self.step()
 
     def _revoke_stuck(self) -> None:
         """Have the jobs of stuck tasks stopped, and forget them."""

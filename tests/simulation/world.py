@@ -228,7 +228,7 @@ class World:
         """Return how a job ends that nothing happens to."""
         spec = self.jobs[job_id]
         work = self.plan.work[int(spec.task_id)]
-        if work.exit_code and (not work.defers or spec.workload["resumed"]):
+        if work.has_no_log or (work.exit_code and (not work.pauses or spec.workload["resumed"])):
             return Outcome.FAILED
         return Outcome.SUCCESS
 

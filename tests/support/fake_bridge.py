@@ -98,9 +98,17 @@ class TwinBridge:
         self.states[job_id] = "running"
         self.tell(JobStarted(job_id=job_id, worker="lab-3"))
 
-    def finished(self, job_id: JobId, outcome: Outcome = Outcome.SUCCESS, detail: str = "") -> None:
+    def finished(
+        self, job_id: JobId, outcome: Outcome = Outcome.SUCCESS, detail: str = "", *, told: str | None = None
+    ) -> None:
+        """Tell the end of a job.
+
+        :param told: what its task has told Airflow; None: what goes with the outcome.
+        """
         self.states[job_id] = "finished"
-        self.tell(JobFinished(job_id=job_id, outcome=outcome, detail=detail, worker="lab-3"))
+        if told is None:
+            told = "success" if outcome is Outcome.SUCCESS else ""
+        self.tell(JobFinished(job_id=job_id, outcome=outcome, detail=detail, told=told, worker="lab-3"))
 
     def next_message(self) -> tuple[str, Message]:
         return self.inbox.get(timeout=PATIENCE_S)

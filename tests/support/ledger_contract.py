@@ -53,6 +53,7 @@ def finished(job: Job, *, acked: bool = True) -> Job:
         token=None,
         outcome=Outcome.FAILED,
         detail="exit code 1",
+        told="failed",
         event_acked=acked,
         log_size=42,
     )
@@ -83,6 +84,7 @@ class LedgerContract:
             cancel_reason="revoked by Airflow",
             log_base=2**40,
             detail="so far",
+            told="deferred",
             lease_s=7_235.5,
             ships_log=False,
         )
@@ -114,6 +116,7 @@ class LedgerContract:
             starter="lab-3:4711",
             outcome=Outcome.LOST,
             detail="so far",
+            told="deferred",
             cancel_reason="revoked by Airflow",
             log_base=2**40,
             log_size=2**41,

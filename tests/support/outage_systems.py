@@ -20,7 +20,10 @@ QUEUE, BRIEF, KEPT = "far", "brief", "kept"
 #: One that nobody serves until a test's worker does.
 NOWHERE = "nowhere"
 #: Every Dag of this folder.
-DAG_IDS = ("e2e_hold", "e2e_hold_nowhere", "e2e_hold_brief", "e2e_hold_kept", "e2e_large_xcom", "e2e_flood")
+DAG_IDS = (
+    *("e2e_hold", "e2e_hold_nowhere", "e2e_hold_brief", "e2e_hold_kept", "e2e_hold_pooled"),
+    *("e2e_large_xcom", "e2e_flood"),
+)
 
 # ---------------------------------------------------------------- the hurried system: hours elsewhere, seconds here
 

@@ -14,6 +14,8 @@ from tests.support.run_checks import assert_one_final_event, log_path
 
 #: One for each queue.
 DAG, NOWHERE_DAG, BRIEF_DAG, KEPT_DAG = "e2e_hold", "e2e_hold_nowhere", "e2e_hold_brief", "e2e_hold_kept"
+#: One whose task needs a slot of a pool that the test makes.
+POOLED_DAG, POOL = "e2e_hold_pooled", "outages"
 TASK = "hold"
 #: What the task does when it is asked to push (``STEPS`` in its Dag).
 STEPS = 4
@@ -29,7 +31,8 @@ class HeldTask:
 
         :param folder: where the task leaves its traces.
         :param begins: False when the task cannot begin yet; :meth:`await_begun` waits for it then.
-        :param options: ``stubborn``: it ignores SIGTERM and has a child; ``quiet``: it writes no log meanwhile.
+        :param options: ``stubborn``: it ignores SIGTERM and has a child; ``quiet``: it writes no log meanwhile;
+            ``lingers``: its process lives on after it has told Airflow its state, until :meth:`leave`.
         """
         folder.mkdir(exist_ok=True)
         self._stack = stack
@@ -89,7 +92,15 @@ class HeldTask:
 
     def defer(self) -> None:
         """Have it defer itself; it goes on a second later, as another job of the same try."""
-        (self._folder / "defer").touch()
+        self.ask("defer")
+
+    def ask(self, what: str) -> None:
+        """Have it ``defer`` or ``reschedule`` itself for a second, or ``fail``."""
+        (self._folder / what).touch()
+
+    def leave(self) -> None:
+        """Have its process end that lives on after its last word."""
+        (self._folder / "leave").touch()
 
     def release(self) -> None:
         """Let it go."""

@@ -7,7 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from edge_mqtt.broker_bridge.dispatch.core.events import CallForwarded, Event, StartRefused, TokenRefreshed
+from edge_mqtt.broker_bridge.dispatch.core.events import (
+    CallForwarded,
+    Event,
+    StartRefused,
+    TaskTold,
+    TokenRefreshed,
+)
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
@@ -85,6 +91,8 @@ class Held:
     muted_at_start: bool = False
     superseded: bool = False
     start_refusals: list[str] = field(default_factory=list)
+    #: What the task was said to tell: the state, and whether that was stored before anything else happened.
+    words: list[tuple[str, bool]] = field(default_factory=list)
 
     def adopt(self, job_id: JobId, worker: WorkerName) -> None:
         """Have the job under another id, on another worker."""
@@ -104,6 +112,9 @@ class Held:
         return True
 
     def post(self, event: Event) -> None:
+        if isinstance(event, TaskTold):
+            self.words.append((event.state, False))
+            return
         assert isinstance(event, StartRefused)
         self.start_refusals.append(event.reason)
 
@@ -122,7 +133,9 @@ class Held:
 
     async def commit(self, event: Event) -> None:
         self._check_ledger()
-        if isinstance(event, CallForwarded):
+        if isinstance(event, TaskTold):
+            self.words.append((event.state, True))
+        elif isinstance(event, CallForwarded):
             self.current = replace(self.current, forwarded=event.call)
         else:
             assert isinstance(event, TokenRefreshed)

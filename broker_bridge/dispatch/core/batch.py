@@ -31,6 +31,7 @@ _RULES: Final[Mapping[type[events.Event], Callable[[Draft, Any], None]]] = {
     events.CancelAsked: lifecycle.cancel_job,
     events.TaskEnded: lifecycle.stop_unwanted_job,
     events.StartRefused: lifecycle.record_start_refusal,
+    events.TaskTold: lifecycle.store_last_word,
     events.ExecutorConnected: executors.repeat_events,
     events.EventAcked: executors.record_event_ack,
     events.EventsGivenUp: executors.give_up_events,

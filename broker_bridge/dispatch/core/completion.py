@@ -110,6 +110,7 @@ def send_finished(draft: Draft, job: Job) -> None:
         type=job.spec.type,
         outcome=job.outcome or Outcome.FAILED,
         detail=job.detail,
+        told=job.told,
         worker=job.worker or "",
         revoked=job.cancel_reason == REVOKED,
     )

@@ -137,6 +137,14 @@ class StartRefused:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TaskTold:
+    """A task tells Airflow its state, with which its job ends; an empty one: Airflow has refused what it told."""
+
+    job_id: JobId
+    state: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ExecutorConnected:
     """An executor (re)connected and has missed what was sent to it meanwhile."""
 
@@ -189,6 +197,7 @@ Event = (
     | CancelAsked
     | TaskEnded
     | StartRefused
+    | TaskTold
     | ExecutorConnected
     | EventAcked
     | EventsGivenUp

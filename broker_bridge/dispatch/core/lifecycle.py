@@ -186,6 +186,13 @@ def store_forwarded_call(draft: Draft, event: events.CallForwarded) -> None:
         draft.put_job(replace(job, forwarded=event.call))
 
 
+def store_last_word(draft: Draft, event: events.TaskTold) -> None:
+    """Keep what a running task has told Airflow last: what the end of its job means follows from that."""
+    job = draft.state.jobs.get(event.job_id)
+    if job is not None and job.state is CentralJobState.RUNNING and job.told != event.state:
+        draft.put_job(replace(job, told=event.state))
+
+
 def store_log_base(draft: Draft, event: events.LogOpened) -> None:
     """Keep where a job's log begins in its file; it moves when others have changed the file."""
     job = draft.state.jobs.get(event.job_id)

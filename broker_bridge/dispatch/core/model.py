@@ -80,6 +80,8 @@ class Job:
     outcome: Outcome | None = None
     #: One line for people about the outcome.
     detail: str = ""
+    #: The state that the task told Airflow last, or was about to; empty while it has told none.
+    told: str = ""
     #: The final event is not waited for: it was acknowledged, or the executor revoked the job.
     event_acked: bool = False
     #: Why the job is to be stopped; None while it is wanted.

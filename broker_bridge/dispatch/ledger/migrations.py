@@ -66,6 +66,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     # The latest call that may not simply be made twice.
     ("ALTER TABLE jobs ADD COLUMN forwarded TEXT",),
+    # What a task has told Airflow last: of those that run when this is added it is not known.
+    ("ALTER TABLE jobs ADD COLUMN told TEXT NOT NULL DEFAULT ''",),
 )
 
 

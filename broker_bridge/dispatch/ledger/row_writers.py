@@ -133,6 +133,7 @@ def _changing_row(job: Job, now: float) -> Row:
         "starter": job.starter,
         "outcome": None if job.outcome is None else job.outcome.value,
         "detail": job.detail,
+        "told": job.told,
         "event_acked": job.event_acked,
         "cancel_reason": job.cancel_reason,
         "log_base": job.log_base,

@@ -43,6 +43,8 @@ JOBS: Final = sa.Table(
     sa.Column("starter", sa.Text),
     sa.Column("outcome", sa.Text),
     sa.Column("detail", sa.Text, nullable=False),
+    # The state that the task told Airflow last.
+    sa.Column("told", sa.Text, nullable=False),
     sa.Column("event_acked", sa.Boolean, nullable=False),
     sa.Column("cancel_reason", sa.Text),
     sa.Column("log_base", sa.BigInteger),

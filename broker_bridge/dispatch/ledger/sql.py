@@ -253,6 +253,7 @@ def _job(row: sa.RowMapping) -> Job:
         sequence=row["sequence"],
         outcome=None if row["outcome"] is None else Outcome(row["outcome"]),
         detail=row["detail"],
+        told=row["told"],
         event_acked=row["event_acked"],
         cancel_reason=row["cancel_reason"],
         log_base=row["log_base"],

@@ -94,6 +94,9 @@ class JobFinished(Message):
     outcome: Outcome
     #: One line for people: exit code, signal or why it was lost.
     detail: bounds.Prose = ""
+    #: The state that the task told Airflow last, as Airflow calls it; empty when it told none. After one that is not
+    #: final (deferred, say) the task goes on as another job: Airflow knows, and is told nothing.
+    told: bounds.Name = ""
     #: The worker that had it; empty when none had.
     worker: bounds.Name = ""
     #: An executor took the job back: Airflow knows, and is told nothing.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import DAG, BaseOperator, Variable
+from airflow.sdk.exceptions import AirflowRescheduleException
 
 #: How many XComs and values of a Variable the task writes when it is asked to.
 STEPS = 4
@@ -20,7 +22,8 @@ STEPS = 4
 class Hold(BaseOperator):
     """Runs until there is ``release`` in ``conf["folder"]``; its second try ends at once.
 
-    Other files there ask it to ``push`` XComs and a Variable, or to ``defer`` itself for a second.
+    Other files there ask it to ``push`` XComs and a Variable, to ``defer`` or ``reschedule`` itself for a second, or
+    to ``fail``. With ``lingers`` in its conf, its process lives on after its last word, until there is ``leave``.
     Its traces there begin with the number of the try: ``pids`` (its own and its supervisor's), ``beats`` (the time
     of every round), ``pushing`` and ``pushed`` (around the calls), ``resumed``, ``on_kill`` and ``child``.
     """
@@ -29,7 +32,11 @@ class Hold(BaseOperator):
 
     def execute(self, context: Any) -> None:
         """Hold."""
-        if context["dag_run"].conf.get("stubborn"):
+        conf = context["dag_run"].conf
+        if conf.get("lingers"):
+            # Run when its process ends, after it has told Airflow its state.
+            atexit.register(_wait_for, Path(conf["folder"]) / "leave")
+        if conf.get("stubborn"):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             child = subprocess.Popen(["sleep", "600"])
             self._trace(context, "child", str(child.pid))
@@ -59,6 +66,12 @@ class Hold(BaseOperator):
             if (folder / "defer").exists():
                 (folder / "defer").unlink()
                 self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=1)), method_name="resume")
+            if (folder / "reschedule").exists():
+                (folder / "reschedule").unlink()
+                raise AirflowRescheduleException(datetime.now(UTC) + timedelta(seconds=1))
+            if (folder / "fail").exists():
+                (folder / "fail").unlink()
+                raise RuntimeError("failed as asked")
             if self.killed:
                 raise RuntimeError("ended by on_kill")
             time.sleep(0.2)
@@ -88,6 +101,13 @@ class Hold(BaseOperator):
             file.write(text + "\n")
 
 
+def _wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.1)
+
+
 for name in ("far", "nowhere", "brief", "kept"):
     with DAG("e2e_hold" if name == "far" else f"e2e_hold_{name}", schedule=None, max_active_runs=32):
         Hold(task_id="hold", queue=name, retries=1, retry_delay=timedelta(seconds=1))
+with DAG("e2e_hold_pooled", schedule=None, max_active_runs=32):
+    Hold(task_id="hold", queue="far", retries=1, retry_delay=timedelta(seconds=1), pool="outages")

@@ -480,3 +480,31 @@ def test_a_draining_worker_still_starts_and_finishes_what_it_has() -> None:
     scene = Scene().assigned().presence("w", state=WorkerState.DRAINING).start("w", "j")
     assert scene.decided().granted
     assert scene.result("w", "j").job().outcome is Outcome.SUCCESS
+
+
+# ---------------------------------------------------------------- what the task has told
+
+
+def told(job: str, state: str) -> events.TaskTold:
+    return events.TaskTold(job_id=JobId(job), state=state)
+
+
+def test_what_the_task_told_last_goes_with_its_end() -> None:
+    scene = Scene().running().do(told("j", "deferred")).result("w", "j")
+    assert [event.told for event in scene.to_executor(JobFinished)] == ["deferred"]
+    assert [event.told for event in scene.connect().to_executor(JobFinished)] == ["deferred"]
+    adopted = scene.adopt("j", executor=ALICE)
+    assert [event.told for event in adopted.to_executor(JobFinished)] == ["deferred"]
+
+
+def test_a_word_that_was_refused_was_not_told() -> None:
+    scene = Scene().running().do(told("j", "deferred")).do(told("j", "")).result("w", "j")
+    assert [event.told for event in scene.to_executor(JobFinished)] == [""]
+
+
+def test_a_word_is_stored_once_and_only_for_a_job_that_runs() -> None:
+    assert [job.told for job in Scene().running().do(told("j", "success")).last.changed] == ["success"]
+    assert Scene().running().do(told("j", "success")).do(told("j", "success")).last.changed == ()
+    assert Scene().do(told("j", "success")).last.changed == ()
+    assert Scene().assigned().do(told("j", "success")).last.changed == ()
+    assert Scene().running().result("w", "j").do(told("j", "success")).last.changed == ()
