@@ -317,7 +317,13 @@ def _sync_error(descriptor: int) -> OSError | None:
 
 
 def _write_all(descriptor: int, data: bytes, at: int) -> int:
+    """Write all of ``data``, or none of it: half a line of ours would stay, and the next log be glued to it."""
     done = 0
-    while done < len(data):
-        done += os.pwrite(descriptor, memoryview(data)[done:], at + done)
+    try:
+        while done < len(data):
+            done += os.pwrite(descriptor, memoryview(data)[done:], at + done)
+    except OSError:
+        if done and os.fstat(descriptor).st_size == at + done:
+            os.ftruncate(descriptor, at)
+        raise
     return done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -36,6 +37,19 @@ def test_a_file_that_cannot_be_written_holds_up_no_other(tmp_path: Path) -> None
     appended = store.append([bad, outside, write(0, b"one\n")])
     assert appended.stored == {JOB: 4}
     assert set(appended.failed) == {"blocked/attempt=1.log", "../x.log"}
+
+
+def test_of_what_does_not_fit_nothing_is_left(tmp_path: Path) -> None:
+    store = LogStore(tmp_path)
+    stored_by(store, write(0, b"one\n"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        assert set(store.append([write(4, b"two, which is long\n")]).failed) == {PATH}
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / PATH).read_bytes() == b"one\n"
+    assert stored_by(store, write(4, b"two, which is long\n")) == {JOB: 23}
 
 
 def test_bytes_are_stored_once_however_often_they_come(tmp_path: Path) -> None:
