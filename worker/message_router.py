@@ -95,8 +95,7 @@ class MessageRouter:
             case ApiResponse():
                 self._api.record_response(message)
             case LogAck():
-                self._logs.record_ack(message)
-                await self._results.forget_if_settled(message.job_id)
+                await self._results.record_log_ack(message)
             case ResultAck():
                 await self._results.record_ack(message.job_id, message.fence)
             case PresenceAck():

@@ -73,7 +73,7 @@ class LogScene:
 
     def end(self) -> int:
         """End the job; return the size of its log."""
-        size = self.shipper.measure_log(JOB_ID)
+        size = self.shipper.end_log(LAUNCHED).size
         result = Finished(job_id=JOB_ID, fence=LAUNCHED.fence, exit_code=0, log_size=size)
         self.shipper.finish_log(replace(LAUNCHED, state=LocalJobState.FINISHED, result=result))
         return size

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.broker_bridge.protocol.messages import Finished
+from edge_mqtt.broker_bridge.protocol.messages import Finished, LogAck
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import SpoolError
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
@@ -44,12 +44,13 @@ class Results:
 
     async def report_exit(self, job: LocalJob, outcome: RunOutcome) -> None:
         """Store and report how a job's run ended, however long the disk has no room for it."""
-        result = self._make_result(job, outcome)
+        log_end = self._logs.end_log(job)
+        result = _make_result(job, outcome, log_end.size)
 
         def finish(current: LocalJob | None) -> LocalJob | None:
             if current is None or current.fence != job.fence or current.state is LocalJobState.DROPPED:
                 return None
-            return current.moved_to(LocalJobState.FINISHED, result=result)
+            return current.moved_to(LocalJobState.FINISHED, result=result, log_base=log_end.base)
 
         stored = await self._store_result(job.job_id, finish)
         if stored is None:
@@ -63,7 +64,7 @@ class Results:
 
         :raises SpoolError: it could not be stored, and goes on waiting.
         """
-        result = self._make_result(waiting, RunOutcome(error=why))
+        result = _make_result(waiting, RunOutcome(error=why), log_size=0)
 
         def finish(current: LocalJob | None) -> LocalJob | None:
             return waiting.moved_to(LocalJobState.FINISHED, result=result) if current is waiting else current
@@ -92,6 +93,15 @@ class Results:
         await self._jobs.change_job(job_id, acked)
         await self.forget_if_settled(job_id)
 
+    async def record_log_ack(self, ack: LogAck) -> None:
+        """Take note of what the bridge has of a log; others that are in the same file may be complete with it.
+
+        :raises SpoolError: a job could not be forgotten.
+        """
+        self._logs.record_ack(ack)
+        for job_id in self._logs.find_writers(ack.job_id):
+            await self.forget_if_settled(job_id)
+
     async def forget_if_settled(self, job_id: JobId) -> None:
         """Forget a job of which the bridge has everything.
 
@@ -106,6 +116,7 @@ class Results:
 
         :raises SpoolError: it could not be forgotten.
         """
+        await self._keep_successor(job)
         await self._jobs.change_job(job.job_id, lambda current: None if current is job else current)
         if self._jobs.get(job.job_id) is None:
             self._logs.forget_log(job.job_id)
@@ -129,23 +140,26 @@ class Results:
 
     # ------------------------------------------------------------ parts
 
-    def _make_result(self, job: LocalJob, outcome: RunOutcome) -> Finished:
-        return Finished(
-            job_id=job.job_id,
-            fence=job.fence,
-            exit_code=outcome.exit_code,
-            signal=outcome.signal,
-            error=outcome.error,
-            log_size=self._logs.measure_log(job.job_id),
-            started_at=outcome.started_at,
-            ended_at=outcome.ended_at,
-        )
-
     def _report_end(self, job: LocalJob, result: Finished) -> None:
         _log_end(job, result)
         self._logs.finish_log(job)
         self._send_result(job)
         self._pending.set()
+
+    async def _keep_successor(self, job: LocalJob) -> None:
+        """Store where the log goes on that has what is written to a job's file: the job's own end told it till now.
+
+        :raises SpoolError: it could not be stored.
+        """
+        successor = self._logs.find_successor(job.job_id)
+        if successor is not None and successor.base > 0:
+            base = successor.base
+            await self._jobs.change_job(
+                successor.job_id,
+                lambda current: (
+                    current if current is None or current.log_base == base else replace(current, log_base=base)
+                ),
+            )
 
     def _delete_files(self, job: LocalJob) -> None:
         self._plan.files(job).delete()
@@ -166,6 +180,19 @@ class Results:
     def _send_result(self, job: LocalJob) -> None:
         if job.result is not None and self._link.ready:
             self._link.send_result(job.result)
+
+
+def _make_result(job: LocalJob, outcome: RunOutcome, log_size: int) -> Finished:
+    return Finished(
+        job_id=job.job_id,
+        fence=job.fence,
+        exit_code=outcome.exit_code,
+        signal=outcome.signal,
+        error=outcome.error,
+        log_size=log_size,
+        started_at=outcome.started_at,
+        ended_at=outcome.ended_at,
+    )
 
 
 def _log_end(job: LocalJob, result: Finished) -> None:

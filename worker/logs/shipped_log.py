@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 
-from edge_mqtt.broker_bridge.protocol.ids import Fence
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.worker.core.log_cursor import LogCursor
 from edge_mqtt.worker.logs.log_file import LogFile
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogEnd:
+    """The log of a job that has ended."""
+
+    #: Where its first byte stands in the file.
+    base: int
+    #: Bytes.
+    size: int
 
 
 @dataclass(slots=True)
 class ShippedLog:
     """One job's log."""
 
+    job_id: JobId
     file: LogFile
     fence: Fence
     #: Where the job's first byte stands in the file; below 0 when the file has been cut off since.
     base: int
+    #: Sort key among the logs of one file: when its job was launched.
+    launch: str = ""
     cursor: LogCursor = field(default_factory=LogCursor)
     #: Bytes of the whole log once the job has ended.
     final_size: int | None = None
+    #: Another job's log has what is written to the file at the moment.
+    rides: bool = False
+    #: That it has ended is stored.
+    has_ended: bool = False
     #: Bytes that the log had when it was looked at last.
     seen: int = 0
     #: The file's watch.
@@ -31,6 +49,27 @@ class ShippedLog:
     def is_shipped(self) -> bool:
         """Whether the bridge has the whole log of a job that has ended."""
         return self.final_size is not None and self.cursor.acked >= self.final_size
+
+    @property
+    def end(self) -> int | None:
+        """Where the log of a job that has ended ends in the file."""
+        return self.base + self.final_size if self.has_ended and self.final_size is not None else None
+
+    def lacks(self, position: int) -> bool:
+        """Tell whether bytes of this log that stand before ``position`` in the file are still to be shipped."""
+        if self.rides and self.final_size is None:
+            return False
+        return self.base + self.cursor.acked < (position if self.end is None else min(position, self.end))
+
+    def finish(self) -> None:
+        """Let the log end with what was seen last; one that rides is empty, and ends where the file does."""
+        if self.final_size is not None:
+            return
+        if self.rides:
+            with contextlib.suppress(OSError):
+                self.base = max(self.base, self.file.size())
+            self.seen = 0
+        self.final_size = self.seen
 
     def size(self) -> int:
         """Return the bytes that the log has, those included that the file has lost.

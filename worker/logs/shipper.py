@@ -15,9 +15,10 @@ from edge_mqtt.broker_bridge.transport.congestion import CongestionWindow
 from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.log_cursor import WORKER_WINDOW_BYTES, lost_at
 from edge_mqtt.worker.link import Link
+from edge_mqtt.worker.logs.file_shares import FileShares
 from edge_mqtt.worker.logs.inotify_watch import InotifyWatch
 from edge_mqtt.worker.logs.log_file import LogFile
-from edge_mqtt.worker.logs.shipped_log import ShippedLog
+from edge_mqtt.worker.logs.shipped_log import LogEnd, ShippedLog
 from edge_mqtt.worker.timing import WorkerTiming
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class LogShipper:
         self._timing = timing or WorkerTiming()
         #: Those that were served last are last.
         self._logs: dict[JobId, ShippedLog] = {}
+        self._shares = FileShares()
         self._window = CongestionWindow()
         self._wake = asyncio.Event()
         self._time = asyncio.get_running_loop().time
@@ -48,25 +50,48 @@ class LogShipper:
         if path is None or not job.ships_log or job.job_id in self._logs:
             return
         final = None if job.result is None else job.result.log_size
-        self._logs[job.job_id] = ShippedLog(file=LogFile(path), fence=job.fence, base=job.log_base, final_size=final)
+        shipped = self._logs[job.job_id] = ShippedLog(
+            job_id=job.job_id,
+            file=LogFile(path),
+            fence=job.fence,
+            base=job.log_base,
+            launch=job.launch,
+            final_size=final,
+            has_ended=job.result is not None,
+        )
+        self._shares.join(shipped)
         self._want_look()
 
+    def end_log(self, job: LocalJob) -> LogEnd:
+        """Let the log of a job end, whose processes have, with what is in the file. Once."""
+        shipped = self._logs.get(job.job_id)
+        if shipped is None:
+            return LogEnd(base=job.log_base, size=0)
+        if not shipped.rides:
+            self._look_at_log(shipped)
+        shipped.finish()
+        return LogEnd(base=shipped.base, size=shipped.seen)
+
     def finish_log(self, job: LocalJob) -> None:
-        """Take note that a job's log is complete."""
+        """Take note that it is stored where a job's log ends; what is written from now on is others'."""
         shipped = self._logs.get(job.job_id)
         if shipped is not None and job.result is not None:
-            # Nothing more will be written: what there is need not wait for the next look.
-            shipped.seen = shipped.final_size = job.result.log_size
+            shipped.has_ended = True
             shipped.file.close_if_unmoved()
             self._unwatch(shipped)
-            self._wake.set()
+            self._shares.end(shipped)
+            # Nothing more will be written of it: what there is need not wait for the next look.
+            self._want_look()
 
-    def measure_log(self, job_id: JobId) -> int:
-        """Return the bytes of a job's log by now, those included that its file has lost; 0 if none is shipped."""
+    def find_writers(self, job_id: JobId) -> tuple[JobId, ...]:
+        """Return the jobs whose log is in the same file as a job's, itself included."""
         shipped = self._logs.get(job_id)
-        if shipped is not None:
-            self._look_at_log(job_id, shipped)
-        return 0 if shipped is None else shipped.seen
+        return () if shipped is None else tuple(each.job_id for each in self._shares.writers(shipped))
+
+    def find_successor(self, job_id: JobId) -> ShippedLog | None:
+        """Return the log that has what is written to a job's file by now; None when there is no other."""
+        shipped = self._logs.get(job_id)
+        return None if shipped is None else self._shares.find_successor(shipped)
 
     def forget_log(self, job_id: JobId) -> None:
         """Stop shipping a job's log."""
@@ -74,11 +99,13 @@ class LogShipper:
         if shipped is not None:
             shipped.file.close()
             self._unwatch(shipped)
+            self._shares.leave(shipped)
+            self._want_look()
 
     def is_stored(self, job_id: JobId) -> bool:
         """Tell whether the bridge has the whole log of a job that has ended."""
         shipped = self._logs.get(job_id)
-        return shipped is None or shipped.is_shipped
+        return shipped is None or (shipped.is_shipped and self._shares.is_passed(shipped))
 
     def record_ack(self, ack: LogAck) -> None:
         """Take note of what the bridge has of a run's log; what an earlier run is told is ignored."""
@@ -151,7 +178,7 @@ class LogShipper:
         return max(0.0, self._seconds_to_look())
 
     def _unfinished(self) -> Iterator[ShippedLog]:
-        return (shipped for shipped in self._logs.values() if shipped.final_size is None)
+        return (shipped for shipped in self._logs.values() if shipped.final_size is None and not shipped.rides)
 
     def _measure_logs(self) -> None:
         """See how much there is."""
@@ -160,26 +187,28 @@ class LogShipper:
         if self._watch is not None:
             # First, so that nothing written from here on goes unnoticed.
             self._watch.listen()
-        for job_id, shipped in self._logs.items():
+        for shipped in self._logs.values():
+            if shipped.rides:
+                continue
             if shipped.watch is None and shipped.final_size is None and self._watch is not None:
                 shipped.watch = self._watch.add(shipped.file.path)
-            self._look_at_log(job_id, shipped)
+            self._look_at_log(shipped)
 
-    def _look_at_log(self, job_id: JobId, shipped: ShippedLog) -> None:
+    def _look_at_log(self, shipped: ShippedLog) -> None:
         """See how much of a log there is."""
         try:
             shipped.seen = shipped.size()
         except OSError as error:
-            self._warn_unreadable(job_id, shipped, error)
+            self._warn_unreadable(shipped, error)
 
-    def _warn_unreadable(self, job_id: JobId, shipped: ShippedLog, error: OSError) -> None:
+    def _warn_unreadable(self, shipped: ShippedLog, error: OSError) -> None:
         if not shipped.is_unreadable:
             shipped.is_unreadable = True
             log.error(
                 "log of %s cannot be read, which is tried again: %s",
-                job_id,
+                shipped.job_id,
                 error.strerror,
-                extra={"action": "log_unreadable", "job_id": job_id, "offset": shipped.cursor.sent},
+                extra={"action": "log_unreadable", "job_id": shipped.job_id, "offset": shipped.cursor.sent},
             )
 
     def _unwatch(self, shipped: ShippedLog) -> None:
@@ -241,9 +270,10 @@ class LogShipper:
         except FileNotFoundError:
             body = b""
         except OSError as error:
-            self._warn_unreadable(job_id, shipped, error)
+            self._warn_unreadable(shipped, error)
             return 0
         shipped.is_unreadable = False
+        body = _whole_lines(body) if cursor.sent + len(body) < shipped.seen else body
         if not body:
             # The file is shorter than it was: what is gone cannot be shipped.
             if shipped.final_size is not None:
@@ -258,3 +288,8 @@ class LogShipper:
         cursor.record_sent(len(body), lost_at(now, self._on_the_way() + len(body)))
         cursor.record_sent_chunk(len(body), packed=packed, now=now, on_the_way=before)
         return len(body)
+
+
+def _whole_lines(body: bytes) -> bytes:
+    """Return what goes no further than the last line's end, behind which others may write; all of a long line."""
+    return body[: body.rfind(b"\n") + 1] or body

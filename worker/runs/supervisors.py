@@ -25,6 +25,7 @@ from edge_mqtt.worker.runs.process_exit import wait_process_exit
 from edge_mqtt.worker.runs.run_events import RunEvents
 from edge_mqtt.worker.runs.run_plan import RunPlan
 from edge_mqtt.worker.runs.stopping import RunningSupervisor, stop_supervisor
+from edge_mqtt.worker.system.boot_clock import boottime
 from edge_mqtt.worker.system.cgroup import RunCgroup
 from edge_mqtt.worker.system.killing import kill_tree
 from edge_mqtt.worker.system.oom import oom_kills
@@ -34,6 +35,11 @@ from edge_mqtt.worker.timing import WorkerTiming
 log = logging.getLogger(__name__)
 
 GONE: Final = "the supervisor process is gone (reboot or kill)"
+
+
+def new_launch() -> str:
+    """Return what tells a launch from any other of this worker; later ones are sorted behind it."""
+    return f"{int(boottime() * 1e6):013x}{secrets.token_hex(4)}"
 
 
 class Supervisors:
@@ -105,7 +111,7 @@ class Supervisors:
         launched = job.moved_to(
             LocalJobState.LAUNCHED,
             secret=secrets.token_urlsafe(32),
-            launch=secrets.token_hex(4),
+            launch=new_launch(),
             log_base=self.plan.log_file_size(job),
         )
         self._pending_launches.begin_fork(launched)

@@ -105,7 +105,7 @@ def test_log_of_which_nobody_can_tell_the_size_is_said_once_and_waited_for(
         scene.end()
         scene.path.unlink()
         scene.path.symlink_to(scene.path)
-        assert scene.shipper.measure_log(JOB_ID) == len(b"line\n")
+        assert scene.shipper.end_log(LAUNCHED).size == len(b"line\n")
 
     with caplog.at_level(logging.WARNING):
         play(tmp_path, scenario)

@@ -1,0 +1,70 @@
+"""Files that several jobs write at the same time: every byte is shipped once, as part of one job's log.
+
+Where the template of log paths has no map index, the mapped tasks of a run share a file. Nobody can tell who wrote
+which of its bytes, so the log of the job that was launched first has all that is written until this job ends. Then
+the next one's goes on from there; those that end meanwhile have an empty log of their own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_mqtt.worker.logs.shipped_log import ShippedLog
+
+
+class FileShares:
+    """The logs of every file, in the order in which their jobs were launched, which a restart does not change."""
+
+    def __init__(self) -> None:
+        self._of_file: dict[Path, list[ShippedLog]] = {}
+
+    def join(self, shipped: ShippedLog) -> None:
+        """Take note of a log."""
+        logs = self._of_file.setdefault(shipped.file.path, [])
+        logs.append(shipped)
+        logs.sort(key=lambda each: each.launch)
+        _choose(logs)
+
+    def end(self, shipped: ShippedLog) -> None:
+        """Take note that a job has ended, and its log with it."""
+        _choose(self._of_file[shipped.file.path])
+
+    def leave(self, shipped: ShippedLog) -> None:
+        """Forget a log; what the centre does not have of it may be others' too."""
+        logs = self._of_file[shipped.file.path]
+        logs.remove(shipped)
+        if not logs:
+            del self._of_file[shipped.file.path]
+        elif shipped.end is None and not shipped.rides:
+            _choose(logs, shipped.base + shipped.cursor.acked)
+
+    def is_passed(self, shipped: ShippedLog) -> bool:
+        """Tell whether nothing is to be shipped any more, by whichever job, of what the file had at a job's end."""
+        others = self._of_file[shipped.file.path]
+        return not any(other.lacks(shipped.end or 0) for other in others if other is not shipped)
+
+    def writers(self, shipped: ShippedLog) -> tuple[ShippedLog, ...]:
+        """Return the logs of a log's file, itself included."""
+        return tuple(self._of_file[shipped.file.path])
+
+    def find_successor(self, shipped: ShippedLog) -> ShippedLog | None:
+        """Return the log that has what is written to a log's file by now; None when there is no other."""
+        logs = self._of_file[shipped.file.path]
+        return next((log for log in logs if log is not shipped and log.end is None and not log.rides), None)
+
+
+def _choose(logs: list[ShippedLog], behind: int = 0) -> None:
+    """Let the first log that goes on have what is written from now on.
+
+    :param behind: what stands before this in the file is not to be shipped again.
+    """
+    going_on = [log for log in logs if log.end is None]
+    if not going_on:
+        return
+    first, *others = going_on
+    for other in others:
+        other.rides = True
+    first.rides = False
+    if first.cursor.sent == 0:
+        ends = [log.end for log in logs[: logs.index(first)] if log.end is not None]
+        first.base = max(first.base, behind, *ends)
