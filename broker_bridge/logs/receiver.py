@@ -13,7 +13,7 @@ from typing import Final
 from edge_mqtt.broker_bridge.dispatch.change_feed import ChangeFeed
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
 from edge_mqtt.broker_bridge.logs.completeness import Completeness
-from edge_mqtt.broker_bridge.logs.segment_allocator import Segment, SegmentAllocator, Unwanted
+from edge_mqtt.broker_bridge.logs.segment_allocator import Busy, Segment, SegmentAllocator, Unwanted
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.logs.store_health import StoreHealth
 from edge_mqtt.broker_bridge.protocol.errors import failure_line
@@ -24,10 +24,13 @@ log = logging.getLogger(__name__)
 
 #: Bytes of one worker that wait for the disk at most: twice what it has on the way when nothing is repeated.
 MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
-#: Seconds between attempts to write of a log that it stays on its worker, while the one before it is not all here.
-NOTICE_RETRY_S: Final = 1.0
+#: Seconds between attempts to write what has to wait: that a log stays on its worker, while the one before it is not
+#: all here; the bytes of a job, while another one's line in the same file has no end.
+RETRY_S: Final = 1.0
 
 _Key = tuple[WorkerName, JobId, Fence]
+#: A chunk, and when it came, in the loop's time.
+_Arrival = tuple[WorkerName, LogChunk, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +42,16 @@ class _Batch:
     arrived: dict[_Key, float] = field(default_factory=dict)
     #: Where every chunk and line goes; a segment that is missing is not there yet.
     segments: dict[_Key, Segment | Unwanted] = field(default_factory=dict)
-    #: The last job of every file; those before it are closed.
-    last: dict[str, Segment] = field(default_factory=dict)
+    #: The one job of every file that is written.
+    of_file: dict[str, Segment] = field(default_factory=dict)
+    #: What has to wait for another job's bytes: those that only wait for this batch, and the others.
+    busy: tuple[list[_Key], list[_Key]] = field(default_factory=lambda: ([], []))
 
     def put_segment(self, key: _Key, segment: Segment | Unwanted) -> None:
         """Take note of where something goes."""
         self.segments[key] = segment
         if isinstance(segment, Segment):
-            other = self.last.get(segment.log_path)
-            if other is None or other.job.sequence <= segment.job.sequence:
-                self.last[segment.log_path] = segment
-
-    def is_last(self, segment: Segment) -> bool:
-        """Tell whether no later job of the batch has begun in the same file."""
-        return self.last[segment.log_path].job.id == segment.job.id
+            self.of_file[segment.log_path] = segment
 
     def writes(self, segment: Segment) -> list[Write]:
         """Return what is to be written to a segment; where a line comes first that is to be noted, nothing else."""
@@ -89,7 +88,7 @@ class LogReceiver:
         self._change_feed = change_feed
         self._max_waiting_bytes = max_waiting_bytes
         self._time = asyncio.get_running_loop().time
-        self._waiting: deque[tuple[WorkerName, LogChunk, float]] = deque()
+        self._waiting: deque[_Arrival] = deque()
         self._waiting_bytes: Counter[WorkerName] = Counter()
         #: Jobs whose log stays on its worker, and of which no line says so yet.
         self._without_notice: dict[JobId, None] = {}
@@ -114,7 +113,7 @@ class LogReceiver:
         """Store chunks until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(NOTICE_RETRY_S if self._without_notice else None):
+                async with asyncio.timeout(RETRY_S if self._without_notice or self._waiting else None):
                     await self._arrived.wait()
             self._arrived.clear()
             chunks = list(self._waiting)
@@ -128,9 +127,10 @@ class LogReceiver:
                 )
             self._completeness.paused = self.health.problem is not None
 
-    async def _store_batch(self, chunks: list[tuple[WorkerName, LogChunk, float]]) -> None:
+    async def _store_batch(self, chunks: list[_Arrival]) -> None:
         """Store what can be stored. Workers keep what is not acknowledged, and send it again."""
         batch = _Batch()
+        self._allocator.begin_batch()
         for worker, chunk, arrived in chunks:
             key = (worker, chunk.job_id, chunk.fence)
             batch.chunks.setdefault(key, []).append(chunk)
@@ -140,13 +140,16 @@ class LogReceiver:
             *(self._find_notice_segment(batch, job_id) for job_id in list(self._without_notice)),
             *(self._find_segment(batch, key) for key in batch.chunks),
         )
+        self._put_back(batch, chunks)
         self._acknowledge_unwanted(batch)
-        if not batch.last:
+        if not batch.of_file:
             return
         appended = await self._append(batch)
+        if batch.busy[0] and not appended.failed:
+            self._arrived.set()
         for log_path, reason in appended.failed.items():
             self.health.record_failure(log_path, reason)
-        stored = [segment for segment in batch.last.values() if segment.job.id in appended.stored]
+        stored = [segment for segment in batch.of_file.values() if segment.job.id in appended.stored]
         # A task only for those of which something is to be noted.
         for segment in stored:
             if not segment.job.lacks_notice:
@@ -170,8 +173,22 @@ class LogReceiver:
                 "a log was not stored: %s", failure_line(error), extra={"action": "log_failed", "job_id": key[1]}
             )
             return
-        if segment is not None:
+        if isinstance(segment, Busy):
+            batch.busy[0 if segment.is_short else 1].append(key)
+        elif segment is not None:
             batch.put_segment(key, segment)
+
+    def _put_back(self, batch: _Batch, chunks: list[_Arrival]) -> None:
+        """Let what has to wait for another job's bytes come first the next time: two that share a file take turns."""
+        short, long = (set(keys) for keys in batch.busy)
+        if not short and not long:
+            return
+        waits = [
+            [each for each in chunks if (each[0], each[1].job_id, each[1].fence) in keys] for keys in (short, long)
+        ]
+        for worker, chunk, _ in (*waits[0], *waits[1]):
+            self._waiting_bytes[worker] += len(chunk.body)
+        self._waiting.extendleft(reversed([*waits[0], *waits[1]]))
 
     async def _find_notice_segment(self, batch: _Batch, job_id: JobId) -> None:
         try:
@@ -181,24 +198,22 @@ class LogReceiver:
             return
         if isinstance(segment, Segment):
             batch.put_segment(_key(segment), segment)
-        elif segment is not None:
+        elif isinstance(segment, Unwanted):
             del self._without_notice[job_id]
 
     def _acknowledge_unwanted(self, batch: _Batch) -> None:
         """Acknowledge what can never be stored."""
         for key, segment in batch.segments.items():
-            if isinstance(segment, Segment) and batch.is_last(segment):
-                continue
-            size = segment.job.log_size if isinstance(segment, Segment) else segment.log_size
-            ends = [chunk.offset + len(chunk.body) for chunk in batch.chunks.get(key, ())]
-            self._acknowledge_up_to(batch, key, max(size or 0, *ends, 0))
+            if isinstance(segment, Unwanted):
+                ends = [chunk.offset + len(chunk.body) for chunk in batch.chunks.get(key, ())]
+                self._acknowledge_up_to(batch, key, max(segment.log_size or 0, *ends, 0))
 
     async def _append(self, batch: _Batch) -> Appended:
-        appended = await self._append_all(batch, list(batch.last.values()))
+        appended = await self._append_all(batch, list(batch.of_file.values()))
         moved: list[Segment] = []
         for log_path, found in appended.changed.items():
             try:
-                segment = await self._allocator.move_segment(batch.last[log_path], found)
+                segment = await self._allocator.move_segment(batch.of_file[log_path], found)
             except LedgerError as error:
                 appended.failed[log_path] = str(error)
                 continue

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from cachetools import FIFOCache
 
 from edge_mqtt.broker_bridge.dispatch.coalescer import Coalescer
-from edge_mqtt.broker_bridge.dispatch.core.events import Event, LogOpened
+from edge_mqtt.broker_bridge.dispatch.core.events import Event, LogLeft, LogOpened
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.dispatch.job_records import JobRecords
 from edge_mqtt.broker_bridge.logs import notices
@@ -25,6 +25,8 @@ from edge_mqtt.broker_bridge.logs.segments import (
     find_base,
     find_unwritten,
     is_closed,
+    is_open,
+    writes_same_task,
 )
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId, WorkerName
@@ -42,16 +44,28 @@ class Segment:
     job: Job
     log_path: str
     base: int
-    #: Lines of our own that stand before the job's first byte, and may not be there yet.
+    #: Lines of our own that stand before what the job has here, and may not be there yet.
     lead: bytes = b""
+
+    @property
+    def begin(self) -> int:
+        """The offset of the first byte that is to be written here, as one of the job's."""
+        return self.job.log_kept - len(self.lead)
 
     def write(self, offset: int, data: bytes) -> Write:
         """Return the write of some of the job's bytes."""
-        return Write(job_id=self.job.id, log_path=self.log_path, base=self.base, offset=offset, data=data)
+        return Write(
+            job_id=self.job.id,
+            log_path=self.log_path,
+            base=self.base,
+            offset=offset,
+            data=data,
+            begin=self.begin,
+        )
 
     def write_lead(self) -> Write:
         """Return the write of what stands before the job."""
-        return self.write(-len(self.lead), self.lead)
+        return self.write(self.begin, self.lead)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +74,14 @@ class Unwanted:
 
     #: Bytes of the job's whole log, when that is known.
     log_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Another job's bytes go to the file's end first."""
+
+    #: Only until the batch is stored; otherwise until the other one's line has an end.
+    is_short: bool
 
 
 class SegmentAllocator:
@@ -93,9 +115,15 @@ class SegmentAllocator:
         self._sizes: Coalescer[str, int] = Coalescer(self._read_sizes)
         #: One job at a time begins in a file.
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        #: The job of every file whose bytes go there in the batch that is being stored.
+        self._served: dict[str, JobId] = {}
 
-    async def find_segment(self, worker: WorkerName, job_id: JobId, fence: Fence) -> Segment | Unwanted | None:
-        """Return where the bytes go that a worker ships; None while it has to wait.
+    def begin_batch(self) -> None:
+        """Begin with what is stored together: of each file, the bytes of one job."""
+        self._served.clear()
+
+    async def find_segment(self, worker: WorkerName, job_id: JobId, fence: Fence) -> Segment | Unwanted | Busy | None:
+        """Return where the bytes go that a worker ships; None while it has to wait for the end of another's log.
 
         :raises LedgerError: the ledger cannot be asked, or takes nothing.
         :raises OSError: the file cannot be looked at.
@@ -108,7 +136,7 @@ class SegmentAllocator:
             return None
         return await self._find(job, job.spec.log_path)
 
-    async def find_notice_segment(self, job_id: JobId) -> Segment | Unwanted | None:
+    async def find_notice_segment(self, job_id: JobId) -> Segment | Unwanted | Busy | None:
         """Return where the line goes that a job's log stays on its worker; None while it has to wait.
 
         :raises LedgerError: the ledger cannot be asked.
@@ -124,7 +152,7 @@ class SegmentAllocator:
 
         :raises LedgerError: the ledger takes nothing.
         """
-        base = find_base(segment.base, segment.base - len(segment.lead), found)
+        base = find_base(segment.base, segment.base + segment.begin, found)
         if base is not None:
             return await self._allocate(segment.job, base, segment.lead)
         lines = notices.loss_notice(self._now()) + self._kept_notice(segment.job)
@@ -153,33 +181,46 @@ class SegmentAllocator:
         of_file = await self._records.find_of_log(job.spec.log_path, job.id)
         if job.log_size is not None and is_closed(job, of_file):
             return job.log_size
-        return count_stored(job, of_file, await self._sizes.get(job.spec.log_path))
+        return count_stored(job, await self._sizes.get(job.spec.log_path))
 
     # ------------------------------------------------------------ parts
 
-    async def _find(self, job: Job, log_path: str) -> Segment | Unwanted | None:
-        if job.log_base is not None and job.state is CentralJobState.RUNNING:
-            return self._segment_of(job)
+    async def _find(self, job: Job, log_path: str) -> Segment | Unwanted | Busy | None:
+        lock = self._locks.get(log_path)
+        if lock is None and is_open(job) and job.state is CentralJobState.RUNNING:
+            return self._serve(log_path, self._segment_of(job))
+        lock = lock or self._locks.setdefault(log_path, asyncio.Lock())
         try:
-            async with self._locks.setdefault(log_path, asyncio.Lock()):
-                return await self._find_in_file(job, log_path)
+            async with lock:
+                if self._served.get(log_path, job.id) != job.id:
+                    return Busy(is_short=True)
+                found = await self._find_in_file(job, log_path)
         except LogPathRefused as error:
             return self._refuse(job.worker or WorkerName(""), job.id, job.fence, str(error))
+        return self._serve(log_path, found) if isinstance(found, Segment) else found
 
-    async def _find_in_file(self, job: Job, log_path: str) -> Segment | Unwanted | None:
+    def _serve(self, log_path: str, segment: Segment) -> Segment | Busy:
+        served = self._served.setdefault(log_path, segment.job.id)
+        return segment if served == segment.job.id else Busy(is_short=True)
+
+    async def _find_in_file(self, job: Job, log_path: str) -> Segment | Unwanted | Busy | None:
         of_file = await self._records.find_of_log(log_path, job.id)
         if is_closed(job, of_file):
             self._allocated.pop(job.id, None)
             return Unwanted(job.log_size)
-        if job.log_base is not None or job.id in self._allocated:
+        if is_open(job) or job.id in self._allocated:
             return self._segment_of(job)
         size = await self._sizes.get(log_path)
-        before = [other for other in of_file if other.sequence < job.sequence]
-        gaps = final_gaps(before, size, self._completeness.is_given_up)
+        before = [other for other in of_file if other.sequence < job.sequence and writes_same_task(other, job)]
+        gaps = final_gaps(before, size, self._completeness.is_given_up) if job.log_base is None else ()
         if gaps is None:
             return None
+        last = next((other for other in of_file if other.id != job.id and is_open(other)), None)
+        if last is not None and not await self._may_follow(last, log_path, size, before):
+            return Busy(is_short=False)
         lines = notices.gap_notice(gaps, self._now()) + self._kept_notice(job)
-        segment = await self._allocate_behind(job, log_path, size, lines, find_unwritten(before, size))
+        left = [other for other in find_unwritten(before, size) if other is not last]
+        segment = await self._allocate_behind(job, log_path, size, lines, left if last is None else [last, *left])
         for gap in gaps:
             log.warning(
                 "the log of job %s is given up: another one begins behind what is here of it",
@@ -188,36 +229,57 @@ class SegmentAllocator:
             )
         return segment
 
+    async def _may_follow(self, last: Job, log_path: str, size: int, before: Sequence[Job]) -> bool:
+        """Tell whether another log may go on behind the one that has the file's end: not within a line of it."""
+        if last in before or await asyncio.to_thread(self._store.ends_with_line, log_path, size):
+            return True
+        here = count_stored(last, size)
+        return here == last.log_size or self._completeness.is_given_up(last, here)
+
     async def _read_sizes(self, log_paths: list[str]) -> dict[str, int | Exception]:
         return await asyncio.to_thread(self._store.sizes, log_paths)
 
     async def _allocate_behind(
-        self, job: Job, log_path: str, size: int, lines: bytes, overtaken: Sequence[Job] = ()
+        self, job: Job, log_path: str, size: int, lines: bytes, left: Sequence[Job] = ()
     ) -> Segment | None:
-        """Let a job begin behind ``lines`` of our own, which go behind what is in the file.
+        """Let a job go on behind ``lines`` of our own, which go behind what is in the file.
 
-        :param overtaken: jobs before it of which there is nothing, but for a part of a line before them perhaps.
+        :param left: the job that has the file's end, and jobs before it of which there is nothing, but for a part of
+            a line before them perhaps.
         """
-        if (lines or overtaken) and not await asyncio.to_thread(self._store.ends_with_line, log_path, size):
+        unwritten = find_unwritten(left, size)
+        begins_line = any(other in unwritten or not writes_same_task(other, job) for other in left)
+        if (lines or begins_line) and not await asyncio.to_thread(self._store.ends_with_line, log_path, size):
             lines = b"\n" + lines
-        base = size + len(lines)
-        for other in overtaken:
-            await self._store_base(other.id, base)
-        return await self._allocate(job, base, lines)
+        end = size + len(lines)
+        events = tuple(
+            LogLeft(
+                job_id=other.id,
+                base=end if other in unwritten else other.log_base or 0,
+                kept=count_stored(other, size),
+            )
+            for other in left
+        )
+        segment = await self._allocate(job, end - job.log_kept, lines, events)
+        for other in left:
+            self._allocated.pop(other.id, None)
+        return segment
 
-    async def _allocate(self, job: Job, base: int, lead: bytes) -> Segment | None:
+    async def _allocate(self, job: Job, base: int, lead: bytes, left: tuple[LogLeft, ...] = ()) -> Segment | None:
         """Commit a job's base, then say where it is: after a crash in between, the file is too short for it."""
         if not job.lacks_notice:
-            await self._store_base(job.id, base)
+            await self._store_base(job.id, base, left)
             stored = await self._records.get(job.id)
             if stored is None or stored.log_base is None:
                 return None
             job = stored
+        elif left:
+            await self._store_base(job.id, None, left)
         self._allocated[job.id] = Segment(job=job, log_path=job.spec.log_path or "", base=base, lead=lead)
         return self._allocated[job.id]
 
-    async def _store_base(self, job_id: JobId, base: int) -> None:
-        await self._commit(LogOpened(job_id=job_id, base=base))
+    async def _store_base(self, job_id: JobId, base: int | None, left: tuple[LogLeft, ...] = ()) -> None:
+        await self._commit(LogOpened(job_id=job_id, base=base, left=left))
 
     def _segment_of(self, job: Job) -> Segment:
         allocated = self._allocated.get(job.id)

@@ -1,7 +1,10 @@
-"""Where each job's bytes stand in a log file, when several jobs write it one after the other. No I/O, no clock.
+"""Where each job's bytes stand in a log file that several jobs write. No I/O, no clock.
 
-A deferred task comes back as a new job that goes on in the same file. Only the last job that has begun in a file may
-add to it, so that every job's bytes stand together: from its base to the base of the next.
+A deferred task comes back as a new job that goes on in the same file: behind all that its earlier jobs have logged,
+to which nothing is added any more. Where the template of log paths tells less, tasks that run at the same time share
+a file, on several workers perhaps. Their logs take turns at the file's end: the one that has it is open, and each of
+the others was left when another went on behind it. A job's base is where its first byte would stand if all that is
+there of it stood together with what comes next.
 """
 
 from __future__ import annotations
@@ -34,22 +37,36 @@ class Found:
     same: bool
 
 
+def is_open(job: Job) -> bool:
+    """Tell whether a job's log has the file's end, behind which all others go on."""
+    return job.log_base is not None and not job.log_left
+
+
+def writes_same_task(job: Job, other: Job) -> bool:
+    """Tell whether two jobs of one file are of the same task, so that one of them has ended when the other begins."""
+    ours, others = job.spec, other.spec
+    return (ours.dag_id, ours.run_id, ours.task_id, ours.map_index) == (
+        others.dag_id,
+        others.run_id,
+        others.task_id,
+        others.map_index,
+    )
+
+
 def is_closed(job: Job, of_file: Iterable[Job]) -> bool:
-    """Tell whether a later job has begun in the file, so that nothing can be added to this one."""
-    return any(other.sequence > job.sequence and other.log_base is not None for other in of_file)
+    """Tell whether a later job of the same task has begun in the file, so that nothing can be added to this one."""
+    return any(
+        other.sequence > job.sequence and other.log_base is not None and writes_same_task(job, other)
+        for other in of_file
+    )
 
 
-def count_stored(job: Job, of_file: Iterable[Job], size: int) -> int:
+def count_stored(job: Job, size: int) -> int:
     """Return how many bytes of the job are in its file of ``size`` bytes."""
     if job.log_base is None:
         return 0
-    ends = [
-        size,
-        *(other.log_base for other in of_file if other.sequence > job.sequence and other.log_base is not None),
-    ]
-    if job.log_size is not None:
-        ends.append(job.log_base + job.log_size)
-    return max(min(ends) - job.log_base, 0)
+    stored = job.log_kept if job.log_left else max(size - job.log_base, job.log_kept)
+    return stored if job.log_size is None else min(stored, job.log_size)
 
 
 def find_gaps(of_file: Sequence[Job], size: int) -> tuple[Gap, ...]:
@@ -61,9 +78,9 @@ def find_gaps(of_file: Sequence[Job], size: int) -> tuple[Gap, ...]:
     :param of_file: the file's jobs in the order in which they were queued.
     """
     not_there = find_unwritten(of_file, size)
-    begun = [number for number, job in enumerate(of_file) if job.log_base is not None and job not in not_there]
-    recent = of_file[begun[-1] if begun else 0 :]
-    found = (_gap(job, count_stored(job, of_file, size)) for job in recent if job.state is CentralJobState.FINISHED)
+    begun = [job for job in of_file if job not in not_there]
+    recent = (job for job in of_file if job.state is CentralJobState.FINISHED and not is_closed(job, begun))
+    found = (_gap(job, count_stored(job, size)) for job in recent)
     return tuple(gap for gap in found if gap is not None)
 
 
@@ -76,7 +93,7 @@ def _gap(job: Job, here: int) -> Gap | None:
 
 def find_unwritten(of_file: Iterable[Job], size: int) -> list[Job]:
     """Return the jobs that are to begin behind the file's end, which may be in the middle of a line of ours."""
-    return [job for job in of_file if job.log_base is not None and job.log_base > size]
+    return [job for job in of_file if job.log_base is not None and job.log_kept == 0 and job.log_base > size]
 
 
 def final_gaps(of_file: Sequence[Job], size: int, is_given_up: Callable[[Job, int], bool]) -> tuple[Gap, ...] | None:

@@ -43,7 +43,7 @@ class LogPathRefused(Exception):
 class Write:
     """Bytes of one job: ``offset`` counts from the job's first byte, which stands at ``base`` in the file.
 
-    Below 0 it is that of a line of our own, which stands before the job.
+    Lines of our own stand before the job's bytes, and have offsets below those.
     """
 
     job_id: JobId
@@ -51,6 +51,8 @@ class Write:
     base: int
     offset: int
     data: bytes
+    #: The offset of the first byte that is the job's to write here; what is before it is others', or there already.
+    begin: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,7 +213,7 @@ class LogStore:
         status = os.fstat(descriptor)
         found = self._find(log_path, status)
         base = writes[0].base
-        begin = base + min(0, *(write.offset for write in writes))
+        begin = base + writes[0].begin
         size = found.size
         if find_base(base, begin, found) != base:
             appended.changed[log_path] = found

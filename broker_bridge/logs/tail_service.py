@@ -66,6 +66,8 @@ class _Reader:
     #: By path: the jobs in the order in which they were queued, the file's size, and what is to be told.
     jobs: dict[str, list[Job]] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    #: By path: all jobs that write it, whether they are wanted or not: one may bring what another has written.
+    writers: dict[str, list[Job]] = field(default_factory=dict)
     streams: dict[str, LogStream] = field(default_factory=dict)
     #: The versions of the changes that ``jobs`` and ``sizes`` have; -1: none yet.
     jobs_seen: int = -1
@@ -228,7 +230,8 @@ class TailService:
         # A new stream is told in the order in which the jobs were queued, which is that of reader.jobs.
         new = set(paths).union(waiting)
         for path in (path for path in reader.jobs if path in new):
-            reader.streams[path] = self._stream(path, reader.jobs[path], reader.sizes.get(path, 0))
+            last, writers = reader.jobs[path][-1], reader.writers.get(path, reader.jobs[path])
+            reader.streams[path] = self._stream(last, writers, reader.sizes.get(path, 0))
         return finds or not stale
 
     def _may_be_given_up(self, reader: _Reader, path: str, last: Job) -> bool:
@@ -241,6 +244,11 @@ class TailService:
         for job in sorted(found, key=lambda job: job.sequence):
             if job.sequence >= reader.cursor and job.spec.log_path is not None and job.worker is not None:
                 reader.jobs.setdefault(job.spec.log_path, []).append(job)
+        writers = await self._ledger.run(Ledger.find_of_logs, list(reader.jobs)) if reader.jobs else []
+        reader.writers = {}
+        for job in writers:
+            if job.worker is not None:
+                reader.writers.setdefault(job.spec.log_path or "", []).append(job)
         reader.streams = {path: stream for path, stream in reader.streams.items() if path in reader.jobs}
 
     def _sizes(self, paths: Sequence[str]) -> dict[str, int]:
@@ -273,13 +281,15 @@ class TailService:
     def _begin(self, path: str, last_lines: int | None) -> int:
         return 0 if last_lines is None else self._store.offset_of_last_lines(path, last_lines)
 
-    def _stream(self, path: str, jobs: Sequence[Job], size: int) -> LogStream:
-        last = jobs[-1]
-        gaps = (
-            final_gaps(jobs, size, self._completeness.is_given_up) if last.state is CentralJobState.FINISHED else None
-        )
+    def _stream(self, last: Job, writers: Sequence[Job], size: int) -> LogStream:
+        """Return what is told of a file.
+
+        :param last: the last of the wanted jobs that write it.
+        """
+        ended = all(job.state is CentralJobState.FINISHED for job in writers)
+        gaps = final_gaps(writers, size, self._completeness.is_given_up) if ended else None
         return LogStream(
-            stream_id=path,
+            stream_id=last.spec.log_path or "",
             dag_id=last.spec.dag_id,
             run_id=last.spec.run_id,
             task_id=last.spec.task_id,

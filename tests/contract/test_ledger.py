@@ -136,6 +136,21 @@ def test_a_later_migration_is_done_once_and_keeps_the_jobs(sql: SqlLedger, path:
     assert rows(path, "SELECT job_id, colour FROM jobs") == [("job-1", "red")]
 
 
+def test_logs_of_an_older_ledger_keep_their_place(path: Path) -> None:
+    new = {"log_kept", "log_left"}
+    needed = {column.name: 0 for column in JOBS.columns if not column.nullable and column.name not in new}
+    columns = (*needed, "job_id", "log_path", "log_base")
+    with sa.create_engine(f"sqlite:///{path}.old").begin() as connection:
+        migrate(connection, MIGRATIONS[:1])
+        insert = sa.insert(sa.table("jobs", *map(sa.column, dict.fromkeys(columns))))
+        for sequence, (log_path, base) in enumerate([("a", 0), ("a", 30), ("a", None), ("b", 0), (None, None)]):
+            job = {"job_id": str(sequence), "sequence": sequence, "log_path": log_path, "log_base": base}
+            connection.execute(insert.values({**needed, **job}))
+        migrate(connection)
+        kept = connection.execute(sa.text("SELECT log_kept, log_left FROM jobs ORDER BY sequence")).all()
+    assert [tuple(row) for row in kept] == [(30, 1), (0, 0), (0, 0), (0, 0), (0, 0)]
+
+
 def test_a_migration_that_fails_leaves_the_ledger_as_it_was(sql: SqlLedger, path: Path) -> None:
     broken = (*MIGRATIONS, ("ALTER TABLE jobs ADD COLUMN colour TEXT", "no such statement"))
     with pytest.raises(LedgerUnavailable, match="syntax error"), sql._transaction() as connection:

@@ -83,6 +83,8 @@ class LedgerContract:
             forwarded="absent 0199-abc",
             cancel_reason="revoked by Airflow",
             log_base=2**40,
+            log_kept=2**41,
+            log_left=True,
             detail="so far",
             told="deferred",
             lease_s=7_235.5,

@@ -41,7 +41,7 @@ class Records:
     def __init__(self) -> None:
         self.ledger = MemoryLedger()
 
-    def put(self, job_id: str, sequence: int, *, log_path: str = PATH, **changes: Any) -> None:
+    def put(self, job_id: str, sequence: int, *, log_path: str = PATH, map_index: int = -1, **changes: Any) -> None:
         """Store a job: one that runs, unless ``changes`` say otherwise."""
         spec = JobSpec(
             job_id=JobId(job_id),
@@ -50,6 +50,7 @@ class Records:
             dag_id="d",
             run_id="r",
             task_id="t",
+            map_index=map_index,
             try_number=1,
             log_path=log_path,
         )
@@ -143,7 +144,10 @@ class Centre:
     async def commit(self, event: Event) -> None:
         """Store where a job begins."""
         assert isinstance(event, LogOpened)
-        self.records.change(event.job_id, log_base=event.base)
+        for left in event.left:
+            self.records.change(left.job_id, log_base=left.base, log_kept=left.kept, log_left=True)
+        if event.base is not None:
+            self.records.change(event.job_id, log_base=event.base, log_left=False)
 
     async def run(self) -> None:
         """Store what comes, until stopped."""

@@ -119,7 +119,9 @@ def _named_jobs(event: events.Event) -> tuple[JobId, ...]:
         return event.job_ids
     if isinstance(event, events.WorkerSeen):
         return tuple(held.job_id for held in event.presence.jobs)
-    if isinstance(event, events.LogOpened | events.CancelAsked | events.SubmissionFailed):
-        # The log of a job may come long after its result, and so may its cancellation or a repetition of it.
+    # The log of a job may come long after its result, and so may its cancellation or a repetition of it.
+    if isinstance(event, events.LogOpened):
+        return (event.job_id, *(left.job_id for left in event.left))
+    if isinstance(event, events.CancelAsked | events.SubmissionFailed):
         return (event.job_id,)
     return ()

@@ -105,11 +105,25 @@ class CallForwarded:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LogOpened:
-    """A job's log begins at byte ``base`` of its file."""
+class LogLeft:
+    """A job's log behind which another one goes on; ``kept`` bytes of it are in the file."""
 
     job_id: JobId
     base: int
+    kept: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogOpened:
+    """A job's log goes on at the end of its file: its first byte is, or would be, at byte ``base``.
+
+    None: it will, but for now others' logs were left only.
+    """
+
+    job_id: JobId
+    base: int | None
+    #: The logs that had the file's end.
+    left: tuple[LogLeft, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

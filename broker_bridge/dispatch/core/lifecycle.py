@@ -194,10 +194,14 @@ def store_last_word(draft: Draft, event: events.TaskTold) -> None:
 
 
 def store_log_base(draft: Draft, event: events.LogOpened) -> None:
-    """Keep where a job's log begins in its file; it moves when others have changed the file."""
+    """Keep where a job's log goes on in its file; it moves when others have changed the file, or written to it."""
+    for left in event.left:
+        other = draft.state.jobs.get(left.job_id)
+        if other is not None:
+            draft.put_job(replace(other, log_base=left.base, log_kept=left.kept, log_left=True))
     job = draft.state.jobs.get(event.job_id)
-    if job is not None and job.log_base != event.base:
-        draft.put_job(replace(job, log_base=event.base))
+    if job is not None and event.base is not None and (job.log_left or job.log_base != event.base):
+        draft.put_job(replace(job, log_base=event.base, log_left=False))
 
 
 def cancel_job(draft: Draft, event: events.CancelAsked) -> None:

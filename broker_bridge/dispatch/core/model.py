@@ -88,6 +88,10 @@ class Job:
     cancel_reason: str | None = None
     #: Byte offset of this job's log in its file; None before its first byte.
     log_base: int | None = None
+    #: Bytes of it that were in its file when it last went on there, or when another log went on behind it.
+    log_kept: int = 0
+    #: Another job's log has gone on behind it.
+    log_left: bool = False
     #: Bytes of log that this job wrote; known when it is finished.
     log_size: int | None = None
 

@@ -50,6 +50,17 @@ CREATE TABLE jobs (
 )
 """
 
+#: Where the log begins that goes on behind a job's in one file.
+_NEXT_BASE: Final = """
+SELECT MIN(later.log_base) FROM jobs AS later
+WHERE later.log_path = jobs.log_path AND later.sequence > jobs.sequence
+"""
+
+_LEAVE_LOGS: Final = f"""
+UPDATE jobs SET log_left = TRUE, log_kept = ({_NEXT_BASE}) - log_base
+WHERE log_base IS NOT NULL AND ({_NEXT_BASE}) IS NOT NULL
+"""  # noqa: S608 -- a constant of our own
+
 #: The statements of migration 1, 2, and so on.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -68,6 +79,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ("ALTER TABLE jobs ADD COLUMN forwarded TEXT",),
     # What a task has told Airflow last: of those that run when this is added it is not known.
     ("ALTER TABLE jobs ADD COLUMN told TEXT NOT NULL DEFAULT ''",),
+    (
+        "ALTER TABLE jobs ADD COLUMN log_kept BIGINT NOT NULL DEFAULT 0",
+        "ALTER TABLE jobs ADD COLUMN log_left BOOLEAN NOT NULL DEFAULT FALSE",
+        _LEAVE_LOGS,
+    ),
 )
 
 

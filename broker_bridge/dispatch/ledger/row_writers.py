@@ -137,6 +137,8 @@ def _changing_row(job: Job, now: float) -> Row:
         "event_acked": job.event_acked,
         "cancel_reason": job.cancel_reason,
         "log_base": job.log_base,
+        "log_kept": job.log_kept,
+        "log_left": job.log_left,
         "log_size": job.log_size,
         "live": not (finished and job.event_acked),
         "updated_at": now,

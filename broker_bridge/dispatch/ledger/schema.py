@@ -48,6 +48,8 @@ JOBS: Final = sa.Table(
     sa.Column("event_acked", sa.Boolean, nullable=False),
     sa.Column("cancel_reason", sa.Text),
     sa.Column("log_base", sa.BigInteger),
+    sa.Column("log_kept", sa.BigInteger, nullable=False),
+    sa.Column("log_left", sa.Boolean, nullable=False),
     sa.Column("log_size", sa.BigInteger),
     # Not over: unfinished, or the final event is not acknowledged.
     sa.Column("live", sa.Boolean, nullable=False),

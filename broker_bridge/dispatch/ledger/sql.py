@@ -257,5 +257,7 @@ def _job(row: sa.RowMapping) -> Job:
         event_acked=row["event_acked"],
         cancel_reason=row["cancel_reason"],
         log_base=row["log_base"],
+        log_kept=row["log_kept"],
+        log_left=row["log_left"],
         log_size=row["log_size"],
     )

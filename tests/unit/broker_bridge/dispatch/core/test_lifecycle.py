@@ -416,6 +416,18 @@ def test_the_log_begins_where_it_was_last_said_to_begin() -> None:
     assert scene.do(events.LogOpened(job_id=JobId("x"), base=0)).last.changed == ()
 
 
+def test_a_log_goes_on_behind_others_which_keep_what_is_there_of_them() -> None:
+    scene = Scene().running().do(events.LogOpened(job_id=JobId("j"), base=0))
+    left = events.LogLeft(job_id=JobId("j"), base=0, kept=70)
+    unknown = events.LogLeft(job_id=JobId("x"), base=0, kept=70)
+    scene.do(events.LogOpened(job_id=JobId("other"), base=None, left=(left, unknown)))
+    assert (scene.job().log_base, scene.job().log_kept, scene.job().log_left) == (0, 70, True)
+    scene.do(events.LogOpened(job_id=JobId("j"), base=None))
+    assert scene.job().log_left
+    scene.do(events.LogOpened(job_id=JobId("j"), base=0))
+    assert (scene.job().log_base, scene.job().log_kept, scene.job().log_left) == (0, 70, False)
+
+
 # ---------------------------------------------------------------- executors
 
 

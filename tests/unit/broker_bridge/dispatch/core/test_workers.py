@@ -326,6 +326,8 @@ def test_a_repeated_hello_is_welcomed_again_because_the_first_welcome_may_be_los
 
 def test_a_finished_job_that_memory_has_forgotten_is_recalled_when_its_log_arrives() -> None:
     assert Scene().missing(events.LogOpened(job_id=JobId("old"), base=0)) == ("old",)
+    left = events.LogLeft(job_id=JobId("older"), base=0, kept=1)
+    assert Scene().missing(events.LogOpened(job_id=JobId("old"), base=1, left=(left,))) == ("old", "older")
 
 
 # ---------------------------------------------------------------- queues
