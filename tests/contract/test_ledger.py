@@ -136,11 +136,11 @@ def test_a_later_migration_is_done_once_and_keeps_the_jobs(sql: SqlLedger, path:
     assert rows(path, "SELECT job_id, colour FROM jobs") == [("job-1", "red")]
 
 
-def test_logs_of_an_older_ledger_keep_their_place(path: Path) -> None:
+def test_logs_of_an_older_ledger_keep_their_place(tmp_path: Path) -> None:
     new = {"log_kept", "log_left"}
     needed = {column.name: 0 for column in JOBS.columns if not column.nullable and column.name not in new}
     columns = (*needed, "job_id", "log_path", "log_base")
-    with sa.create_engine(f"sqlite:///{path}.old").begin() as connection:
+    with sa.create_engine(f"sqlite:///{tmp_path}/old.db").begin() as connection:
         migrate(connection, MIGRATIONS[:1])
         insert = sa.insert(sa.table("jobs", *map(sa.column, dict.fromkeys(columns))))
         for sequence, (log_path, base) in enumerate([("a", 0), ("a", 30), ("a", None), ("b", 0), (None, None)]):
