@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit docs bench bench-executors bench-bridge bench-parts chaos outages postgres simulate matrix lock
+.PHONY: venv demo test lint unit docs bench bench-executors bench-bridge bench-parts chaos outages postgres simulate users matrix lock
 
 venv: $(VENV)/.ready
 
@@ -69,6 +69,10 @@ simulate: venv
 # The bridge's ledger in a real PostgreSQL (Debian: postgresql).
 postgres: venv
 	$(BIN)/python -m pytest tests/postgres
+
+# Tasks of other users than the worker's, and control groups: as root, with sudo (Debian: sudo). Nothing of it stays.
+users: venv
+	$(BIN)/python -m pytest tests/users
 
 # Kills and cuts at random while a real system works, on PostgreSQL (Debian: postgresql): make chaos MINUTES=10 SEED=7
 # With an odd seed the bridge's ledger is in PostgreSQL too.

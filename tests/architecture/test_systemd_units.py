@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+from tests.support.other_users import RULE, TASKS, WORKER
+
 ROOT = Path(__file__).parents[2]
 SYSTEMD = ROOT / "deploy" / "systemd"
 
@@ -31,6 +33,19 @@ def test_worker_s_paths_are_those_of_the_documents() -> None:
     homes = re.findall(r"export (AIRFLOW_HOME=\S*worker)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert homes
     assert all(f"Environment={home}" in settings("edge-worker.service") for home in homes)
+
+
+def test_a_service_s_tasks_outlive_it_and_have_control_groups_of_their_own() -> None:
+    assert {"KillMode=process", "Delegate=yes", "NoNewPrivileges=yes"} <= set(settings("edge-worker.service"))
+
+
+def test_drop_in_for_other_users_allows_sudo_by_the_rule_of_the_documents_and_tests() -> None:
+    name = "edge-worker.service.d/run-as-user.conf"
+    assert {"NoNewPrivileges=no", "StateDirectoryMode=0755", "UMask=0022"} == set(settings(name))
+    (rule,) = re.findall(r"^#   (edge-worker ALL=.*)$", (SYSTEMD / name).read_text(), re.MULTILINE)
+    assert rule in (ROOT / "docs" / "worker.md").read_text()
+    assert rule.replace("edge-worker", WORKER).replace("etl", TASKS) == RULE.strip()
+    assert f"User={rule.split()[0]}" in settings("edge-worker.service")
 
 
 def test_drop_in_of_the_scheduler_overrides_nothing_of_airflow_cfg() -> None:

@@ -2,7 +2,7 @@
 
 Also a program: ``python -m tests.support.worker_lab STATE_DIR SETTINGS [cut]`` runs a worker and its bridge in a
 process of its own, so that a test can kill it. SETTINGS is a JSON object; with "cut" the bridge is out of reach. It
-reads one JSON document a line on stdin and reports what the bridge sees on stdout.
+reads one message a line on stdin, an assignment or a cancel, and reports what the bridge sees on stdout.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
     ApiResponse,
     Assign,
+    Cancel,
     Finished,
     JobRef,
     LogAck,
@@ -283,7 +284,10 @@ async def program(home: Path, state: Path, *, cut: bool, **settings_: Any) -> in
 
     def obey() -> None:
         for line in sys.stdin:
-            bridge.assign(Assign.model_validate_json(line))
+            if json.loads(line)["kind"] == "cancel":
+                bridge.control(Cancel.model_validate_json(line))
+            else:
+                bridge.assign(Assign.model_validate_json(line))
 
     threading.Thread(target=obey, daemon=True).start()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.request_stop, StopSignal.TERMINATE)
