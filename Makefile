@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit docs bench bench-executors bench-bridge bench-parts chaos outages postgres simulate users matrix lock
+.PHONY: venv demo test lint unit docs bench bench-executors bench-bridge bench-parts chaos outages postgres simulate fuzz users matrix lock
 
 venv: $(VENV)/.ready
 
@@ -65,6 +65,11 @@ outages: venv
 # simulation catches when they are broken on purpose. As many seeds as you like: make simulate SEEDS=10000
 simulate: venv
 	$(BIN)/python -m $(if $(SEEDS),tests.simulation.run --seeds $(SEEDS),pytest tests/simulation)
+
+# Odd messages to the bridge's parts as its program wires them, half of them with the ledger in SQLite, half in
+# PostgreSQL where that is installed: make fuzz MESSAGES=1000000 SEED=7
+fuzz: venv
+	$(BIN)/python -m tests.fuzz.run --messages $(or $(MESSAGES),100000) $(if $(SEED),--seed $(SEED))
 
 # The bridge's ledger in a real PostgreSQL (Debian: postgresql).
 postgres: venv

@@ -14,7 +14,13 @@ from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
 from edge_mqtt.broker_bridge.logs.tail_service import TailService
 from edge_mqtt.broker_bridge.outbound import Outbound
-from edge_mqtt.broker_bridge.protocol.errors import InvalidTopic, MalformedSubmit, ProtocolError, one_line
+from edge_mqtt.broker_bridge.protocol.errors import (
+    InvalidTopic,
+    MalformedSubmit,
+    ProtocolError,
+    failure_line,
+    one_line,
+)
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import (
     ApiRequest,
@@ -22,6 +28,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     LogChunk,
     Message,
     StartRequest,
+    TailReply,
     TailRequest,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics, sender_of
@@ -125,7 +132,12 @@ class MessageRouter:
             self._outbound.send(self._topics.rpc_response(worker), response)
 
     async def _answer_tail(self, client_id: str, request: TailRequest) -> None:
-        reply = await self._tail.answer(request)
+        try:
+            reply = await self._tail.answer(request)
+        except Exception as error:  # noqa: BLE001  who asks is told, and nobody else notices
+            problem = f"the bridge failed: {failure_line(error)}"
+            log.error("a tail request failed: %s", problem, extra={"action": "tail_failed"})  # noqa: TRY400  one line
+            reply = TailReply(request_id=request.request_id, error=problem, ended=True)
         if self._note and request.wait_s > 0 and request.selector.dag_id is not None:
             reply = reply.model_copy(update={"note": self._note})
         self._outbound.send(self._topics.admin_response(Identity.from_client_id(client_id)), reply)

@@ -116,7 +116,7 @@ def _has_taken(told: object, status: int, state: object) -> bool:
 def _document(body: bytes) -> Mapping[str, Any]:
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 

@@ -24,7 +24,7 @@ from edge_mqtt.broker_bridge.execution_api.last_words import LastWords
 from edge_mqtt.broker_bridge.execution_api.response_cache import ResponseCache
 from edge_mqtt.broker_bridge.execution_api.retry import retry
 from edge_mqtt.broker_bridge.execution_api.token_issuer import TokenIssuer
-from edge_mqtt.broker_bridge.protocol.errors import one_line
+from edge_mqtt.broker_bridge.protocol.errors import failure_line, one_line
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest, WorkloadType
@@ -98,6 +98,14 @@ class Relay:
         self._under_way.add(key)
         try:
             response = await self._respond(worker, request)
+        except Exception as error:  # noqa: BLE001  whoever asks must not wait for ever for what will never come
+            problem = failure_line(error)
+            log.error(  # noqa: TRY400  one line
+                "a call failed: %s", problem, extra={"action": "call_failed", "job_id": request.job_id}
+            )
+            return _error_response(
+                request.request_id, HTTPStatus.INTERNAL_SERVER_ERROR, "bridge_failed", f"the bridge failed: {problem}"
+            )
         finally:
             self._under_way.discard(key)
         if self._forwarding.find_running(worker, request) is not None:

@@ -14,6 +14,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
     Ledger,
     LedgerBusy,
     LedgerError,
+    LedgerRefused,
     LedgerTaken,
     LedgerTooNew,
     LedgerUnavailable,
@@ -22,6 +23,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.migrations import MIGRATIONS, migra
 from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA
 from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
 from edge_mqtt.broker_bridge.protocol.ids import Fence
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec
 from tests.chaos.postgres import Postgres
 from tests.support.ledger_contract import Clock, LedgerContract, ids, make_job
 
@@ -45,6 +47,19 @@ def ledger(sql: SqlLedger) -> Ledger:
 
 class TestPostgresqlLedger(LedgerContract):
     """The SQL adapter on PostgreSQL."""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"slots": 2**31}, {"log_path": "".join(f"{number:x}" for number in range(5000))}, {"map_index": -(2**63)}],
+)
+def test_a_value_that_postgresql_never_takes_is_that_job_s_fault(sql: SqlLedger, changes: dict[str, object]) -> None:
+    job = make_job(1)
+    job = replace(job, spec=JobSpec.stored({**dict(job.spec), **changes}))
+    with pytest.raises(LedgerRefused, match="the database cannot store a value of the job"):
+        sql.commit([job])
+    sql.commit([make_job(2)])
+    assert ids(sql.load_live()) == ["job-2"]
 
 
 def session_of(ledger: SqlLedger) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
-from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec
+from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec, WorkloadType
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.errors import SpoolError
 
@@ -133,10 +134,15 @@ def _row(job: LocalJob) -> tuple[object, ...]:
     )
 
 
+def _spec(text: str) -> JobSpec:
+    facts = json.loads(text)
+    return JobSpec.stored({**facts, "type": WorkloadType(facts["type"])})
+
+
 def _job(row: tuple[str, int, str, str, str, int, str | None, int, float, int, str]) -> LocalJob:
     _, fence, state, spec, secret, log_base, result, result_acked, lease_s, ships_log, launch = row
     return LocalJob(
-        spec=JobSpec.model_validate_json(spec),
+        spec=_spec(spec),
         fence=Fence(fence),
         state=LocalJobState(state),
         secret=secret,
@@ -156,7 +162,7 @@ def _translated(path: Path | None) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         raise SpoolError(f"{where} cannot be written: {error}. Check the disk of --state-dir") from error
-    except (sqlite3.Error, ValidationError, ValueError) as error:
+    except (sqlite3.Error, ValidationError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise SpoolError(f"{where} is damaged: {error}. Move the file away and start again") from error
     except OSError as error:
         raise SpoolError(f"{where} cannot be opened: {error.strerror}") from error

@@ -26,11 +26,13 @@ from edge_mqtt.broker_bridge.program.settings.setting import Reader, Setting, se
 _BRIDGE, _EXECUTOR, _WORKER, _OPERATOR = Reader
 
 _ANY_PORT: Final = WholeNumber(least=0, most=65535)
+#: Seconds of a duration at most: thirty years, which every message can carry.
+_MOST_S: Final = 1e9
 #: Seconds that a grace must last at least.
-_GRACE: Final = Number(least=1, unit="seconds")
+_GRACE: Final = Number(least=1, most=_MOST_S, unit="seconds")
 #: Seconds between two messages at least: what is sent more often is a flood.
-_INTERVAL: Final = Number(least=0.1, unit="seconds")
-_DURATION: Final = Number(least=0, unit="seconds")
+_INTERVAL: Final = Number(least=0.1, most=_MOST_S, unit="seconds")
+_DURATION: Final = Number(least=0, most=_MOST_S, unit="seconds")
 
 # ---------------------------------------------------------------- the way to the bridge
 
@@ -172,7 +174,7 @@ WORKER_QUEUES: Final = Setting(
 )
 WORKER_CONCURRENCY: Final = Setting(
     name="worker_concurrency",
-    kind=WholeNumber(least=1),
+    kind=WholeNumber(least=1, most=1_000_000),
     readers={_WORKER: "--concurrency"},
     help="Slots of the worker; a task takes as many as its pool_slots.",
     default="8",

@@ -241,3 +241,42 @@ def test_a_starter_that_is_no_process_gets_no_heartbeats(starter: str | None) ->
 
 def test_a_host_name_may_have_colons() -> None:
     assert parse_starter("fe80::1:42") == ("fe80::1", 42)
+
+
+def test_one_task_s_heartbeat_that_fails_ends_those_of_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(Airflow):
+        async def call(self, call: ApiCall, *, patient: bool = True) -> ApiResult:
+            if "odd" in call.target:
+                raise RuntimeError("a bug of ours")
+            return await super().call(call, patient=patient)
+
+    odd = running()
+    odd = replace(odd, spec=odd.spec.model_copy(update={"job_id": JobId("odd"), "workload": {"ti": None}}))
+
+    class Both(Held):
+        def running_jobs(self) -> list[Job]:
+            return [odd, *super().running_jobs()]
+
+    async def test() -> Airflow:
+        airflow, jobs = Failing([FINE] * 3), Both(running())
+        beats = Heartbeats(
+            airflow,
+            jobs,
+            jobs,
+            Relay(airflow, jobs, jobs, Issuer()),
+            ChangeFeed(),
+            timing=TIMING,
+            clock=lambda: 0.0,
+        )
+        task = asyncio.create_task(beats.run())
+        await asyncio.wait_for(airflow.all_asked.wait(), 10)
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await airflow.aclose()
+        return airflow
+
+    airflow = asyncio.run(test())
+    assert {call.target for call in airflow.calls} == {"task-instances/ti-1/heartbeat"}
+    assert "heartbeat failed: RuntimeError at test_heartbeats.py" in caplog.text
+    assert "Traceback" not in caplog.text

@@ -320,3 +320,39 @@ def test_a_follower_of_everything_misses_no_task_between_two_requests(tmp_path: 
         assert reply.body == b"short\n"
 
     centre_test(tmp_path, test)
+
+
+def test_one_log_that_the_bridge_fails_at_holds_up_no_other_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(centre: Centre) -> None:
+        commit = centre.commit
+
+        async def fail_for_one(event: Event) -> None:
+            assert isinstance(event, LogOpened)
+            if event.job_id == "odd":
+                raise OverflowError("too large")
+            await commit(event)
+
+        monkeypatch.setattr(centre, "commit", fail_for_one)
+        centre.records.put("odd", 1, log_path="odd.log")
+        centre.records.put("j", 2)
+        centre.ship("odd", 0, b"lost\n")
+        centre.ship("j", 0, b"one\n")
+        assert (await centre.ack()).job_id == "j"
+        append = centre.receiver._append
+
+        async def fail_once(*_: object) -> None:
+            monkeypatch.setattr(centre.receiver, "_append", append)
+            raise RuntimeError("a bug of ours")
+
+        monkeypatch.setattr(centre.receiver, "_append", fail_once)
+        centre.ship("j", 4, b"two\n")
+        centre.ship("j", 4, b"two\n")
+        await centre.settled()
+        centre.ship("j", 4, b"two\n")
+        assert await centre.acknowledged() == 8
+
+    centre_test(tmp_path, test)
+    actions = [vars(record).get("action") for record in caplog.records]
+    assert (actions.count("log_failed"), actions.count("logs_failed")) == (1, 1)

@@ -42,6 +42,40 @@ class Channel:
         return True
 
 
+class BrokenTail:
+    async def answer(self, request: TailRequest) -> TailReply:
+        raise RuntimeError("a bug of ours")
+
+
+def test_an_operator_is_told_that_the_bridge_fails_at_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        channel, nothing = Channel(), cast("Any", None)
+        tasks = BackgroundTasks()
+        outbound = Outbound(
+            Topics(), cast("Any", channel), job_log=nothing, receiver=nothing, allocator=nothing, tasks=tasks
+        )
+        router = MessageRouter(
+            Topics(),
+            cast("Any", channel),
+            outbound=outbound,
+            dispatch=nothing,
+            relay=nothing,
+            receiver=nothing,
+            tail=cast("Any", BrokenTail()),
+            tasks=tasks,
+        )
+        router.received(
+            Topics().admin_request(OPERATOR), TailRequest(request_id="r", selector=LogSelector(dag_id="d"))
+        )
+        reply = await asyncio.wait_for(channel.sent.get(), 10)
+        assert isinstance(reply, TailReply)
+        assert reply.ended
+        assert reply.error.startswith("the bridge failed: RuntimeError at test_message_router.py:")
+
+    asyncio.run(test())
+    assert [vars(record)["action"] for record in caplog.records] == ["tail_failed"]
+
+
 @pytest.mark.parametrize(
     ("key", "wait_s", "dag_id", "noted"),
     [

@@ -56,7 +56,7 @@ def test_defaults_are_used_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch)
     ("in_airflow", "says"),
     [
         ({"bridge_url": ""}, r"\[edge_mqtt\] bridge_url is not set: give --bridge"),
-        ({"worker_concurrency": "1.5"}, "worker_concurrency is '1.5' .*: it must be a whole number, at least 1"),
+        ({"worker_concurrency": "1.5"}, "worker_concurrency is '1.5' .*a whole number from 1 to 1000000"),
         (
             {"file_task_handler_new_file_permissions": "rw-r-----"},
             r"\[logging\] file_task_handler_new_file_permissions is 'rw-r-----' .*: it must be an octal number",

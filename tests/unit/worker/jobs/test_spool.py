@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,18 @@ def test_damaged_spool_is_said_to_be_damaged(tmp_path: Path) -> None:
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(SpoolError, match="damaged"):
         Spool.open(path)
+
+
+def test_a_job_from_before_the_wire_had_bounds_is_there_again(tmp_path: Path) -> None:
+    deep: dict[str, object] = {}
+    for _ in range(150):
+        deep = {"x": deep}
+    before = job("a")
+    before = replace(before, spec=JobSpec.stored(dict(before.spec, workload={"ti": deep}, dag_id="d" * 600)))
+    spool = Spool.open(tmp_path / "spool.db")
+    spool.store_job(before)
+    assert spool.load_jobs() == [before]
+    spool.close()
 
 
 def test_row_that_cannot_be_read_is_said_to_be_damage(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_airflow_s_home_is_filled_in_wherever_it_stands() -> None:
 
 
 def test_a_wrong_option_shows_before_anything_is_loaded() -> None:
-    with pytest.raises(SettingError, match=r"^--concurrency is '0': it must be a whole number, at least 1$"):
+    with pytest.raises(SettingError, match=r"^--concurrency is '0': it must be a whole number from 1 to 1000000$"):
         CommandLine(Reader.WORKER, {"worker_concurrency": "0"})
 
 
