@@ -6,7 +6,6 @@ import logging
 
 from edge_mqtt.broker_bridge.background_tasks import BackgroundTasks
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, Moved, ToAdmin, ToExecutor, ToWorker
-from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerError
 from edge_mqtt.broker_bridge.job_log import JobLog
 from edge_mqtt.broker_bridge.logs.receiver import LogReceiver
@@ -70,7 +69,7 @@ class Outbound:
             case ToAdmin():
                 self.send(self._topics.admin_response(Identity(Role.EXECUTOR, effect.executor)), effect.message)
             case Moved(job=job):
-                if job.state is CentralJobState.RUNNING and not job.ships_log:
+                if job.lacks_notice:
                     self._receiver.write_notice(job.id)
                 self._job_log.log_move(job)
 

@@ -13,7 +13,7 @@ from edge_mqtt.broker_bridge.logs.segments import Gap, describe_gap
 LOGGER: Final = "edge_mqtt.bridge"
 
 
-def format_line(text: str, now: datetime, level: Literal["info", "warning"] = "warning") -> bytes:
+def format_line(text: str, now: datetime, level: Literal["info", "warning", "error"] = "warning") -> bytes:
     """Return a line as Airflow's JSON formatter writes it (``airflow.sdk.log``).
 
     :param now: aware.
@@ -34,6 +34,11 @@ def kept_notice(job: Job, now: datetime) -> bytes:
         f"queue {job.spec.queue!r} keeps its logs on the worker"
     )
     return format_line(text, now, "info")
+
+
+def unstarted_notice(job: Job, now: datetime) -> bytes:
+    """Return the line that stands for the log of a job that failed before it began."""
+    return format_line(f"the task was not started: {job.detail}", now, "error")
 
 
 def loss_notice(now: datetime) -> bytes:

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 #: Bytes of one worker that wait for the disk at most: twice what it has on the way when nothing is repeated.
 MAX_WAITING_BYTES: Final = 2 * 1024 * 1024
-#: Seconds between attempts to write what has to wait: that a log stays on its worker, while the one before it is not
-#: all here; the bytes of a job, while another one's line in the same file has no end.
+#: Seconds between attempts to write what has to wait: a line of ours, while the log before it in its file is not all
+#: here; the bytes of a job, while another one's line in the same file has no end.
 RETRY_S: Final = 1.0
 
 _Key = tuple[WorkerName, JobId, Fence]
@@ -90,7 +90,7 @@ class LogReceiver:
         self._time = asyncio.get_running_loop().time
         self._waiting: deque[_Arrival] = deque()
         self._waiting_bytes: Counter[WorkerName] = Counter()
-        #: Jobs whose log stays on its worker, and of which no line says so yet.
+        #: Jobs of whose log the central file is to have a line, and does not have it yet.
         self._without_notice: dict[JobId, None] = {}
         self.health = StoreHealth(self._time)
         self._arrived = asyncio.Event()
@@ -105,7 +105,7 @@ class LogReceiver:
         self._arrived.set()
 
     def write_notice(self, job_id: JobId) -> None:
-        """Write into the log of a job that has begun where it is, when it stays on its worker; only once."""
+        """Write the line that a job lacks (``Job.lacks_notice``) into its log; only once."""
         self._without_notice[job_id] = None
         self._arrived.set()
 

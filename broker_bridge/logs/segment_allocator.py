@@ -87,8 +87,8 @@ class Busy:
 class SegmentAllocator:
     """Where every job's bytes go. A segment is in the ledger before anything is written to it.
 
-    Not so that of a log which stays on its worker: it is noted when the line is written that says so. After a crash
-    in between the line is there twice, and it cannot be missing.
+    Not so where a line of ours stands for a log (it stays on its worker, or its job never began): that is noted when
+    the line is written. After a crash in between the line is there twice, and it cannot be missing.
 
     :param commit: stores what the event changes; raises LedgerError.
     :param completeness: tells which logs are not waited for any more.
@@ -137,7 +137,7 @@ class SegmentAllocator:
         return await self._find(job, job.spec.log_path)
 
     async def find_notice_segment(self, job_id: JobId) -> Segment | Unwanted | Busy | None:
-        """Return where the line goes that a job's log stays on its worker; None while it has to wait.
+        """Return where the line goes that a job lacks; None while it has to wait.
 
         :raises LedgerError: the ledger cannot be asked.
         :raises OSError: the file cannot be looked at.
@@ -155,7 +155,7 @@ class SegmentAllocator:
         base = find_base(segment.base, segment.base + segment.begin, found)
         if base is not None:
             return await self._allocate(segment.job, base, segment.lead)
-        lines = notices.loss_notice(self._now()) + self._kept_notice(segment.job)
+        lines = notices.loss_notice(self._now()) + self._notice(segment.job)
         return await self._allocate_behind(segment.job, segment.log_path, found.size, lines)
 
     async def record_written(self, job_id: JobId) -> None:
@@ -218,7 +218,7 @@ class SegmentAllocator:
         last = next((other for other in of_file if other.id != job.id and is_open(other)), None)
         if last is not None and not await self._may_follow(last, log_path, size, before):
             return Busy(is_short=False)
-        lines = notices.gap_notice(gaps, self._now()) + self._kept_notice(job)
+        lines = notices.gap_notice(gaps, self._now()) + self._notice(job)
         left = [other for other in find_unwritten(before, size) if other is not last]
         segment = await self._allocate_behind(job, log_path, size, lines, left if last is None else [last, *left])
         for gap in gaps:
@@ -287,7 +287,9 @@ class SegmentAllocator:
             return replace(allocated, job=job)
         return Segment(job=job, log_path=job.spec.log_path or "", base=job.log_base or 0)
 
-    def _kept_notice(self, job: Job) -> bytes:
+    def _notice(self, job: Job) -> bytes:
+        if job.has_failed_unstarted:
+            return notices.unstarted_notice(job, self._now())
         return b"" if job.ships_log else notices.kept_notice(job, self._now())
 
     def _refuse(self, worker: WorkerName, job_id: JobId, fence: Fence, reason: str) -> Unwanted:

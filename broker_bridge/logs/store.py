@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 REMEMBERED_FILES: Final = 10_000
 #: Files that are synced at a time: the file system writes its journal once for all of them. More do not gain.
 SYNCS_AT_ONCE: Final = 4
+#: Bytes of a name on nearly every file system, where the folder itself can't be asked.
+_USUAL_NAME_MAX: Final = 255
 #: Files that are open at a time.
 FILES_AT_ONCE: Final = 64
 
@@ -122,9 +125,13 @@ class LogStore:
     def path(self, log_path: str) -> Path:
         """Return the file for ``log_path``.
 
-        :raises LogPathRefused: it is absolute or leads outside the folder, through ``..`` or a link, or nowhere.
+        :raises LogPathRefused: it is absolute or leads outside the folder, through ``..`` or a link, or nowhere, or
+            has a name that is too long.
         """
         parts = log_path.split("/")
+        if any(len(os.fsencode(part)) > self._longest_name for part in parts):
+            text = os.strerror(errno.ENAMETOOLONG)
+            raise LogPathRefused(f"log path {log_path!r} below {self._folder} cannot be used: {text}")
         if "" in parts or "." in parts or ".." in parts:
             return self._resolved(log_path)
         # To look whether any part is a link takes a tenth of the time of a look where all of it leads.
@@ -140,6 +147,14 @@ class LogStore:
         except (OSError, ValueError):
             return self._resolved(log_path)
         return Path(file)
+
+    @cached_property
+    def _longest_name(self) -> int:
+        """Bytes that a name in the folder has at most."""
+        try:
+            return os.pathconf(self._folder, "PC_NAME_MAX")
+        except OSError:
+            return _USUAL_NAME_MAX
 
     def _resolved(self, log_path: str) -> Path:
         try:

@@ -144,7 +144,7 @@ class Promises(RuleBasedStateMachine):
         elif kind == "end" and running:
             self.world.decide([events.TaskEnded(job_id=running[pick // 16 % len(running)].id, reason="cleared")])
         elif kind == "refuse" and worker.alive and worker.waiting():
-            worker.refuse(worker.waiting()[0])
+            worker.refuse(worker.waiting()[0], permanent=pick // 64 % 4 == 0, takes_none=pick // 16 % 2 == 0)
 
     # ------------------------------------------------------------ trouble
 

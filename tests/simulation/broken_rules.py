@@ -26,6 +26,7 @@ from edge_mqtt.worker.bridge.results import Results
 from edge_mqtt.worker.core import lease
 from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.log_cursor import LogCursor
+from edge_mqtt.worker.runs import run_plan
 from edge_mqtt.worker.runs.watchdog import SupervisorWatchdog
 from tests.simulation.plan import GRACE_S, Manners, Plan, Work
 from tests.simulation.programs import Now
@@ -167,6 +168,11 @@ BROKEN = (
         name="a word after which a task goes on is not noted",
         replaced=((LastWords, "note", _note_nothing),),
         noticed="promise [14].*whose task goes on",
+    ),
+    BrokenRule(
+        name="what is the job's fault is waited out",
+        replaced=((run_plan, "concerns_job", lambda _: False),),
+        noticed="promise 4.*refused again and again",
     ),
     BrokenRule(
         name="a log is acknowledged before it is stored",

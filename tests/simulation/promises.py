@@ -110,6 +110,8 @@ class Promises:
         running = [process for process in self.started[job.id] if process.alive and process.has_begun]
         if running and job.outcome is not Outcome.CANCELLED:
             raise self._broken(2, f"{job.id} is {job.outcome} ({job.detail}) while {running[0]} runs")
+        if self._world.plan.work[int(job.spec.task_id)].has_no_log and "times)" in job.detail:
+            raise self._broken(4, f"{job.id} was refused again and again: {job.detail}")
         wanted = self._world.expected(job.id)
         if job.outcome is not wanted and not self._is_excused(job.id):
             raise self._broken(4, f"{job.id} is {job.outcome} ({job.detail}) and not {wanted}")
@@ -181,7 +183,7 @@ class Promises:
         self._check_ends()
         self._check_nothing_is_held()
         for what in self.unsaid():
-            raise self._broken(3, f"nothing says that the log stays where it is: {what}")
+            raise self._broken(3, f"nothing says where the log is, or why there is none: {what}")
         for job in self._world.bridge.ledger.find(LogSelector(), 10_000):
             self._check_log(job)
 
@@ -242,13 +244,8 @@ class Promises:
             raise self._broken(3, f"the log of {job.id} is {_short(stored)}, and should have stayed on {job.worker}")
 
     def unsaid(self) -> list[str]:
-        """Return the jobs whose log stays on its worker, and nothing says so yet."""
-        jobs = [self._world.bridge.on_disk(job_id) for job_id, ran in self.started.items() if ran]
-        return [
-            f"{job.id} on {job.worker}"
-            for job in jobs
-            if job is not None and not job.ships_log and job.spec.log_path is not None and job.log_base is None
-        ]
+        """Return the jobs whose log stays on its worker, or that failed unstarted, and nothing says so yet."""
+        return list(self._world.bridge.ledger.without_notice())
 
 
 def without_markers(stored: bytes) -> bytes:

@@ -141,10 +141,19 @@ class Worker(Party):
         self.world.processes.append(entry.process)
         return entry.process
 
-    def refuse(self, job_id: JobId) -> None:
+    def refuse(self, job_id: JobId, *, permanent: bool = False, takes_none: bool = False) -> None:
         """Refuse a job after all."""
         fence = self.spool.pop(job_id).fence
-        self.send(events.JobRejected(worker=self.worker, job_id=job_id, fence=fence, reason="no room"))
+        self.send(
+            events.JobRejected(
+                worker=self.worker,
+                job_id=job_id,
+                fence=fence,
+                reason="no room",
+                permanent=permanent,
+                takes_none=takes_none,
+            )
+        )
 
     def ask(self, process: Process) -> None:
         """Pass on a process's wish to start."""

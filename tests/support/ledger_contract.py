@@ -264,6 +264,14 @@ class LedgerContract:
         ledger.commit([make_job(3, **kept, log_path=None), make_job(4, ships_log=False), make_job(6)])
         assert ledger.without_notice() == ["job-1", "job-5"]
 
+    def test_jobs_that_failed_before_they_began_and_of_which_nothing_says_why_are_found(self, ledger: Ledger) -> None:
+        failed = {"starter": None, "state": CentralJobState.FINISHED, "outcome": Outcome.FAILED, "log_base": None}
+        ledger.commit([make_job(3, **failed, log_size=None), make_job(1, **failed, log_size=0)])
+        ledger.commit([make_job(2, **failed, log_size=7), make_job(4, **failed, log_size=0, log_path=None)])
+        ledger.commit([make_job(5, **(failed | {"outcome": Outcome.CANCELLED}), log_size=0)])
+        ledger.commit([make_job(6, **(failed | {"log_base": 90}), log_size=0)])
+        assert ledger.without_notice() == ["job-1", "job-3"]
+
     def test_a_probe_changes_nothing(self, ledger: Ledger) -> None:
         ledger.commit([make_job(1)])
         ledger.probe()

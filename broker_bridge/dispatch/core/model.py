@@ -107,9 +107,18 @@ class Job:
 
     @property
     def lacks_notice(self) -> bool:
-        """Whether it has begun, its log stays on its worker, and no line in the central file tells so yet."""
-        begun = self.starter is not None and self.spec.log_path is not None
-        return begun and not self.ships_log and self.log_base is None
+        """Whether the central file is to have a line about its log, and does not have it yet.
+
+        Of a log that stays on its worker, where it is; of a job that failed before it began, why.
+        """
+        if self.spec.log_path is None or self.log_base is not None:
+            return False
+        return self.has_failed_unstarted if self.starter is None else not self.ships_log
+
+    @property
+    def has_failed_unstarted(self) -> bool:
+        """Whether it failed without having begun, so that no line of its own says why."""
+        return self.outcome is Outcome.FAILED and self.starter is None and not self.log_size
 
     @property
     def task(self) -> TaskKey | None:

@@ -107,8 +107,8 @@ class Ledger(Protocol):
         """
 
     def without_notice(self) -> list[JobId]:
-        """Return the jobs that have begun with a log that stays on its worker, of which no line is noted
-        (``log_base``) that says so; in order of arrival.
+        """Return the jobs of whose log the central file is to have a line (``Job.lacks_notice``) and none is noted
+        (``log_base``), in order of arrival.
         """
 
     def unacknowledged(self, finished_before: float) -> list[JobId]:

@@ -71,7 +71,7 @@ class MemoryLedger:
         return sorted(found, key=_sequence)
 
     def without_notice(self) -> list[JobId]:
-        """Return the jobs whose log stays on its worker without a line that says so."""
+        """Return the jobs of whose log the central file is to have a line, and does not have it yet."""
         with self._lock:
             found = [job for job in self._jobs.values() if job.lacks_notice]
         return [job.id for job in sorted(found, key=_sequence)]

@@ -61,6 +61,11 @@ UPDATE jobs SET log_left = TRUE, log_kept = ({_NEXT_BASE}) - log_base
 WHERE log_base IS NOT NULL AND ({_NEXT_BASE}) IS NOT NULL
 """  # noqa: S608 -- a constant of our own
 
+_JOBS_UNSTARTED: Final = """
+CREATE INDEX jobs_unstarted ON jobs (sequence)
+WHERE outcome = 'failed' AND starter IS NULL AND log_base IS NULL
+"""
+
 #: The statements of migration 1, 2, and so on.
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -84,6 +89,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "ALTER TABLE jobs ADD COLUMN log_left BOOLEAN NOT NULL DEFAULT FALSE",
         _LEAVE_LOGS,
     ),
+    # Jobs that failed before they began, and of which no line in the central file says why.
+    (_JOBS_UNSTARTED,),
 )
 
 

@@ -38,6 +38,7 @@ BUSY_TIMEOUT_S: Final = 5.0
 #: Conditions of partial indexes, word for word as in ``ledger_migrations``: only then does SQLite use the indexes.
 _LIVE: Final = sa.text("live")
 _WITHOUT_NOTICE: Final = sa.text("NOT ships_log AND log_base IS NULL")
+_UNSTARTED: Final = sa.text("outcome = 'failed' AND starter IS NULL AND log_base IS NULL")
 #: Who has the ledger, in SQL that every database understands.
 _HOLDER: Final = str(sa.select(HOLDER.c.bridge))
 
@@ -128,11 +129,14 @@ class SqlLedger:
         return sorted(found, key=lambda job: job.sequence)
 
     def without_notice(self) -> list[JobId]:
-        """Return the jobs whose log stays on its worker without a line that says so."""
+        """Return the jobs of whose log the central file is to have a line, and does not have it yet."""
         begun = sa.and_(JOBS.c.starter.is_not(None), JOBS.c.log_path.is_not(None))
-        query = sa.select(JOBS.c.job_id).where(_WITHOUT_NOTICE, begun).order_by(JOBS.c.sequence)
+        without_log = sa.and_(JOBS.c.log_path.is_not(None), sa.func.coalesce(JOBS.c.log_size, 0) == 0)
+        columns = sa.select(JOBS.c.job_id, JOBS.c.sequence).order_by(JOBS.c.sequence)
         with self._transaction() as connection:
-            return [JobId(job_id) for job_id in connection.execute(query).scalars()]
+            kept = connection.execute(columns.where(_WITHOUT_NOTICE, begun)).all()
+            failed = connection.execute(columns.where(_UNSTARTED, without_log)).all()
+        return [JobId(job_id) for job_id, _ in sorted((*kept, *failed), key=lambda row: row.sequence)]
 
     def unacknowledged(self, finished_before: float) -> list[JobId]:
         """Return the jobs that ended before ``finished_before`` and whose end was not acknowledged."""

@@ -114,6 +114,15 @@ def test_any_chunks_in_any_order_leave_a_prefix_of_the_worker_s_file(
     assert store.read(PATH, 0, 1000) == whole
 
 
+@pytest.mark.parametrize("path", ["a" * 256, f"d/{'検' * 86}/1.log"])
+def test_a_name_that_is_too_long_is_refused_though_nothing_is_there(tmp_path: Path, path: str) -> None:
+    with pytest.raises(LogPathRefused, match="too long"):
+        LogStore(tmp_path).path(path)
+    with pytest.raises(LogPathRefused, match="too long"):
+        LogStore(tmp_path / "missing").path(path)
+    assert LogStore(tmp_path).path(path.replace("aa", "a").replace("検検", "検"))
+
+
 @pytest.mark.parametrize("path", ["", ".", "../x", "a/../../x", "/etc/passwd", "link/x"])
 def test_a_path_that_leads_outside_is_refused(tmp_path: Path, path: str) -> None:
     (tmp_path / "logs").mkdir()
