@@ -27,13 +27,16 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     ErrorReply,
     LogChunk,
     Message,
+    Presence,
     StartRequest,
     TailReply,
     TailRequest,
+    WorkerState,
 )
 from edge_mqtt.broker_bridge.protocol.topics import Topics, sender_of
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.interface import Refusal
+from edge_mqtt.broker_bridge.worker_clocks import WorkerClocks
 from edge_mqtt.certs.identity import Identity, InvalidName
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class MessageRouter:
         self._tail = tail
         self._tasks = tasks
         self._note = note
+        self._clocks = WorkerClocks()
         #: What each operator reads at the moment: one thing, so that a repeated request replaces the one before.
         self._tailing: dict[str, asyncio.Task[None]] = {}
 
@@ -93,6 +97,8 @@ class MessageRouter:
             return
         try:
             levels = self._topics.parse(topic)
+            if isinstance(message, Presence) and message.state is not WorkerState.OFFLINE:
+                self._clocks.record_offset(WorkerName(levels[1]), message.clock_offset_s)
             if not self._begin_answer(levels, message):
                 event = event_for(levels, message)
                 if event is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from edge_mqtt.broker_bridge.background_tasks import BackgroundTasks
 from edge_mqtt.broker_bridge.dispatch.core.effects import Assigned, Effect, Moved, ToAdmin, ToExecutor, ToWorker
@@ -13,7 +14,7 @@ from edge_mqtt.broker_bridge.logs.segment_allocator import SegmentAllocator
 from edge_mqtt.broker_bridge.logs.store import LogPathRefused
 from edge_mqtt.broker_bridge.protocol.errors import CannotBeSent
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import LogPosition, Message, Welcome
+from edge_mqtt.broker_bridge.protocol.messages import LogPosition, Message, PresenceAck, Welcome
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.certs.identity import Identity, Role
@@ -58,6 +59,8 @@ class Outbound:
         match effect:
             case ToWorker(worker=worker, message=Welcome() as welcome):
                 self._tasks.start("welcome", self._send_welcome(worker, welcome))
+            case ToWorker(worker=worker, message=PresenceAck() as ack):
+                self.send(self._topics.control(worker), ack.model_copy(update={"sent_at": time.time()}))
             case ToWorker():
                 self.send(self._topics.control(effect.worker), effect.message)
             case Assigned():
@@ -74,12 +77,13 @@ class Outbound:
                 self._job_log.log_move(job)
 
     async def _send_welcome(self, worker: WorkerName, welcome: Welcome) -> None:
-        """Complete the welcome with how much of each log is here."""
+        """Complete the welcome with how much of each log is here, and the time."""
         logs = [
             LogPosition(job_id=position.job_id, offset=await self._count_stored(position.job_id))
             for position in welcome.logs
         ]
-        self.send(self._topics.control(worker), welcome.model_copy(update={"logs": tuple(logs)}))
+        completed = welcome.model_copy(update={"logs": tuple(logs), "sent_at": time.time()})
+        self.send(self._topics.control(worker), completed)
 
     async def _count_stored(self, job_id: JobId) -> int:
         try:

@@ -12,6 +12,7 @@ from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.interface import Transport
 from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.bridge.assignments import Assignments
+from edge_mqtt.worker.bridge.clock_watch import ClockWatch
 from edge_mqtt.worker.bridge.lease_guard import LeaseGuard
 from edge_mqtt.worker.bridge.presence import PresenceLoop
 from edge_mqtt.worker.bridge.results import Results
@@ -63,6 +64,7 @@ class Worker:
         self._launcher_keeper = LauncherKeeper(self._supervisors, timing)
         self._lease_guard = LeaseGuard(self._jobs, self._supervisors, timing)
         self._watchdog = SupervisorWatchdog(self._jobs, self._supervisors, hung_after_s=settings.hung_after_s)
+        self._clock = ClockWatch()
         self._presence = self._make_presence(version)
         self._api = self._make_api()
         self._assignments = self._make_assignments()
@@ -86,6 +88,7 @@ class Worker:
             concurrency=self._settings.concurrency,
             state=lambda: WorkerState.ONLINE if self._shutdown.accepts_jobs else WorkerState.DRAINING,
             record_contact=self._lease_guard.record_contact,
+            clock=self._clock,
             timing=self._timing,
         )
 
@@ -96,6 +99,7 @@ class Worker:
             stop_reason=self._supervisors.refusal_reason,
             record_permission=self._lease_guard.record_contact,
             record_call=self._watchdog.record_call,
+            clock=self._clock,
             max_call_bytes=self._settings.max_message_bytes,
             timing=self._timing,
         )

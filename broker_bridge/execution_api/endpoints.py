@@ -10,6 +10,8 @@ from edge_mqtt.broker_bridge.protocol.messages import ApiRequest
 
 _RUN: Final = re.compile(r"task-instances/[^/]+/run")
 _STATE: Final = re.compile(r"task-instances/[^/]+/state")
+_STORE: Final = re.compile(r"store/ti/[^/]+/.+", re.DOTALL)
+_RESCHEDULE: Final = re.compile(r"task-reschedules/[^/]+/start_date")
 _DAG_RUN: Final = re.compile(r"dag-runs/[^/]+/[^/]+")
 _CLEAR: Final = re.compile(r"dag-runs/[^/]+/[^/]+/clear")
 _CONNECTION_TEST: Final = re.compile(r"connection-tests/[^/]+")
@@ -23,6 +25,16 @@ def is_run(request: ApiRequest) -> bool:
 def is_state(request: ApiRequest) -> bool:
     """Tell whether the call is the last of a task's run: it ended, or was deferred or rescheduled."""
     return _is("PATCH", _STATE, request)
+
+
+def is_store_write(request: ApiRequest) -> bool:
+    """Tell whether the call writes to a task's state store."""
+    return _is("PUT", _STORE, request)
+
+
+def is_first_reschedule(request: ApiRequest) -> bool:
+    """Tell whether the call asks when a task was first rescheduled."""
+    return _is("GET", _RESCHEDULE, request)
 
 
 def is_trigger(request: ApiRequest) -> bool:

@@ -30,6 +30,7 @@ from edge_mqtt.broker_bridge.execution_api.endpoints import is_clear, is_trigger
 from edge_mqtt.broker_bridge.execution_api.interface import EventSink, JobReader
 from edge_mqtt.broker_bridge.execution_api.retry import retry
 from edge_mqtt.broker_bridge.execution_api.token_issuer import TokenIssuer
+from edge_mqtt.broker_bridge.execution_api.wall_time import body_in_centre_time, result_in_worker_time
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, StartRequest
@@ -114,7 +115,7 @@ class Forwarding:
                 await asyncio.sleep(self._limits.retry_s)
             else:
                 if result is not None:
-                    return result
+                    return result_in_worker_time(request, result)
         return None
 
     def _begin(self, request: ApiRequest, *, begun_here: bool) -> _Call:
@@ -209,7 +210,7 @@ def _call_of(request: ApiRequest, job: Job) -> ApiCall:
         target=request.target,
         token=job.token or "",
         headers=request.headers,
-        body=request.body,
+        body=body_in_centre_time(request),
         correlation_id=request.request_id,
     )
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -45,6 +45,8 @@ class WorkerSpec:
     concurrency: int = 8
     #: The port under which this worker reaches the bridge; None: the bridge's own.
     via: int | None = None
+    #: Further environment variables of this worker.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def bare_environment(home: Path, marker: str) -> dict[str, str]:
@@ -98,13 +100,24 @@ class ServiceFactory:
             *("--concurrency", str(spec.concurrency)),
             *("--state-dir", str(home / "state")),
         ]
-        return self._service(WORKER_PREFIX + spec.name, argv, spec.name, _says(_WORKER_UP))
+        return self._service(WORKER_PREFIX + spec.name, argv, spec.name, _says(_WORKER_UP), spec.environment)
 
-    def _service(self, name: str, argv: list[str], home: str, ready: Callable[[Service], bool]) -> Service:
+    def _service(
+        self,
+        name: str,
+        argv: list[str],
+        home: str,
+        ready: Callable[[Service], bool],
+        environment: Mapping[str, str] | None = None,
+    ) -> Service:
         return Service(
             name=name,
             argv=argv,
-            environment=bare_environment(self.directory / home, self.marker) | self.environment,
+            environment={
+                **bare_environment(self.directory / home, self.marker),
+                **self.environment,
+                **(environment or {}),
+            },
             directory=self.directory / home,
             output=self.directory / "output" / f"{name}.log",
             ready=ready,

@@ -14,7 +14,7 @@ from typing import IO, Final
 from tests.matrix.machine import MatrixError, network_environment, share_network
 
 #: What the README asks of a machine, and git for the tests.
-PACKAGES: Final = ("ca-certificates", "git", "make", "python3", "python3-venv")
+PACKAGES: Final = ("ca-certificates", "faketime", "git", "make", "python3", "python3-venv")
 #: Where the tree lies in a system.
 PROJECT: Final = Path("root/project")
 

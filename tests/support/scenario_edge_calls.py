@@ -19,6 +19,7 @@ from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, S
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport
 from edge_mqtt.worker.api.server import ExecutionApiServer
+from edge_mqtt.worker.bridge.clock_watch import ClockWatch
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.jobs.spool import Spool
 from edge_mqtt.worker.jobs.store import JobStore
@@ -90,6 +91,7 @@ class EdgeCalls:
             stop_reason=lambda _: None,
             record_permission=lambda _: None,
             record_call=lambda _: None,
+            clock=ClockWatch(),
         )
         await self._server.serve(self._socket)
         self._broker.subscribe([ADDRESS.topics.rpc_request(ADDRESS.name)], self._heard_by_bridge)

@@ -15,7 +15,7 @@ import re
 import socket
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +28,8 @@ from edge_mqtt.broker_bridge.protocol.errors import CannotBeSent, problem_of
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.limits import MAX_MESSAGE_BYTES
 from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, StartRequest
+from edge_mqtt.worker.bridge.clock_watch import ClockWatch, moment_now
+from edge_mqtt.worker.core.centre_clock import Moment
 from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.log_cursor import SLOW_LINK_BYTES_PER_S
 from edge_mqtt.worker.errors import StateDirError
@@ -60,6 +62,8 @@ class _Call:
 
     request: ApiRequest | StartRequest
     answer: asyncio.Future[ApiResponse]
+    #: When the supervisor made it: the moments in it are from just before.
+    made_at: Moment = field(default_factory=moment_now)
     #: When it was first sent, in seconds since boot.
     sent_at: float | None = None
     #: When it was last sent.
@@ -87,6 +91,7 @@ class ExecutionApiServer:
     :param stop_reason: returns why a job must not go on; None while it may.
     :param record_permission: told when a job may start: when that was asked, in seconds since boot.
     :param record_call: told whose supervisor has just made a call, or been answered.
+    :param clock: knows how far this machine's clock is from the bridge's.
     :param max_call_bytes: bytes of a call's body at most.
     """
 
@@ -98,6 +103,7 @@ class ExecutionApiServer:
         stop_reason: Callable[[JobId], str | None],
         record_permission: Callable[[float], None],
         record_call: Callable[[JobId], None],
+        clock: ClockWatch,
         max_call_bytes: int = MAX_MESSAGE_BYTES,
         timing: WorkerTiming | None = None,
     ) -> None:
@@ -106,6 +112,7 @@ class ExecutionApiServer:
         self._stop_reason = stop_reason
         self._record_permission = record_permission
         self._record_call = record_call
+        self._clock = clock
         self._max_call_bytes = max_call_bytes
         self._timing = timing or WorkerTiming()
         self._waiting: dict[str, _Call] = {}
@@ -299,6 +306,9 @@ class ExecutionApiServer:
         if call.sent_at is None:
             call.sent_at = call.repeated_at
         request = call.request
+        offset_s = self._clock.offset_s(call.made_at)
+        if offset_s and isinstance(request, ApiRequest):
+            request = request.model_copy(update={"clock_offset_s": offset_s})
         try:
             sent = self._link.send_request(request)
         except CannotBeSent as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.messages import Presence, PresenceAck, Welcome, WorkerState
+from edge_mqtt.worker.bridge.clock_watch import ClockWatch, moment_now
 from edge_mqtt.worker.jobs.store import JobStore
 from edge_mqtt.worker.link import Link
 from edge_mqtt.worker.system.boot_clock import boottime
@@ -23,6 +24,7 @@ class PresenceLoop:
 
     :param concurrency: slots of the worker.
     :param state: returns what the presence says of the worker.
+    :param clock: learns from the answers.
     :param record_contact: told when a presence was sent, in seconds since boot, that the bridge has confirmed.
     """
 
@@ -36,6 +38,7 @@ class PresenceLoop:
         concurrency: int,
         state: Callable[[], WorkerState],
         record_contact: Callable[[float], None],
+        clock: ClockWatch,
         timing: WorkerTiming | None = None,
     ) -> None:
         self._link = link
@@ -45,12 +48,15 @@ class PresenceLoop:
         self._concurrency = concurrency
         self._state = state
         self._record_contact = record_contact
+        self._clock = clock
         self._timing = timing or WorkerTiming()
         self._interval_s = 20.0
         self._sequence = 0
         #: When the presences of this connection were sent, by their sequence.
         self._sent: OrderedDict[int, float] = OrderedDict()
         self._wake = asyncio.Event()
+        #: The bridge has not been told yet how far our clock is from its own.
+        self._clock_is_news = False
         #: There is nothing to say until a job comes.
         self._is_quiet = False
         jobs.add_listener(self._wake_if_quiet)
@@ -72,13 +78,13 @@ class PresenceLoop:
     def record_welcome(self, welcome: Welcome) -> None:
         """Go by what the bridge wants; being welcomed also confirms the first presence."""
         self._interval_s = welcome.presence_interval_s
-        self._confirm_presence(0)
+        self._confirm_presence(0, welcome.sent_at)
         self._wake.set()
 
     def record_ack(self, ack: PresenceAck) -> None:
         """Count the leases from a presence that the bridge has."""
         if (ack.incarnation, ack.connection) == (self._link.address.incarnation, self._link.connection):
-            self._confirm_presence(ack.sequence)
+            self._confirm_presence(ack.sequence, ack.sent_at)
 
     def send_farewell(self) -> None:
         """Say that we are going."""
@@ -124,6 +130,7 @@ class PresenceLoop:
             queues=self._queues,
             concurrency=self._concurrency,
             jobs=tuple(report for report in reports if report is not None),
+            clock_offset_s=self._clock.offset_s(moment_now()),
         )
         now = boottime()
         if self._link.send_presence(presence):
@@ -132,7 +139,14 @@ class PresenceLoop:
             while len(self._sent) > SENT_KEPT:
                 self._sent.popitem(last=False)
 
-    def _confirm_presence(self, sequence: int) -> None:
+    def _confirm_presence(self, sequence: int, centre: float | None) -> None:
         sent_at = self._sent.get(sequence)
-        if sent_at is not None:
-            self._record_contact(sent_at)
+        if sent_at is None:
+            return
+        self._record_contact(sent_at)
+        if centre is not None and self._clock.record_answer(sent_at, centre):
+            self._clock_is_news = True
+        # The confirmation of the first presence may come before the welcome.
+        if self._clock_is_news and self._link.ready:
+            self._clock_is_news = False
+            self._send_next()

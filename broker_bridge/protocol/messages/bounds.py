@@ -118,6 +118,7 @@ LogBytes = Annotated[int, Field(ge=0, le=MAX_LOG_BYTES)]
 FragmentIndex = Annotated[int, Field(ge=0, lt=MAX_FRAGMENTS)]
 FragmentCount = Annotated[int, Field(ge=2, le=MAX_FRAGMENTS)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Offset = Annotated[float, Field(ge=-MAX_SECONDS, le=MAX_SECONDS, allow_inf_nan=False)]
 UnixTime = Annotated[float, Field(ge=-MAX_SECONDS, le=MAX_SECONDS, allow_inf_nan=False)]
 
 # ---------------------------------------------------------------- lists

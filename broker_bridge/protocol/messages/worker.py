@@ -60,6 +60,8 @@ class Welcome(Message):
     drop: bounds.Items[JobRef] = ()
     #: Results that are stored: no need to send them again.
     known_results: bounds.Items[JobRef] = ()
+    #: Unix time in seconds by the bridge's clock when this was sent.
+    sent_at: bounds.UnixTime | None = None
 
 
 class PresenceAck(Message):
@@ -69,6 +71,8 @@ class PresenceAck(Message):
     incarnation: bounds.RequiredName
     connection: bounds.Count
     sequence: bounds.Count
+    #: Unix time in seconds by the bridge's clock when this was sent.
+    sent_at: bounds.UnixTime | None = None
 
 
 class ResultAck(Message):
@@ -156,6 +160,8 @@ class Presence(Message):
     concurrency: bounds.SmallCount = 0
     #: Every job that it holds.
     jobs: bounds.Items[HeldJob] = ()
+    #: Seconds that its clock is behind the bridge's, negative for ahead; 0 when that is less than can be told.
+    clock_offset_s: bounds.Offset = 0.0
 
     @property
     def begins_or_ends_connection(self) -> bool:
@@ -231,6 +237,9 @@ class ApiRequest(BinaryMessage):
     headers: bounds.Headers = Field(default_factory=dict)
     #: It has been sent before, perhaps to a bridge that did not live to answer.
     repeated: bool = False
+    #: Seconds that the worker's clock was behind the bridge's when the call was made, as in its presence: the bridge
+    #: corrects the moments in the call by it.
+    clock_offset_s: bounds.Offset = 0.0
 
 
 class StartRequest(Message):

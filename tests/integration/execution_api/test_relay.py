@@ -362,3 +362,16 @@ def test_a_key_with_any_characters_reaches_airflow_byte_for_byte(target: str) ->
             assert server.seen[0].headers["host"] == f"127.0.0.1:{server.port}"
 
     asyncio.run(test())
+
+
+@scenario
+async def test_moments_by_a_clock_that_is_wrong_are_corrected_both_ways() -> None:
+    async with api(Held(job())) as (relay, server):
+        server.answers.append((200, [], b'"2026-01-01T12:02:00Z"'))
+        body = b'{"state": "up_for_reschedule", "reschedule_date": "2026-01-01T12:00:00Z"}'
+        target = "task-reschedules/ti-1/start_date"
+        asked = await relay.answer(WORKER, call("GET", target, "r1", clock_offset_s=120.0))
+        await relay.answer(WORKER, call("PATCH", "task-instances/ti-1/state", "r2", body=body, clock_offset_s=120.0))
+        assert asked is not None
+        assert json.loads(asked.body) == "2026-01-01T12:00:00+00:00"
+        assert json.loads(server.seen[1].body)["reschedule_date"] == "2026-01-01T12:02:00+00:00"

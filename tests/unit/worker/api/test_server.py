@@ -17,6 +17,7 @@ from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, ApiResponse, S
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker, MemoryTransport, Packet
 from edge_mqtt.worker.api.server import ExecutionApiServer, _Call
+from edge_mqtt.worker.bridge.clock_watch import ClockWatch, moment_now
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
 from edge_mqtt.worker.jobs.spool import Spool
 from edge_mqtt.worker.jobs.store import JobStore
@@ -37,6 +38,7 @@ def execution_api(
     *,
     record_permission: Callable[[float], None] = lambda _: None,
     timing: WorkerTiming | None = None,
+    clock: ClockWatch | None = None,
 ) -> ExecutionApiServer:
     return ExecutionApiServer(
         jobs,
@@ -44,6 +46,7 @@ def execution_api(
         stop_reason=lambda _: None,
         record_permission=record_permission,
         record_call=lambda _: None,
+        clock=clock or ClockWatch(),
         timing=timing,
     )
 
@@ -215,3 +218,30 @@ def test_large_call_is_not_sent_again_while_it_may_still_be_on_its_way() -> None
     assert small.is_overdue(130.0 + 1.0, repeat_s=30.0)
     assert not large.is_overdue(130.0 + 60.0, repeat_s=30.0)
     assert large.is_overdue(130.0 + 62.0, repeat_s=30.0)
+
+
+def test_call_says_how_far_the_clock_was_off_when_it_was_made(spool: Spool) -> None:
+    async def scenario() -> None:
+        broker, link = listening_link()
+        asked: list[ApiRequest] = []
+        decoder = Decoder()
+
+        def hear(topic: str, payload: bytes) -> None:
+            message = decoder.feed(topic, payload)
+            assert isinstance(message, ApiRequest)
+            asked.append(message)
+
+        broker.subscribe([ADDRESS.topics.rpc_request(ADDRESS.name)], hear)
+        jobs, clock = JobStore(spool), ClockWatch()
+        api = execution_api(jobs, link, clock=clock)
+        waiting = asyncio.create_task(api._ask_bridge(large_call(10)))
+        await asyncio.sleep(0)
+        now = moment_now()
+        clock.record_answer(now.boot, now.wall + 90.0)
+        api.resend_calls()
+        api.record_response(ApiResponse(request_id="r", status=200))
+        await waiting
+        jobs.close()
+        assert [request.clock_offset_s for request in asked] == [0.0, pytest.approx(90.0, abs=1.0)]
+
+    asyncio.run(asyncio.wait_for(scenario(), 20))

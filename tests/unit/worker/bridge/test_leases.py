@@ -18,6 +18,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkerState,
     WorkloadType,
 )
+from edge_mqtt.worker.bridge.clock_watch import ClockWatch
 from edge_mqtt.worker.bridge.lease_guard import LeaseGuard
 from edge_mqtt.worker.bridge.presence import PresenceLoop
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
@@ -62,6 +63,7 @@ class LeaseScene:
             concurrency=1,
             state=lambda: WorkerState.ONLINE,
             record_contact=self.guard.record_contact,
+            clock=ClockWatch(),
         )
 
     def welcome(self, presence_interval_s: float = 20.0) -> None:
