@@ -59,7 +59,7 @@ class Worker:
             base_log_folder=settings.base_log_folder,
         )
         self._logs = LogShipper(self._link, plan.log_file, timing)
-        self._results = Results(self._jobs, self._link, self._logs, plan, timing)
+        self._results = Results(self._jobs, self._link, self._logs, plan, timing, deletes_logs=settings.deletes_logs)
         self._supervisors = Supervisors(plan, self._jobs, launcher, self, timing)
         self._launcher_keeper = LauncherKeeper(self._supervisors, timing)
         self._lease_guard = LeaseGuard(self._jobs, self._supervisors, timing)

@@ -86,6 +86,8 @@ class WorkerSettings:
     concurrency: int
     state: StateDir
     base_log_folder: Path
+    #: Whether a log is deleted here when the bridge has all of it.
+    deletes_logs: bool = False
     #: Folders from which tasks load their Dags.
     dag_folders: tuple[Path, ...] = ()
     topic_prefix: str = DEFAULT_PREFIX
@@ -113,6 +115,7 @@ def load_settings(values: Values) -> WorkerSettings:
         concurrency=values[schema.WORKER_CONCURRENCY],
         state=StateDir(path=values[schema.WORKER_STATE_DIR].absolute()),
         base_log_folder=values[airflow_settings.BASE_LOG_FOLDER].absolute(),
+        deletes_logs=values[airflow_settings.DELETE_LOCAL_LOGS],
         dag_folders=_dag_folders(values),
         topic_prefix=values[schema.TOPIC_PREFIX],
         keep_alive_s=values[schema.KEEP_ALIVE],

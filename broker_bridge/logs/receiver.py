@@ -206,7 +206,7 @@ class LogReceiver:
         for key, segment in batch.segments.items():
             if isinstance(segment, Unwanted):
                 ends = [chunk.offset + len(chunk.body) for chunk in batch.chunks.get(key, ())]
-                self._acknowledge_up_to(batch, key, max(segment.log_size or 0, *ends, 0))
+                self._acknowledge_up_to(batch, key, max(segment.log_size or 0, *ends, 0), stored=False)
 
     async def _append(self, batch: _Batch) -> Appended:
         appended = await self._append_all(batch, list(batch.of_file.values()))
@@ -241,11 +241,11 @@ class LogReceiver:
         if _key(segment) in batch.chunks:
             self._acknowledge_up_to(batch, _key(segment), offset)
 
-    def _acknowledge_up_to(self, batch: _Batch, key: _Key, offset: int) -> None:
+    def _acknowledge_up_to(self, batch: _Batch, key: _Key, offset: int, *, stored: bool = True) -> None:
         worker, job_id, fence = key
         now = self._time()
         held_s = round(now - batch.arrived.get(key, now), 4)
-        self._acknowledge(worker, LogAck(job_id=job_id, fence=fence, offset=offset, held_s=held_s))
+        self._acknowledge(worker, LogAck(job_id=job_id, fence=fence, offset=offset, held_s=held_s, stored=stored))
 
 
 def _key(segment: Segment) -> _Key:

@@ -169,7 +169,7 @@ class SegmentAllocator:
         self._allocated.pop(job_id, None)
 
     async def count_stored(self, job_id: JobId) -> int:
-        """Return how many bytes of the job's log are stored, or are not wanted any more.
+        """Return how many bytes of the job's log are stored.
 
         :raises LedgerError: the ledger cannot be asked.
         :raises OSError: the file cannot be looked at.
@@ -178,9 +178,6 @@ class SegmentAllocator:
         job = await self._records.get(job_id)
         if job is None or job.log_base is None or job.spec.log_path is None:
             return 0
-        of_file = await self._records.find_of_log(job.spec.log_path, job.id)
-        if job.log_size is not None and is_closed(job, of_file):
-            return job.log_size
         return count_stored(job, await self._sizes.get(job.spec.log_path))
 
     # ------------------------------------------------------------ parts

@@ -10,10 +10,13 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from edge_mqtt.broker_bridge.program.settings.airflow_settings import NEW_FILE_MODE, NEW_FOLDER_MODE
 from edge_mqtt.broker_bridge.program.settings.sources import Values
+
+#: A folder may be deleted, since it is empty, between its making and that of the file in it.
+ATTEMPTS: Final = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,11 +60,16 @@ def open_log_file(file: Path, flags: int, modes: LogModes) -> int:
     :param flags: of open(2), without O_CREAT.
     :raises OSError: it cannot be opened or made.
     """
-    flags |= os.O_CLOEXEC
-    try:
+    for _ in range(ATTEMPTS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return _open(file, flags | os.O_CLOEXEC, modes)
+    return _open(file, flags | os.O_CLOEXEC, modes)
+
+
+def _open(file: Path, flags: int, modes: LogModes) -> int:
+    with contextlib.suppress(FileNotFoundError):
         return os.open(file, flags)
-    except FileNotFoundError:
-        make_log_folder(file.parent, modes)
+    make_log_folder(file.parent, modes)
     try:
         descriptor = os.open(file, flags | os.O_CREAT | os.O_EXCL, modes.file)
     except FileExistsError:
@@ -70,3 +78,17 @@ def open_log_file(file: Path, flags: int, modes: LogModes) -> int:
     with contextlib.suppress(OSError):
         os.fchmod(descriptor, modes.file)
     return descriptor
+
+
+def delete_log_file(file: Path, base_folder: Path) -> None:
+    """Delete a file, and the folders below ``base_folder`` that are empty without it.
+
+    :raises OSError: it cannot be deleted.
+    """
+    file.unlink(missing_ok=True)
+    # A folder that is not empty stays.
+    with contextlib.suppress(OSError):
+        for folder in file.parents:
+            if folder == base_folder or not folder.is_relative_to(base_folder):
+                return
+            folder.rmdir()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
+from edge_mqtt.broker_bridge.program.log_files import delete_log_file
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import Finished, LogAck
 from edge_mqtt.worker.core.job import LocalJob, LocalJobState
@@ -25,13 +26,25 @@ class Results:
     """Reports how jobs ended, and forgets those of which the bridge has everything."""
 
     def __init__(
-        self, jobs: JobStore, link: Link, logs: LogShipper, plan: RunPlan, timing: WorkerTiming | None = None
+        self,
+        jobs: JobStore,
+        link: Link,
+        logs: LogShipper,
+        plan: RunPlan,
+        timing: WorkerTiming | None = None,
+        *,
+        deletes_logs: bool = False,
     ) -> None:
+        """Prepare.
+
+        :param deletes_logs: a log is deleted here when the bridge has all of it.
+        """
         self._jobs = jobs
         self._link = link
         self._logs = logs
         self._plan = plan
         self._timing = timing or WorkerTiming()
+        self._deletes_logs = deletes_logs
         #: There may be results that are not acknowledged.
         self._pending = asyncio.Event()
 
@@ -109,15 +122,25 @@ class Results:
         """
         job = self._jobs.get(job_id)
         if job is not None and job.is_settled(log_stored=self._logs.is_stored(job_id)):
-            await self.forget_job(job)
+            await self.forget_job(job, delete_log=self._deletes_logs)
 
-    async def forget_job(self, job: LocalJob) -> None:
-        """Forget a job, files and all.
+    async def forget_job(self, job: LocalJob, *, delete_log: bool = False) -> None:
+        """Forget a job, and the files of its run.
 
+        :param delete_log: delete its log, too, if nothing of it is needed here any more.
         :raises SpoolError: it could not be forgotten.
         """
+
+        def forget(current: LocalJob | None) -> LocalJob | None:
+            if current is not job:
+                return current
+            if delete_log:
+                # While no other change is under way: no supervisor is being launched that is to write the file.
+                self._delete_log(job)
+            return None
+
         await self._keep_successor(job)
-        await self._jobs.change_job(job.job_id, lambda current: None if current is job else current)
+        await self._jobs.change_job(job.job_id, forget)
         if self._jobs.get(job.job_id) is None:
             self._logs.forget_log(job.job_id)
             self._delete_files(job)
@@ -145,6 +168,21 @@ class Results:
         self._logs.finish_log(job)
         self._send_result(job)
         self._pending.set()
+
+    def _delete_log(self, job: LocalJob) -> None:
+        path = self._plan.log_file(job)
+        others = any(other.spec.log_path == job.spec.log_path for other in self._jobs if other is not job)
+        if path is None or others or not self._logs.is_copied(job.job_id):
+            return
+        try:
+            delete_log_file(path, self._plan.base_log_folder)
+        except OSError as error:
+            log.warning(
+                "the log of %s stays here: %s",
+                job.label,
+                error.strerror,
+                extra={"action": "log_not_deleted", "job_id": job.job_id},
+            )
 
     async def _keep_successor(self, job: LocalJob) -> None:
         """Store where the log goes on that has what is written to a job's file: the job's own end told it till now.

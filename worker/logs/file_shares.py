@@ -8,8 +8,14 @@ the next one's goes on from there; those that end meanwhile have an empty log of
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
+
+from cachetools import FIFOCache
 
 from edge_mqtt.worker.logs.shipped_log import ShippedLog
+
+#: Files that are remembered as not to be deleted.
+ONLY_COPIES: Final = 10_000
 
 
 class FileShares:
@@ -17,6 +23,8 @@ class FileShares:
 
     def __init__(self) -> None:
         self._of_file: dict[Path, list[ShippedLog]] = {}
+        #: Files with something that is nowhere else.
+        self._only_copies: FIFOCache[Path, None] = FIFOCache(ONLY_COPIES)
 
     def join(self, shipped: ShippedLog) -> None:
         """Take note of a log."""
@@ -33,10 +41,26 @@ class FileShares:
         """Forget a log; what the centre does not have of it may be others' too."""
         logs = self._of_file[shipped.file.path]
         logs.remove(shipped)
+        if shipped.is_only_copy or not shipped.is_shipped:
+            self.keep(shipped.file.path)
         if not logs:
             del self._of_file[shipped.file.path]
         elif shipped.end is None and not shipped.rides:
             _choose(logs, shipped.base + shipped.cursor.acked)
+
+    def keep(self, path: Path) -> None:
+        """Take note that a file has something that is nowhere else."""
+        self._only_copies[path] = None
+
+    def is_copied(self, shipped: ShippedLog) -> bool:
+        """Tell whether the centre has all of a file, whose last log this one is."""
+        path = shipped.file.path
+        if self._of_file[path] != [shipped] or path in self._only_copies or shipped.is_only_copy:
+            return False
+        try:
+            return shipped.is_shipped and shipped.end is not None and path.stat().st_size <= shipped.end
+        except OSError:
+            return False
 
     def is_passed(self, shipped: ShippedLog) -> bool:
         """Tell whether nothing is to be shipped any more, by whichever job, of what the file had at a job's end."""

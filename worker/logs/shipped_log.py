@@ -38,6 +38,8 @@ class ShippedLog:
     rides: bool = False
     #: That it has ended is stored.
     has_ended: bool = False
+    #: The bridge does not want something of it that it does not have.
+    is_only_copy: bool = False
     #: Bytes that the log had when it was looked at last.
     seen: int = 0
     #: The file's watch.

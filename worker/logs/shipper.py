@@ -47,7 +47,10 @@ class LogShipper:
     def follow_log(self, job: LocalJob) -> None:
         """Begin with a job that is launched, or was by the worker before this one; unless its log stays here."""
         path = self._path_of(job)
-        if path is None or not job.ships_log or job.job_id in self._logs:
+        if path is None or job.job_id in self._logs:
+            return
+        if not job.ships_log:
+            self._shares.keep(path)
             return
         final = None if job.result is None else job.result.log_size
         shipped = self._logs[job.job_id] = ShippedLog(
@@ -83,6 +86,11 @@ class LogShipper:
             # Nothing more will be written of it: what there is need not wait for the next look.
             self._want_look()
 
+    def is_copied(self, job_id: JobId) -> bool:
+        """Tell whether the centre has all that is in a job's file, and no other job's log is in it any more."""
+        shipped = self._logs.get(job_id)
+        return shipped is not None and self._shares.is_copied(shipped)
+
     def find_writers(self, job_id: JobId) -> tuple[JobId, ...]:
         """Return the jobs whose log is in the same file as a job's, itself included."""
         shipped = self._logs.get(job_id)
@@ -112,6 +120,7 @@ class LogShipper:
         shipped = self._logs.get(ack.job_id)
         if shipped is None or shipped.fence != ack.fence:
             return
+        shipped.is_only_copy |= not ack.stored
         now = self._time()
         chunk = shipped.cursor.pop_acked(ack.offset)
         if chunk is not None:

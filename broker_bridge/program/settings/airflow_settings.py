@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_mqtt.broker_bridge.program.settings.kinds import Folder, Mode, Number, Text, Url
+from edge_mqtt.broker_bridge.program.settings.kinds import Flag, Folder, Mode, Number, Text, Url
 from edge_mqtt.broker_bridge.program.settings.setting import Reader, Setting
 
 _BRIDGE, _EXECUTOR, _WORKER, _ = Reader
@@ -17,6 +17,14 @@ BASE_LOG_FOLDER: Final = Setting(
     kind=Folder(),
     readers={_BRIDGE: "--log-folder", _WORKER: None},
     help="Folder below which task logs are written.",
+)
+DELETE_LOCAL_LOGS: Final = Setting(
+    section="logging",
+    name="delete_local_logs",
+    kind=Flag(),
+    readers={_WORKER: None},
+    help="Whether a task's log is deleted on the worker when the bridge has all of it.",
+    default="False",
 )
 NEW_FOLDER_MODE: Final = Setting(
     section="logging",

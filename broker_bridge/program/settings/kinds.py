@@ -13,6 +13,11 @@ from urllib.parse import urlsplit
 
 T_co = TypeVar("T_co", covariant=True)
 
+#: What Airflow takes for yes and no (``getboolean`` of its configuration).
+_FLAGS: Final[Mapping[str, bool]] = {
+    **dict.fromkeys(("t", "true", "1"), True),
+    **dict.fromkeys(("f", "false", "0"), False),
+}
 #: Characters of a name at most, as on the wire (``protocol/limits.py``).
 MAX_NAME_CHARS: Final = 500
 #: The types that Airflow's provider info knows (airflow/provider_info.schema.json).
@@ -216,6 +221,26 @@ class WholeNumber:
         if not value.is_integer():
             raise NotAllowed(f"it must be {self.allowed}")
         return int(value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flag:
+    """Yes or no, in the words that Airflow takes."""
+
+    allowed: str = "true or false"
+    metavar: str = "true|false"
+
+    @property
+    def airflow_type(self) -> AirflowType:
+        """Its type for Airflow's provider info."""
+        return "string"
+
+    def parse(self, text: str) -> bool:
+        """Return which."""
+        word = text.strip().lower()
+        if word not in _FLAGS:
+            raise NotAllowed(f"it must be {self.allowed}")
+        return _FLAGS[word]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

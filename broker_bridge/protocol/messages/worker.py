@@ -94,6 +94,8 @@ class LogAck(Message):
     #: Seconds from the arrival of the last chunk to this message: what the link took is the rest (as QUIC's ACK
     #: Delay, RFC 9000, section 13.2.5).
     held_s: bounds.Seconds = 0.0
+    #: False when something of it is not on disk and will never be wanted: the worker has the only copy.
+    stored: bool = True
 
 
 class Cancel(Message):

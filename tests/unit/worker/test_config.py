@@ -61,6 +61,7 @@ def test_defaults_are_used_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch)
             {"file_task_handler_new_file_permissions": "rw-r-----"},
             r"\[logging\] file_task_handler_new_file_permissions is 'rw-r-----' .*: it must be an octal number",
         ),
+        ({"delete_local_logs": "some"}, r"\[logging\] delete_local_logs is 'some' .*: it must be true or false"),
         ({"min_heartbeat_interval": "often"}, r"\[workers\] min_heartbeat_interval is 'often'"),
     ],
 )
@@ -92,6 +93,11 @@ def test_supervisor_that_is_silent_as_airflows_settings_let_it_is_not_hung(
 ) -> None:
     loaded = settings(min_heartbeat_interval=interval, task_success_overtime=overtime)
     assert loaded.hung_after_s == HUNG_AFTER_S + silence_s
+
+
+@pytest.mark.parametrize(("text", "deletes"), [("True", True), ("1", True), ("false", False), ("", False)])
+def test_logs_are_deleted_when_airflow_s_setting_says_so(text: str, deletes: bool) -> None:
+    assert settings(delete_local_logs=text).deletes_logs is deletes
 
 
 def test_state_folder_is_made_for_its_owner_only(tmp_path: Path) -> None:

@@ -59,6 +59,21 @@ def test_no_source_is_kept_in_memory() -> None:
     assert done.stdout.splitlines()[-1] == "False"
 
 
+def test_the_worker_deletes_logs_as_the_site_says_and_airflow_in_a_task_never_does(tmp_path: Path) -> None:
+    (tmp_path / "home" / "airflow.cfg").write_text("[logging]\ndelete_local_logs = True\n")
+    script = """
+from edge_mqtt.broker_bridge.program.settings.airflow_settings import DELETE_LOCAL_LOGS
+from edge_mqtt.worker.launcher.preload import preload_airflow
+found = preload_airflow().find(DELETE_LOCAL_LOGS)
+from airflow.configuration import conf
+print(found.text, conf.getboolean('logging', 'delete_local_logs'))
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "True False"
+
+
 #: Prints what Airflow goes by, as tasks and supervisors have it.
 ASK = """
 from airflow.configuration import conf
