@@ -106,8 +106,9 @@ def load_settings(values: Values) -> WorkerSettings:
 
     :raises SettingError: one is missing or wrong.
     """
-    # Supervisors go by them. What is wrong is told at the start.
+    # Launcher and supervisors go by these. What is wrong is told at the start.
     LogModes.of(values)
+    values.get(airflow_settings.BUNDLE_CLEANUP_INTERVAL)
     return WorkerSettings(
         bridge_url=values[schema.BRIDGE_URL],
         certs=values[schema.WORKER_CERTS],

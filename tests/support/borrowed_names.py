@@ -295,7 +295,13 @@ AIRFLOW: Final = (
     *_all(
         "apache-airflow-core",
         "worker/supervisor/airflow_internals.py",
-        {"airflow._shared.observability.traces:configure_otel": "conf"},
+        {
+            "airflow._shared.observability.traces:configure_otel": "conf",
+            (
+                "airflow.dag_processing.bundles.base:BundleUsageTrackingManager"
+                "._remove_stale_bundle_versions_for_bundle"
+            ): "bundle_name",
+        },
     ),
     *_all(
         "apache-airflow-task-sdk",

@@ -15,6 +15,7 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -24,8 +25,9 @@ from edge_mqtt.worker.ipc.contact_file import read_contact
 from edge_mqtt.worker.ipc.framing import frame_document, read_document
 from edge_mqtt.worker.ipc.run_files import RunFiles
 from edge_mqtt.worker.ipc.run_request import RunRequest
+from edge_mqtt.worker.launcher.bundle_versions import CleanupTimer, delete_old_versions, has_versions
 from edge_mqtt.worker.launcher.preload_imports import preload_modules, seed_again
-from edge_mqtt.worker.launcher.settings import modules_to_preload
+from edge_mqtt.worker.launcher.settings import cleanup_interval_s, modules_to_preload
 from edge_mqtt.worker.launcher.threads import other_threads
 from edge_mqtt.worker.system.boot_clock import boot_id, boottime
 from edge_mqtt.worker.system.cgroup import RunCgroup
@@ -78,6 +80,8 @@ class ForkServer:
         self._children: dict[int, _Child] = {}
         #: Supervisors that have ended, of which something could not be killed.
         self._unfinished: list[_Child] = []
+        #: Deletes old versions of Dag bundles.
+        self._cleanup_pid: int | None = None
         self._worker_is_there = True
         self._wake_read, self._wake_write = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -85,6 +89,7 @@ class ForkServer:
     def serve(self) -> None:
         """Work until the worker is gone and every supervisor has ended."""
         left_out = preload_modules(modules_to_preload())
+        cleanup = CleanupTimer(cleanup_interval_s())
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
@@ -93,7 +98,7 @@ class ForkServer:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._report(ready=True, left_out=left_out, threads=sorted({*self._threads, *other_threads()}))
         while self._worker_is_there or self._children or self._unfinished:
-            for key, _ in self._selector.select(None if self._worker_is_there else GUARD_INTERVAL_S):
+            for key, _ in self._selector.select(cleanup.wait_s() if self._worker_is_there else GUARD_INTERVAL_S):
                 if key.fileobj is self._channel:
                     self._read_request()
                 else:
@@ -101,6 +106,16 @@ class ForkServer:
             self._reap()
             if not self._worker_is_there:
                 self._guard_leases()
+            elif cleanup.is_due():
+                self._begin_cleanup()
+
+    def _begin_cleanup(self) -> None:
+        """Have old versions of Dag bundles deleted, in a process of its own, which gives its memory back."""
+        if self._cleanup_pid is not None or not has_versions():
+            return
+        self._cleanup_pid = os.fork()
+        if self._cleanup_pid == 0:
+            self._end_child_after(_clean_up)
 
     def _read_request(self) -> None:
         data = read_document(self._channel)
@@ -133,17 +148,24 @@ class ForkServer:
             end.close()
 
     def _become_supervisor(self, request: RunRequest, launcher_pid: int) -> NoReturn:
-        code = 1
-        try:
-            self._shed_launcher()
+        def supervise() -> int:
             seed_again()
             nowhere = os.open(os.devnull, os.O_RDONLY)
             os.dup2(nowhere, 0)
             os.close(nowhere)
-            gc.enable()
             from edge_mqtt.worker.supervisor.main import run_job
 
-            code = run_job(request, launcher_pid)
+            return run_job(request, launcher_pid)
+
+        self._end_child_after(supervise)
+
+    def _end_child_after(self, work: Callable[[], int]) -> NoReturn:
+        """Be a process that was forked for some work, and end with its exit code."""
+        code = 1
+        try:
+            self._shed_launcher()
+            gc.enable()
+            code = work()
         finally:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
@@ -157,13 +179,16 @@ class ForkServer:
                 pass
 
     def _reap(self) -> None:
-        while self._children:
+        while self._children or self._cleanup_pid is not None:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
+            if pid == self._cleanup_pid:
+                self._cleanup_pid = None
+                continue
             child = self._children.pop(pid, None)
             if status and child is not None:
                 # It was killed, so its task was not. The worker that would see to that may be dead.
@@ -197,3 +222,8 @@ class ForkServer:
     def _kill_left(children: list[_Child]) -> list[_Child]:
         """Kill what supervisors have left that are dead; return those of which something is left even then."""
         return [child for child in children if kill_orphans(child.identity, child.group).left]
+
+
+def _clean_up() -> int:
+    delete_old_versions()
+    return 0

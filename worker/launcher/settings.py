@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 
+from edge_mqtt.broker_bridge.program.settings.airflow_settings import BUNDLE_CLEANUP_INTERVAL
 from edge_mqtt.broker_bridge.program.settings.schema import PRELOAD_IMPORTS, settings_of
 from edge_mqtt.broker_bridge.program.settings.setting import Reader
 from edge_mqtt.broker_bridge.program.settings.sources import AirflowConfiguration, Snapshot, Values
@@ -35,6 +36,11 @@ def read_settings() -> Snapshot:
     from airflow.sdk.configuration import conf
 
     return Snapshot.of(AirflowConfiguration(conf, environ=os.environ), settings_of(Reader.WORKER))
+
+
+def cleanup_interval_s() -> int:
+    """Return the seconds between looks for old versions of Dag bundles; 0 or less: there are none."""
+    return Values(Reader.WORKER, read_settings())[BUNDLE_CLEANUP_INTERVAL]
 
 
 def modules_to_preload() -> tuple[str, ...]:

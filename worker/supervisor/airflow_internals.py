@@ -18,6 +18,7 @@ import httpx
 import psutil
 from airflow._shared.observability.traces import configure_otel
 from airflow.configuration import conf
+from airflow.dag_processing.bundles.base import BundleUsageTrackingManager
 from airflow.sdk.api.client import Client
 from airflow.sdk.api.datamodels._generated import BundleInfo, TaskInstance
 from airflow.sdk.execution_time import connection_test_supervisor, supervisor, task_runner
@@ -47,6 +48,14 @@ def read_task_instance(document: dict[str, Any]) -> TaskInstance:
 def read_bundle_info(document: dict[str, Any]) -> BundleInfo:
     """Return a workload's bundle as supervisors take it."""
     return BundleInfo.model_validate(document)
+
+
+def remove_stale_bundle_versions(bundle_name: str) -> None:
+    """Delete what Airflow's settings let go of a bundle's versions.
+
+    Its own method for all bundles makes an object of each, for which a bundle may ask for connections.
+    """
+    BundleUsageTrackingManager()._remove_stale_bundle_versions_for_bundle(bundle_name)  # noqa: SLF001 -- see above
 
 
 class WorkerClient(Client):

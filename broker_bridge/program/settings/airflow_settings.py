@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge_mqtt.broker_bridge.program.settings.kinds import Flag, Folder, Mode, Number, Text, Url
+from edge_mqtt.broker_bridge.program.settings.kinds import Flag, Folder, Mode, Number, Text, Url, WholeNumber
 from edge_mqtt.broker_bridge.program.settings.setting import Reader, Setting
 
 _BRIDGE, _EXECUTOR, _WORKER, _ = Reader
@@ -111,4 +111,12 @@ DAG_BUNDLES: Final = Setting(
     readers={_WORKER: None},
     help="Where Dags come from, in JSON.",
     default="[]",
+)
+BUNDLE_CLEANUP_INTERVAL: Final = Setting(
+    section="dag_processor",
+    name="stale_bundle_cleanup_interval",
+    kind=WholeNumber(least=-(2**31), unit="seconds"),
+    readers={_WORKER: None},
+    help="Seconds between looks for old versions of Dag bundles; none when it is not above 0.",
+    default="1800",
 )

@@ -62,6 +62,10 @@ def test_defaults_are_used_where_nothing_is_set(monkeypatch: pytest.MonkeyPatch)
             r"\[logging\] file_task_handler_new_file_permissions is 'rw-r-----' .*: it must be an octal number",
         ),
         ({"delete_local_logs": "some"}, r"\[logging\] delete_local_logs is 'some' .*: it must be true or false"),
+        (
+            {"stale_bundle_cleanup_interval": "daily"},
+            r"\[dag_processor\] stale_bundle_cleanup_interval is 'daily' .*: it must be a whole number",
+        ),
         ({"min_heartbeat_interval": "often"}, r"\[workers\] min_heartbeat_interval is 'often'"),
     ],
 )
