@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
+import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,17 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
 DAG = "e2e_lines"
 TEMPLATE = "{{ ti.dag_id }}/{{ ti.task_id }}/{{ ti.run_id }}/{{ ti.try_number }}.log"
+#: Readable by the group alone.
+MODES = {
+    "file_task_handler_new_folder_permissions": "0o750",
+    "file_task_handler_new_file_permissions": "0o640",
+}
 TASKS, SECONDS = 4, 10
+
+
+def variables(logging: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that set options of Airflow's [logging]."""
+    return {f"AIRFLOW__LOGGING__{name.upper()}": value for name, value in logging.items()}
 
 
 def lines_in(file: Path) -> Counter[tuple[int, int]]:
@@ -30,8 +41,12 @@ def lines_in(file: Path) -> Counter[tuple[int, int]]:
 def test_every_line_of_tasks_that_share_a_file_is_there_once_and_live_although_a_worker_is_killed(
     make_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
-    workers = [WorkerSpec(name=f"edge-{number}", queues=("default",), concurrency=2) for number in (1, 2)]
-    stack = make_stack(workers=workers, config={**QUICK, "logging": {"log_filename_template": TEMPLATE}})
+    # One of them deletes what the centre has.
+    workers = [
+        WorkerSpec(name="edge-1", concurrency=2, environment=variables(MODES)),
+        WorkerSpec(name="edge-2", concurrency=2, environment=variables({"delete_local_logs": "True"})),
+    ]
+    stack = make_stack(workers=workers, config={**QUICK, "logging": {"log_filename_template": TEMPLATE, **MODES}})
     stack.wait_for_dag(DAG)
     run_id = stack.trigger(DAG, {"tasks": TASKS, "seconds": SECONDS, "folder": str(tmp_path)})
     file = stack.central_home / "logs" / DAG / "trace" / run_id / "1.log"
@@ -44,6 +59,12 @@ def test_every_line_of_tasks_that_share_a_file_is_there_once_and_live_although_a
     expected = dict.fromkeys([(task, line) for task in range(TASKS) for line in range(SECONDS * 2)], 1)
     stack.wait_until(lambda: len(lines_in(file)) == len(expected), "all lines")
     assert lines_in(file) == expected
-    for worker in workers:
-        copy = stack.worker_home(worker.name) / "logs" / file.relative_to(stack.central_home / "logs")
-        assert set(copy.read_text().splitlines()) <= set(file.read_text().splitlines())
+    kept, deleted = (
+        stack.worker_home(worker.name) / "logs" / file.relative_to(stack.central_home / "logs") for worker in workers
+    )
+    assert set(kept.read_text().splitlines()) < set(file.read_text().splitlines())
+    stack.wait_until(lambda: not deleted.exists(), "the copy to be deleted")
+    stack.wait_until(lambda: not (stack.worker_home("edge-2") / "logs" / DAG).exists(), "its folders to be deleted")
+    for log in (file, kept):
+        modes = [stat.S_IMODE(path.stat().st_mode) for path in (log, *log.parents[:3])]
+        assert modes == [0o640, 0o750, 0o750, 0o750]
