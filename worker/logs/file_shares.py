@@ -46,7 +46,7 @@ class FileShares:
         if not logs:
             del self._of_file[shipped.file.path]
         elif shipped.end is None and not shipped.rides:
-            _choose(logs, shipped.base + shipped.cursor.acked)
+            _choose(logs, shipped.base + shipped.stored)
 
     def keep(self, path: Path) -> None:
         """Take note that a file has something that is nowhere else."""

@@ -40,6 +40,8 @@ class ShippedLog:
     has_ended: bool = False
     #: The bridge does not want something of it that it does not have.
     is_only_copy: bool = False
+    #: Bytes of it that the bridge has stored, as far as it has said so.
+    stored: int = 0
     #: Bytes that the log had when it was looked at last.
     seen: int = 0
     #: The file's watch.

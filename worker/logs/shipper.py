@@ -120,7 +120,10 @@ class LogShipper:
         shipped = self._logs.get(ack.job_id)
         if shipped is None or shipped.fence != ack.fence:
             return
-        shipped.is_only_copy |= not ack.stored
+        if ack.stored:
+            shipped.stored = ack.offset
+        else:
+            shipped.is_only_copy = True
         now = self._time()
         chunk = shipped.cursor.pop_acked(ack.offset)
         if chunk is not None:
@@ -134,6 +137,7 @@ class LogShipper:
         wanted = {position.job_id: position.offset for position in positions}
         for job_id, shipped in self._logs.items():
             shipped.cursor.resume_at(wanted.get(job_id, shipped.cursor.acked))
+            shipped.stored = wanted.get(job_id, shipped.stored)
         self._want_look()
 
     async def run(self) -> None:

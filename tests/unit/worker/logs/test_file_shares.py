@@ -51,6 +51,7 @@ class Site:
             has_ended=size is not None,
         )
         shipped.cursor.resume_at(len(self.centre[number]))
+        shipped.stored = shipped.cursor.acked
         self.logs[number] = shipped
         self.shares.join(shipped)
 
@@ -64,6 +65,7 @@ class Site:
         shipped.cursor.record_sent(len(data), 0.0)
         self.centre[number] += data
         shipped.cursor.record_ack(shipped.cursor.sent, 0.0)
+        shipped.stored = shipped.cursor.acked
 
     def end(self, number: int) -> None:
         """Let a job end."""
@@ -148,3 +150,19 @@ def test_a_job_that_has_ended_waits_for_what_another_s_log_still_has_to_bring(tm
     site.write(0)
     site.forget(1)
     assert 1 not in site.logs
+
+
+def test_what_the_centre_does_not_want_of_a_dropped_log_is_shipped_with_the_next(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    for number in (0, 1):
+        site.launch(number)
+    site.write(0)
+    dropped = site.logs.pop(0)
+    dropped.seen = dropped.size()
+    dropped.cursor.record_sent(dropped.seen, 0.0)
+    # Acknowledged, for nothing of it will be stored.
+    dropped.cursor.record_ack(dropped.cursor.sent, 0.0)
+    dropped.is_only_copy = True
+    site.shares.leave(dropped)
+    site.ship(1)
+    assert site.centre[1] == b"0\n"
