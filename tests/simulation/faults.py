@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edge_mqtt.broker_bridge.protocol.codec import encode
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
@@ -12,6 +12,15 @@ from tests.simulation.plan import CALM_S, GRACE_S, RECONNECT_S, TROUBLE_S
 if TYPE_CHECKING:
     from tests.simulation.machine import Process
     from tests.simulation.world import World
+
+#: What no program of ours sends; none of it may have any effect.
+_ODD: Final = (
+    b'{"v":1,"kind":"finished","job_id":"\\ud800","fence":1}',
+    b'{"v":1,"kind":"finished","job_id":"j1","fence":18446744073709551616}',
+    b'{"v":1,"kind":"assignment_rejected","job_id":"j\\u0000","fence":1,"reason":"","permanent":true}',
+    b'{"v":0,"kind":"presence","incarnation":"i","connection":1,"state":"offline"}',
+    b'{"v":1,"kind":"presence","incarnation":"i","connection":1,"state":"online","concurrency":-1}',
+)
 
 
 class Outages:
@@ -235,3 +244,5 @@ class Trouble:
         ]
         for topic, message in said:
             machine.worker.wire.send(topic, encode(message)[0])
+        for odd in _ODD:
+            machine.worker.wire.send(chance.choice([topics.presence(me), topics.acks(me), topics.results(me)]), odd)
