@@ -85,16 +85,18 @@ class BridgeClient:
         prepare: Callable[[], PreparedConnection],
         *,
         topics: Topics,
-        name: str = "executor",
+        team: str | None = None,
         timing: BridgeClientTiming | None = None,
     ) -> None:
         """Prepare; nothing is connected before ``start``.
 
         :param prepare: makes a new connection, not started; raises CannotConnect, which is tried again later.
-        :param name: for the thread's name.
+        :param team: whose executor it is of several in one scheduler, for log lines and the thread's name.
         """
         self._prepare = prepare
         self._topics = topics
+        name = "executor" if team is None else f"executor[{team}]"
+        self._bridge = "the bridge" if team is None else f"the bridge of team {team!r}"
         self._timing = timing or BridgeClientTiming()
         self._outbox = Outbox(topics, resend_s=self._timing.resend_s, resend_at_most_s=self._timing.resend_at_most_s)
         # Reentrant, because a signal handler that asks for the status may interrupt a call in the same thread.
@@ -126,6 +128,12 @@ class BridgeClient:
         """Have a job stopped; repeated until the bridge has taken note."""
         with self._changed:
             item = self._outbox.cancel(job_id, time.monotonic())
+        self._send_first(item)
+
+    def withdraw(self, job_id: JobId) -> None:
+        """Have a job ended that has not started; its end is news. Repeated until the bridge has taken note."""
+        with self._changed:
+            item = self._outbox.withdraw(job_id, time.monotonic())
         self._send_first(item)
 
     def acknowledge(self, job_id: JobId) -> None:
@@ -200,7 +208,10 @@ class BridgeClient:
             self._outbox.resend_all()
             waiting = self._outbox.unanswered
         log.info(
-            "connected to the bridge, %d messages to send", waiting, extra={"action": "connected", "waiting": waiting}
+            "connected to %s, %d messages to send",
+            self._bridge,
+            waiting,
+            extra={"action": "connected", "waiting": waiting},
         )
         self._wake.set()
 
@@ -214,7 +225,8 @@ class BridgeClient:
             self._changed.notify_all()
         if not quiet:
             log.warning(
-                "lost the connection to the bridge (%s): new jobs wait until it is back",
+                "lost the connection to %s (%s): new jobs wait until it is back",
+                self._bridge,
                 reason,
                 extra={"action": "disconnected", "reason": reason},
             )
@@ -362,7 +374,8 @@ class BridgeClient:
             waiting = self._outbox.unanswered
             self._changed.notify_all()
         log.error(
-            "no connection to the bridge: %s (%d messages wait; next attempt in %.0f s)",
+            "no connection to %s: %s (%d messages wait; next attempt in %.0f s)",
+            self._bridge,
             problem,
             waiting,
             self._timing.reconnect_s,
@@ -376,7 +389,8 @@ class BridgeClient:
             self._warn_at = time.monotonic() + self._timing.reconnect_s
             problem, waiting = self._problem, self._outbox.unanswered
         log.warning(
-            "the bridge is still out of reach (%s): %d messages wait",
+            "%s is still out of reach (%s): %d messages wait",
+            self._bridge,
             problem,
             waiting,
             extra={"action": "out_of_reach", "waiting": waiting},

@@ -37,7 +37,7 @@ def check_command(_args: object = None) -> None:
     The exit code is 1 when the bridge is not reached or does not want us, 2 when a setting or file is wrong.
     """
     try:
-        settings = load_settings(conf)
+        settings = load_settings(conf, shared=conf)
         credentials = load_credentials(settings.certs)
         check_role(credentials, settings)
         context = client_context(credentials)

@@ -1,7 +1,9 @@
 """Errors of the executor's side.
 
 ExecutorError
-└── CannotConnect   the connection can't even be tried: its certificate is missing or not an executor's
+├── CannotConnect      the connection can't even be tried: its certificate is missing or not an executor's
+├── SharedCertificate  another executor of this scheduler has the same name at the same bridge
+└── WorkloadTooLarge   a workload is over the limit of a message
 """
 
 from __future__ import annotations
@@ -15,3 +17,11 @@ class ExecutorError(ProgramError):
 
 class CannotConnect(ExecutorError):
     """There is nothing to connect with; may be fixed while the scheduler runs."""
+
+
+class SharedCertificate(ExecutorError):
+    """The bridge would take two executors of one scheduler for one."""
+
+
+class WorkloadTooLarge(ExecutorError):
+    """A workload cannot travel."""

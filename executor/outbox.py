@@ -48,7 +48,8 @@ class UnknownJobs:
     forgotten: bool = False
 
 
-News = JobStarted | JobFinished | UnknownJobs
+#: An acceptance is news when it is of a job that this program has not submitted: it waits in the executor's name.
+News = JobAccepted | JobStarted | JobFinished | UnknownJobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +125,17 @@ class Outbox:
             return [(self._topics.admin_request(me), CancelJob(job_id=job_id))]
 
         self.dismiss(job_id)
+        return self._keep(("cancel", job_id), messages, (job_id,), now)
+
+    def withdraw(self, job_id: JobId, now: float) -> Unanswered:
+        """Keep a cancel that concerns the job only while it has not started; its end is news then."""
+        pending = self._unanswered.get(("cancel", job_id))
+        if pending is not None:
+            return pending
+
+        def messages(me: Identity) -> Outgoing:
+            return [(self._topics.admin_request(me), CancelJob(job_id=job_id, unless_started=True))]
+
         return self._keep(("cancel", job_id), messages, (job_id,), now)
 
     def adopt(self, job_ids: Sequence[JobId]) -> tuple[str, ...]:
@@ -287,7 +299,8 @@ class Outbox:
             self._held.pop(message.job_id, None)
         elif submitted is not None:
             self._held[message.job_id] = None
-        if not isinstance(message, JobAccepted) and not self._is_dismissed(message):
+        is_own = isinstance(message, JobAccepted) and (submitted is not None or message.job_id in self._held)
+        if not is_own and not self._is_dismissed(message):
             self._news.append(message)
 
     def _accept_adopt_reply(self, reply: AdoptReply) -> None:

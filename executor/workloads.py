@@ -13,7 +13,8 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState, TerminalTIState
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
-from edge_mqtt.broker_bridge.protocol.messages import JobSpec, WorkloadType
+from edge_mqtt.broker_bridge.protocol.messages import CancelJob, JobSpec, Submit, WorkloadType
+from edge_mqtt.executor.errors import WorkloadTooLarge
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.tokens import JWTGenerator
@@ -32,12 +33,20 @@ class Submission:
     key: WorkloadKey
     job: JobSpec
     token: str = field(repr=False)
-    #: Airflow has the job's id in its database already.
-    id_is_known: bool
 
-    def size(self) -> int:
-        """Return the workload's bytes on the wire."""
-        return len(json.dumps(self.job.workload, ensure_ascii=False, separators=(",", ":")).encode(errors="replace"))
+    def check_sendable(self, max_bytes: int) -> None:
+        """Return when it can travel.
+
+        :param max_bytes: of the workload alone.
+        :raises WorkloadTooLarge: it is larger.
+        :raises ValidationError: its token has no form on the wire; of the rest its model has seen to that.
+        """
+        Submit(job=self.job, token=self.token)
+        size = len(json.dumps(self.job.workload, ensure_ascii=False, separators=(",", ":")).encode())
+        if size > max_bytes:
+            raise WorkloadTooLarge(
+                f"the workload of {size} bytes is over the limit of {max_bytes} bytes ([edge_mqtt] max_message_size)"
+            )
 
 
 def is_task_key(key: object) -> TypeGuard[TaskInstanceKey]:
@@ -55,6 +64,40 @@ def callback_key(job_id: JobId) -> CallbackKey:
     return CallbackKey(id=job_id)
 
 
+def key_of(workload: ExecutorWorkload) -> WorkloadKey | None:
+    """Return Airflow's key of ``workload``; None when it has none by which it could be kept."""
+    try:
+        key = workload.key
+        hash(key)
+    except (AttributeError, TypeError):
+        return None
+    return key
+
+
+def job_id_of(workload: ExecutorWorkload) -> JobId:
+    """Return the id that Airflow has stored for ``workload``, whatever it is; else a new one."""
+    if isinstance(workload, ExecuteTask):
+        known = workload.ti.external_executor_id
+    elif isinstance(workload, ExecuteCallback):
+        known = workload.callback.id
+    else:
+        known = str(workload.connection_test_id)
+    return JobId(known or new_job_id())
+
+
+def new_job_id() -> JobId:
+    """Return an id that no job has had."""
+    return JobId(str(uuid.uuid4()))
+
+
+def check_job_id(text: str) -> JobId:
+    """Return what may be a job's id.
+
+    :raises ValidationError: another executor's, perhaps, that says nothing to the bridge.
+    """
+    return CancelJob(job_id=JobId(text)).job_id
+
+
 def resubmission_of(ti: TaskInstance, *, generator: JWTGenerator, default_queue: str) -> Submission | None:
     """Return the job of a task that a scheduler queued before it died, as that one submitted it or was about to.
 
@@ -65,28 +108,30 @@ def resubmission_of(ti: TaskInstance, *, generator: JWTGenerator, default_queue:
     return submission_of(ExecuteTask.make(ti, generator=generator), default_queue=default_queue)
 
 
-def submission_of(workload: ExecutorWorkload, *, default_queue: str) -> Submission:
+def submission_of(workload: ExecutorWorkload, *, default_queue: str, callback_queue: str = "") -> Submission:
     """Return the job that ``workload`` is.
 
     :param default_queue: the queue of workloads that name none.
+    :param callback_queue: the queue of a callback that names none; empty: the default queue.
     :raises TypeError: it is not a workload that Airflow 3.3 gives to executors.
+    :raises ValidationError: a field of it cannot be a job's.
     """
     if isinstance(workload, ExecuteTask):
-        return _task(workload)
+        return _task(workload, default_queue)
     if isinstance(workload, ExecuteCallback):
-        return _callback(workload, default_queue)
+        return _callback(workload, callback_queue or default_queue)
     if isinstance(workload, TestConnection):
         return _connection_test(workload, default_queue)
     raise TypeError(f"an executor of this version cannot run a {type(workload).__name__}")
 
 
-def _task(workload: ExecuteTask) -> Submission:
+def _task(workload: ExecuteTask, default_queue: str) -> Submission:
     ti = workload.ti
-    known = ti.external_executor_id
     job = JobSpec(
-        job_id=JobId(known or str(uuid.uuid4())),
+        job_id=job_id_of(workload),
         type=WorkloadType.TASK,
-        queue=ti.queue,
+        # Airflow stores an empty queue as it is.
+        queue=ti.queue or default_queue,
         priority=ti.priority_weight,
         slots=max(1, ti.pool_slots),
         dag_id=ti.dag_id,
@@ -97,31 +142,31 @@ def _task(workload: ExecuteTask) -> Submission:
         log_path=workload.log_path,
         workload=_without_token(workload),
     )
-    return Submission(key=workload.key, job=job, token=workload.token, id_is_known=known is not None)
+    return Submission(key=workload.key, job=job, token=workload.token)
 
 
-def _callback(workload: ExecuteCallback, default_queue: str) -> Submission:
+def _callback(workload: ExecuteCallback, queue: str) -> Submission:
     job = JobSpec(
-        job_id=JobId(workload.callback.id),
+        job_id=job_id_of(workload),
         type=WorkloadType.CALLBACK,
-        queue=default_queue,
+        queue=workload.callback.data.get("queue") or queue,
         priority=_NO_PRIORITY,
         dag_id=str(workload.callback.data.get("dag_id") or ""),
         log_path=workload.log_path,
         workload=_without_token(workload),
     )
-    return Submission(key=workload.key, job=job, token=workload.token, id_is_known=True)
+    return Submission(key=workload.key, job=job, token=workload.token)
 
 
 def _connection_test(workload: TestConnection, default_queue: str) -> Submission:
     job = JobSpec(
-        job_id=JobId(str(workload.connection_test_id)),
+        job_id=job_id_of(workload),
         type=WorkloadType.CONNECTION_TEST,
         queue=workload.queue or default_queue,
         priority=_NO_PRIORITY,
         workload=_without_token(workload),
     )
-    return Submission(key=workload.key, job=job, token=workload.token, id_is_known=True)
+    return Submission(key=workload.key, job=job, token=workload.token)
 
 
 def _without_token(workload: ExecutorWorkload) -> dict[str, object]:

@@ -63,7 +63,7 @@ def _command(executor: ExecutorName, message: Message) -> Event | None:
         case EventAck():
             return events.EventAcked(executor=executor, job_id=message.job_id)
         case CancelJob():
-            return events.CancelAsked(executor=executor, job_id=message.job_id)
+            return events.CancelAsked(executor=executor, job_id=message.job_id, unless_started=message.unless_started)
         case AdoptRequest():
             return events.AdoptAsked(
                 executor=executor,

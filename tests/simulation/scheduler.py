@@ -36,6 +36,8 @@ ORPHANS_EVERY_S: Final = 20.0
 UNCLAIMED_S: Final = 60.0
 #: How often a row is locked when its event is to be taken.
 LOCKED: Final = 0.1
+#: How long a callback may wait: longer than anything here keeps it waiting.
+QUEUED_TIMEOUT_S: Final = 100_000.0
 TIMING: Final = BridgeClientTiming(resend_s=5.0, resend_at_most_s=20.0)
 
 
@@ -130,7 +132,7 @@ class Scheduler:
                 self.executor._process_workloads([Workload(self._order(row, spec))])  # type: ignore[list-item]
 
     def _order(self, row: TaskInstance, spec: JobSpec) -> Submission:
-        return Submission(key=row.key, job=spec, token=self.world.airflow.token(row.id), id_is_known=True)
+        return Submission(key=row.key, job=spec, token=self.world.airflow.token(row.id))
 
     def _give_up_silent(self) -> None:
         """Give up tasks without heartbeats (``_purge_task_instances_without_heartbeats``)."""
@@ -218,6 +220,8 @@ class Executor(EdgeMqttExecutor):
             keep_alive_s=60,
             max_message_bytes=1024 * 1024,
             default_queue="lab",
+            callback_queue="",
+            queued_timeout_s=QUEUED_TIMEOUT_S,
             unclaimed_for_s=UNCLAIMED_S,
         )
 

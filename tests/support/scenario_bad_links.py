@@ -151,13 +151,12 @@ class BadLinkSite:
             )
 
     def _open_link(self) -> BridgeClient:
-        settings = load_settings(
-            FakeAirflowConf(
-                bridge_url=f"wss://localhost:{self.links['executor'].port}/mqtt",
-                executor_certs=str(self.store.folder(self._executor)),
-                keep_alive=str(KEEP_ALIVE_S),
-            )
+        conf = FakeAirflowConf(
+            bridge_url=f"wss://localhost:{self.links['executor'].port}/mqtt",
+            executor_certs=str(self.store.folder(self._executor)),
+            keep_alive=str(KEEP_ALIVE_S),
         )
+        settings = load_settings(conf, shared=conf)
         timing = BridgeClientTiming(resend_s=1.0, resend_at_most_s=2.0)
         link = BridgeClient(lambda: prepare_connection(settings, incarnation="one"), topics=Topics(), timing=timing)
         link.start()

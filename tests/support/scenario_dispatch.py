@@ -184,6 +184,10 @@ class Scene:
         """Let an executor revoke a job."""
         return self.do(events.CancelAsked(executor=executor, job_id=JobId(job)))
 
+    def withdraw(self, job: str, executor: ExecutorName = ALICE) -> Scene:
+        """Let an executor take back a job unless it has started."""
+        return self.do(events.CancelAsked(executor=executor, job_id=JobId(job), unless_started=True))
+
     def ended(self, job: str) -> Scene:
         """Let Airflow want a task no more."""
         return self.do(events.TaskEnded(job_id=JobId(job), reason="marked failed in the UI"))

@@ -132,6 +132,8 @@ class CancelAsked:
 
     executor: ExecutorName
     job_id: JobId
+    #: Only while it has not started; then its executor, whichever that is, is told its end.
+    unless_started: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,17 +6,20 @@ from dataclasses import replace
 
 from edge_mqtt.broker_bridge.dispatch.core import completion, events
 from edge_mqtt.broker_bridge.dispatch.core.draft import Draft
-from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin
+from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin, ToExecutor
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
-from edge_mqtt.broker_bridge.protocol.messages import TAKEN, AdoptReply, Outcome
+from edge_mqtt.broker_bridge.protocol.messages import TAKEN, AdoptReply, JobAccepted, Outcome
 
 #: Why a job is stopped whose revocation died with its executor: Airflow does not know of it and is told the end.
 HALF_REVOKED = "revoked by an executor that ended before Airflow had noted it"
 
 
 def repeat_events(draft: Draft, event: events.ExecutorConnected) -> None:
-    """Repeat what an executor may have missed. Acceptances are not: it repeats its submissions itself."""
+    """Repeat what an executor may have missed, and name what waits: one that was restarted knows of none of it."""
+    for job_id in draft.indexes.jobs.waiting:
+        if draft.state.jobs[job_id].executor == event.executor:
+            draft.emit(ToExecutor(executor=event.executor, message=JobAccepted(job_id=job_id)))
     for job_id in draft.indexes.jobs.running:
         job = draft.state.jobs[job_id]
         if job.executor == event.executor and not job.event_acked:

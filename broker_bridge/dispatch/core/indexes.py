@@ -21,6 +21,8 @@ DeadlineKey = tuple[Literal["unconfirmed", "lease", "backoff", "pause", "orphane
 class JobIndex:
     """Jobs by what they are at. The dicts are sets that keep the order in which their members came."""
 
+    #: Queued or assigned.
+    waiting: dict[JobId, None] = field(default_factory=dict)
     running: dict[JobId, None] = field(default_factory=dict)
     #: Finished, and their executor has not acknowledged it.
     unacked: dict[JobId, None] = field(default_factory=dict)
@@ -34,13 +36,13 @@ class JobIndex:
         if job.state is CentralJobState.FINISHED:
             (self.closed if job.event_acked else self.unacked)[job.id] = None
             return
-        if job.state is CentralJobState.RUNNING:
-            self.running[job.id] = None
+        (self.running if job.state is CentralJobState.RUNNING else self.waiting)[job.id] = None
         if job.task is not None:
             self.by_task.setdefault(job.task, {})[job.id] = None
 
     def remove(self, job: Job) -> None:
         """Take a job out."""
+        self.waiting.pop(job.id, None)
         self.running.pop(job.id, None)
         self.unacked.pop(job.id, None)
         self.closed.pop(job.id, None)

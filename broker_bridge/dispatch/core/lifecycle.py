@@ -205,12 +205,15 @@ def store_log_base(draft: Draft, event: events.LogOpened) -> None:
 
 
 def cancel_job(draft: Draft, event: events.CancelAsked) -> None:
-    """Stop a job wherever it is. Its executor is told its end, unless it is the one that asks."""
+    """Stop a job wherever it is. Its executor is told its end, unless it is the one that asks for it at any price."""
     draft.emit(ToExecutor(executor=event.executor, message=CancelAck(job_id=event.job_id)))
     job = draft.state.jobs.get(event.job_id)
     if job is None:
         # Its submission may be on its way still.
         draft.state.denied.put(event.job_id, Outcome.CANCELLED)
+    elif event.unless_started:
+        if job.state in (CentralJobState.QUEUED, CentralJobState.ASSIGNED):
+            completion.withdraw_job(draft, job, completion.REVOKED)
     elif job.executor == event.executor:
         completion.withdraw_job(draft, replace(job, event_acked=True), completion.REVOKED)
     else:

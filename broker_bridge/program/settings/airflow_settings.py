@@ -80,6 +80,14 @@ SCHEDULER_DEAD_AFTER: Final = Setting(
     help="Seconds without a heartbeat after which a scheduler counts as dead.",
     default="30",
 )
+TASK_QUEUED_TIMEOUT: Final = Setting(
+    section="scheduler",
+    name="task_queued_timeout",
+    kind=_DURATION,
+    readers={_EXECUTOR: None},
+    help="Seconds that a workload may wait for a worker.",
+    default="600",
+)
 MIN_HEARTBEAT_INTERVAL: Final = Setting(
     section="workers",
     name="min_heartbeat_interval",

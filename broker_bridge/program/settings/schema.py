@@ -151,8 +151,17 @@ EXECUTOR_CERTS: Final = Setting(
     kind=Folder(),
     readers={_EXECUTOR: None},
     help="Folder with the executor's ca.crt, tls.crt and tls.key, made by `edge-certs issue executor NAME`.",
-    more="Every scheduler needs a certificate of its own.",
+    more="Every scheduler needs a certificate of its own, and so does every team's executor.",
     example="/etc/edge-mqtt/executor",
+)
+CALLBACK_QUEUE: Final = Setting(
+    name="callback_queue",
+    kind=Text(),
+    readers={_EXECUTOR: None},
+    help="Queue of callbacks (deadlines) whose own data name none.",
+    more="When it is not set they go to the queue of most of their run's tasks.",
+    default="",
+    example="ops",
 )
 
 # ---------------------------------------------------------------- the worker

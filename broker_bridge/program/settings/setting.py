@@ -58,7 +58,16 @@ class Setting(Generic[T]):
     @property
     def variable(self) -> str:
         """The environment variable from which Airflow takes it."""
-        return f"AIRFLOW__{self.section.upper()}__{self.name.upper()}"
+        return self.variable_of(None)
+
+    def variable_of(self, team: str | None) -> str:
+        """Return the environment variable from which Airflow takes it for a team; None: for all that have none."""
+        whose = "" if team is None else f"{team.upper()}___"
+        return f"AIRFLOW__{whose}{self.section.upper()}__{self.name.upper()}"
+
+    def described(self, team: str | None) -> str:
+        """Return its name, and whose it is."""
+        return str(self) if team is None else f"{self} of team {team!r}"
 
     @property
     def own_variable(self) -> str:
@@ -85,14 +94,18 @@ class Setting(Generic[T]):
             where = f" (from {origin})" if origin else ""
             raise SettingError(f"{option or self}{value}{where}: {error}") from None
 
-    def missing(self, reader: Reader) -> SettingError:
-        """Return the error that nothing is set."""
+    def missing(self, reader: Reader, *, team: str | None = None) -> SettingError:
+        """Return the error that nothing is set.
+
+        :param team: whose value is asked for; Airflow does not give a team the value of all others.
+        """
         option = self.readers[reader]
-        variable = self.own_variable if reader is Reader.OPERATOR else self.variable
+        variable = self.own_variable if reader is Reader.OPERATOR else self.variable_of(team)
         ways = f"give {option}, or set it" if option else "set it"
+        place = "airflow.cfg" if team is None else f"airflow.cfg, below [{team}={self.section}],"
         example = f" (such as {self.example})" if self.example else ""
         return SettingError(
-            f"{self} is not set: {ways} in airflow.cfg or as {variable}. {self.help.rstrip('.')}{example}"
+            f"{self.described(team)} is not set: {ways} in {place} or as {variable}. {self.help.rstrip('.')}{example}"
         )
 
 

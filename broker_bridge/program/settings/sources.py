@@ -147,9 +147,7 @@ class AirflowConfiguration:
 
     def _origin(self, setting: Setting[Any]) -> str:
         """Return where Airflow has it from, as far as can be told without asking in every place as it does."""
-        variable = setting.variable
-        if self._team is not None:
-            variable = variable.replace("AIRFLOW__", f"AIRFLOW__{self._team.upper()}___", 1)
+        variable = setting.variable_of(self._team)
         for name in (f"{variable}{end}" for end in INDIRECT):
             if name in self._environ:
                 return name
@@ -176,13 +174,21 @@ class Snapshot:
 class Values:
     """The values of a program's settings, from the first source that has them, else the default."""
 
-    def __init__(self, reader: Reader, *sources: Source, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        *sources: Source,
+        environ: Mapping[str, str] = os.environ,
+        team: str | None = None,
+    ) -> None:
         """Prepare; nothing is read before it is asked for.
 
         :param environ: where AIRFLOW_HOME is looked up.
+        :param team: whose values the sources have.
         """
         self._reader = reader
         self._sources = sources
+        self._team = team
         self._airflow_home = str(_airflow_home(environ))
 
     def __getitem__(self, setting: Setting[T]) -> T:
@@ -192,7 +198,7 @@ class Values:
         """
         value = self.get(setting)
         if value is None:
-            raise setting.missing(self._reader)
+            raise setting.missing(self._reader, team=self._team)
         return value
 
     def get(self, setting: Setting[T]) -> T | None:

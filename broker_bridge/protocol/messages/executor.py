@@ -25,7 +25,7 @@ class Submit(Message):
 
 
 class ExecutorHello(Message):
-    """An executor (re)connected: send it the final events that it has not acknowledged."""
+    """An executor (re)connected: send it the final events that it has not acknowledged, and what it has waiting."""
 
     kind: Literal["executor_hello"] = "executor_hello"
 
@@ -45,6 +45,8 @@ class CancelJob(Message):
 
     kind: Literal["cancel_job"] = "cancel_job"
     job_id: bounds.JobId
+    #: True: a job that has started, or ended, is left alone, and the sender is told the end of one that has not.
+    unless_started: bool = False
 
 
 class AdoptRequest(Message):
@@ -62,7 +64,7 @@ class AdoptRequest(Message):
 
 
 class JobAccepted(Message):
-    """The job is in the ledger."""
+    """The job is in the ledger. Said again of each that has not started when its executor connects."""
 
     kind: Literal["job_accepted"] = "job_accepted"
     job_id: bounds.JobId
@@ -77,7 +79,7 @@ class JobStarted(Message):
 
 
 class CancelAck(Message):
-    """The job is being stopped, is over, or is unknown: its cancellation needs no repetition."""
+    """The job is being stopped, is over, unknown, or to be left alone: its cancellation needs no repetition."""
 
     kind: Literal["cancel_ack"] = "cancel_ack"
     job_id: bounds.JobId

@@ -148,6 +148,8 @@ class Centre:
             keep_alive_s=60,
             max_message_bytes=1024 * 1024,
             default_queue="default",
+            callback_queue="",
+            queued_timeout_s=600,
             unclaimed_for_s=600,
         )
         self.link = BridgeClient(lambda: prepare_connection(settings, incarnation="one"), topics=TOPICS)

@@ -138,6 +138,8 @@ def settings_for(certs: Path, port: int = 443) -> ExecutorSettings:
         keep_alive_s=60,
         max_message_bytes=64 * 1024 * 1024,
         default_queue="default",
+        callback_queue="",
+        queued_timeout_s=600,
         unclaimed_for_s=600,
     )
 

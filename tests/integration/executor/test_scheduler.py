@@ -16,6 +16,7 @@ os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 import pytest
 from airflow.exceptions import AirflowConfigException
+from airflow.executors import executor_loader
 from airflow.executors.executor_utils import ExecutorName as AirflowExecutorName
 from airflow.executors.local_executor import LocalExecutor
 from airflow.executors.workloads import BundleInfo, ExecuteCallback, ExecuteTask
@@ -166,19 +167,38 @@ def test_beside_another_executor_a_task_may_choose_by_class_name_and_has_a_store
     assert (submit.job.task_id, submit.job.job_id) == ("t", stored)
 
 
-def test_an_id_that_airflow_did_not_assign_is_made_and_written_to_the_database(
+def test_beside_an_executor_without_ids_a_task_gets_a_new_one_in_place_of_its_earlier_job_s(
     bridge: TwinBridge, make_scheduler: MakeScheduler
 ) -> None:
+    make_run({"task_id": "t"})
+    scheduler = make_scheduler()
+    earlier = new_job_id()
+    set_task(state=TaskInstanceState.QUEUED, external_executor_id=earlier)
+    assert not scheduler.executor.is_given_ids, "LocalExecutor is configured"
+    with create_session() as session:
+        ti = session.scalars(select(TaskInstance)).one()
+        scheduler.executor.queue_workload(ExecuteTask.make(ti), session=session)
+    stored = task_instance().external_executor_id
+    assert stored not in (None, earlier)
+    scheduler.executor.heartbeat()
+    assert bridge.expect(Submit).job.job_id == stored
+
+
+def test_the_id_that_airflow_assigns_is_kept_where_every_executor_has_it_do_so(
+    bridge: TwinBridge, make_scheduler: MakeScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", CLASS_PATH)
+    monkeypatch.setattr(executor_loader, "_executor_names", [])
     make_run({"task_id": "t"})
     scheduler = make_scheduler()
     with create_session() as session:
         scheduler.runner._do_scheduling(session)
         (workload,) = scheduler.executor.queued_tasks.values()
-        workload.ti.external_executor_id = None
-    set_task(external_executor_id=None)
+        assigned = session.scalars(select(TaskInstance.external_executor_id)).one()
+        assert workload.ti.external_executor_id == assigned
+    assert scheduler.executor.is_given_ids
     scheduler.executor.heartbeat()
-    scheduler.process_events()
-    assert task_instance().external_executor_id == bridge.expect(Submit).job.job_id
+    assert bridge.expect(Submit).job.job_id == assigned
 
 
 def test_jobs_wait_for_a_bridge_that_is_away_and_none_is_lost(

@@ -259,6 +259,49 @@ def test_the_end_of_a_cancelled_job_ends_the_cancel(bridge: TwinBridge, make_lin
     assert link.status().unanswered == 0
 
 
+def test_the_end_of_a_job_that_was_withdrawn_before_its_start_is_news(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    bridge.answers_cancels = False
+    link = make_link(SOON)
+    bridge.wait_for_executor()
+    job = a_job()
+    link.submit(job, "t")
+    link.withdraw(job.job_id)
+    link.withdraw(job.job_id)
+    for _ in range(3):
+        assert bridge.expect(CancelJob) == CancelJob(job_id=job.job_id, unless_started=True)
+    assert link.status().unanswered == 1
+    end = JobFinished(job_id=job.job_id, outcome=Outcome.CANCELLED, revoked=True)
+    bridge.tell(end)
+    assert news_of(link, 1) == [end]
+    assert link.status().unanswered == 0
+
+
+def test_a_withdrawal_does_not_weaken_a_cancel(bridge: TwinBridge, make_link: MakeLink) -> None:
+    bridge.broker.stop()
+    link = make_link()
+    job_id = new_job_id()
+    link.cancel(job_id)
+    link.withdraw(job_id)
+    bridge.broker.start()
+    assert bridge.expect(CancelJob) == CancelJob(job_id=job_id)
+
+
+def test_what_waits_in_the_name_of_an_executor_that_was_restarted_is_news(
+    bridge: TwinBridge, make_link: MakeLink
+) -> None:
+    link = make_link()
+    bridge.wait_for_executor()
+    own, foreign, dismissed = a_job(), new_job_id(), new_job_id()
+    link.submit(own, "t")
+    wait_until(lambda: link.status().unanswered == 0)
+    link.dismiss(dismissed)
+    for job_id in (own.job_id, dismissed, foreign):
+        bridge.tell(JobAccepted(job_id=job_id))
+    assert news_of(link, 1) == [JobAccepted(job_id=foreign)]
+
+
 def test_a_job_cancelled_before_it_arrived_is_not_submitted_any_more(bridge: TwinBridge, make_link: MakeLink) -> None:
     bridge.broker.stop()
     link = make_link()
@@ -687,7 +730,6 @@ def test_messages_that_are_nothing_for_an_executor_are_logged_and_ignored(
     with caplog.at_level(logging.WARNING, logger="edge_mqtt.executor.bridge_client"):
         bridge.tell(ErrorReply(error="unknown message kind 'x'"))
         bridge.tell(Assign(fence=1, job=a_job(), lease_s=935.0))
-        bridge.tell(JobAccepted(job_id=new_job_id()))
     refused, ignored = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "unknown message kind 'x'" in refused
     assert "assign" in ignored

@@ -312,6 +312,41 @@ def test_a_finished_job_that_another_executor_revokes_still_ends_for_its_owner()
     assert [end.outcome for end in scene.connect().to_executor(JobFinished)] == [Outcome.SUCCESS]
 
 
+# ---------------------------------------------------------------- withdrawing
+
+
+def test_a_queued_job_that_is_withdrawn_ends_and_its_executor_is_told() -> None:
+    scene = Scene().submit("j").withdraw("j")
+    assert [ack.job_id for ack in scene.to_executor(CancelAck)] == ["j"]
+    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
+    assert len(scene.connect().to_executor(JobFinished)) == 1
+    assert scene.ack("j").connect().effects == ()
+    assert scene.hello("w").assignments() == []
+
+
+def test_an_assigned_job_that_is_withdrawn_is_taken_from_its_worker_and_never_starts() -> None:
+    scene = Scene().hello("w").submit("j").accept("w", "j").withdraw("j")
+    assert len(scene.to_worker(Cancel)) == 1
+    assert not scene.start("w", "j").decided().granted
+    scene.reject("w", "j")
+    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
+
+
+def test_a_job_that_has_started_is_not_withdrawn() -> None:
+    scene = Scene().running().withdraw("j")
+    assert [ack.job_id for ack in scene.to_executor(CancelAck)] == ["j"]
+    assert len(scene.effects) == 1
+    scene.result("w", "j").withdraw("j")
+    assert len(scene.effects) == 1
+    assert [end.outcome for end in scene.connect().to_executor(JobFinished)] == [Outcome.SUCCESS]
+
+
+def test_a_job_that_was_withdrawn_before_it_arrived_never_runs() -> None:
+    scene = Scene().hello("w").withdraw("j").submit("j")
+    assert scene.to_executor(JobAccepted) == []
+    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
+
+
 # ---------------------------------------------------------------- Airflow refuses
 
 
@@ -444,14 +479,15 @@ def test_an_unfinished_job_cannot_be_acknowledged() -> None:
     assert not Scene().running().ack("j").job().event_acked
 
 
-def test_an_executor_that_connects_hears_of_its_own_running_and_finished_jobs() -> None:
-    scene = Scene().hello("w").submit("a").submit("b").submit("c", BOB).submit("d", BOB).submit("e")
+def test_an_executor_that_connects_hears_of_its_own_jobs() -> None:
+    scene = Scene().hello("w").submit("a").submit("b").submit("c", BOB).submit("d", BOB).submit("e").submit("f", BOB)
     for job in "abcd":
         scene.accept("w", job).start("w", job)
     scene.result("w", "b").result("w", "d").connect(ALICE)
     assert [event.job_id for event in scene.to_executor(JobStarted)] == ["a"]
     assert [event.job_id for event in scene.to_executor(JobFinished)] == ["b"]
-    assert len(scene.effects) == 2
+    assert [event.job_id for event in scene.to_executor(JobAccepted)] == ["e"]
+    assert len(scene.effects) == 3
 
 
 def test_adoption_moves_jobs_and_tells_their_states() -> None:
