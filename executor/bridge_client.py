@@ -361,6 +361,8 @@ class BridgeClient:
         channel = MessageChannel(connection.transport)
         with self._changed:
             if self._stopping:
+                # It has never been started: this closes what it holds.
+                channel.stop()
                 return
             self._connection, self._connect_at = _Connection(connection.identity, channel), None
             self._warn_at = time.monotonic() + self._timing.reconnect_s
