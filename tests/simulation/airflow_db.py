@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -106,9 +108,9 @@ class Airflow:
 
     def queue(self, row: TaskInstance, scheduler: str) -> JobSpec:
         """Queue a scheduled task: one committed transaction; return its job."""
-        job_id = JobId(f"j{self._world.count()}")
+        work, number = row.work, self._world.count()
+        job_id = JobId(str(uuid.UUID(int=number)) if work.callback else f"j{number}")
         row.state, row.job_id, row.owner = "queued", job_id, scheduler
-        work = row.work
         spec = JobSpec(
             job_id=job_id,
             type=WorkloadType.CALLBACK if work.callback else WorkloadType.TASK,
@@ -138,6 +140,21 @@ class Airflow:
     def row_of(self, key: Key) -> TaskInstance | None:
         """Return whose key it is; None for nobody's, or nobody's any more."""
         return next((row for row in self.rows if row.key == key), None)
+
+    def wanted_jobs(self, job_ids: Iterable[JobId]) -> dict[JobId, WorkloadType]:
+        """Return those of ``job_ids`` that Airflow waits for, and what they are."""
+        alive = {row.job_id: row.work for row in self.rows if row.state in ("queued", "running")}
+        return {
+            job_id: WorkloadType.CALLBACK if alive[job_id].callback else WorkloadType.TASK
+            for job_id in job_ids
+            if job_id in alive
+        }
+
+    def mark(self, row: TaskInstance) -> None:
+        """Let a user mark a task that waits as failed."""
+        if row.job_id is not None:
+            self._world.promises.over_in_airflow.add(row.job_id)
+        row.state = "failed"
 
     def note_job(self, key: Key, job_id: object) -> None:
         """Take an executor's word about which job runs a task (``process_executor_events``)."""

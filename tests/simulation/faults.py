@@ -212,6 +212,14 @@ class Trouble:
             self._world.excuse_task(row.work.number, "cleared")
             row.cleared = True
 
+    def _mark(self) -> None:
+        """A user marks a task failed that waits for a worker: nobody tells its executor."""
+        rows = [row for row in self._world.airflow.rows if row.state == "queued" and not row.work.callback]
+        if rows:
+            row = self._chance.choice(rows)
+            self._world.excuse_task(row.work.number, "marked")
+            self._world.airflow.mark(row)
+
     def _rogue(self) -> None:
         """A worker with a good certificate and bad intentions: it claims what is another's."""
         world, chance = self._world, self._chance

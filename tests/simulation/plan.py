@@ -107,6 +107,8 @@ FAULTS: Final = (
     *("api down", "ledger full", "revoke", "clear", "rogue", "long outage", "bridge away"),
     *("drain", "clock jump", "log disk full", "spool full", "hang", "new machine"),
 )
+#: A fault that came later, and how many plans have it: what else is in a seed's plan stays as it was.
+_LATER_FAULT: Final = ("mark", 0.25)
 
 
 def plan_of(seed: int) -> Plan:
@@ -114,6 +116,9 @@ def plan_of(seed: int) -> Plan:
     chance = random.Random(f"plan {seed}")
     tidy = chance.random() < 0.7
     faults = tuple(fault for fault in FAULTS if chance.random() < 0.45)
+    later, share = _LATER_FAULT
+    if random.Random(f"{later} {seed}").random() < share:
+        faults += (later,)
     work = tuple(_work(chance, number) for number in range(chance.randint(3, 10)))
     return Plan(
         seed=seed,

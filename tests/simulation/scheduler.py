@@ -16,7 +16,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from edge_mqtt.broker_bridge.protocol.ids import ExecutorName, JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome
 from edge_mqtt.certs.identity import Identity, Role
-from edge_mqtt.executor import edge_mqtt_executor
+from edge_mqtt.executor import edge_mqtt_executor, job_events
 from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming, PreparedConnection
 from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
 from edge_mqtt.executor.outbox import UnknownJobs
@@ -47,6 +47,11 @@ class Workload:
 
     order: Submission
 
+    @property
+    def key(self) -> Any:
+        """Airflow's key."""
+        return self.order.key
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -54,6 +59,7 @@ class Row:
 
     key: Any
     external_executor_id: str | None
+    state: str
     #: None when it has gone beyond its queue.
     order: Submission | None = None
 
@@ -91,6 +97,7 @@ class Scheduler:
         kept = {
             "slots": len(self.executor.running),
             "jobs": len(book),
+            "waiting jobs": len(self.executor._waiting),
             "offers": len(book.offers()),
             "unanswered messages": status.unanswered,
             "acknowledgements": status.unsent_acks,
@@ -144,7 +151,7 @@ class Scheduler:
         """Have the jobs of stuck tasks stopped, and forget them."""
         for row in self.world.airflow.rows:
             if row.is_stuck and row.state == "queued":
-                self.executor.revoke_task(ti=Row(row.key, row.job_id))  # type: ignore[arg-type]  # a stand-in
+                self.executor.revoke_task(ti=Row(row.key, row.job_id, row.state))  # type: ignore[arg-type]  # a stand-in
                 self.step()
                 self.world.airflow.reset(row)
 
@@ -164,7 +171,7 @@ class Scheduler:
             return
         for row in orphans:
             row.locked_by = self.incarnation
-        asked = [Row(row.key, row.job_id, self._order_again(row)) for row in orphans]
+        asked = [Row(row.key, row.job_id, row.state, self._order_again(row)) for row in orphans]
         given_back = self.executor.try_adopt_task_instances(asked)  # type: ignore[arg-type]  # stand-ins
         self.step()
         returned = {ti.external_executor_id for ti in given_back}
@@ -231,6 +238,12 @@ class Executor(EdgeMqttExecutor):
     def log_task_event(self, **_: object) -> None:
         """Write nothing into Airflow's audit log."""
 
+    def _on_fault(self, job_id: JobId, why: str) -> None:
+        raise AssertionError(f"there is nothing odd in {job_id}: {why}")
+
+    def _refuse(self, workload: Any, why: str) -> None:
+        raise AssertionError(f"there is nothing odd in {workload}: {why}")
+
     def _on_unknown(self, event: UnknownJobs) -> None:
         for job_id in event.job_ids:
             self._scheduler.world.promises.given_back(job_id)
@@ -286,8 +299,8 @@ class Waiting:
         return condition()
 
 
-def replaced() -> list[tuple[Any, str, Any]]:
-    """Return what of the executor's module is replaced by what is here."""
+def replaced(world: World) -> list[tuple[Any, str, Any]]:
+    """Return what of the executor's modules is replaced by what is here."""
 
     def submission_of(workload: Workload, **_: object) -> Submission:
         return workload.order
@@ -296,6 +309,7 @@ def replaced() -> list[tuple[Any, str, Any]]:
         return row.order
 
     return [
+        (job_events, "wanted_jobs", world.airflow.wanted_jobs),
         (edge_mqtt_executor, "submission_of", submission_of),
         (edge_mqtt_executor, "resubmission_of", resubmission_of),
     ]

@@ -191,7 +191,7 @@ def simulated_system(world: World) -> Iterator[None]:
         (log_file, "datetime", Datetime),
         (bridge_bootstrap, "datetime", Datetime),
         *bridge.replaced(world),
-        *scheduler.replaced(),
+        *scheduler.replaced(world),
     ]
     replaced += _logging(world)
     workers = [module for name, module in sys.modules.items() if name.startswith("edge_mqtt.worker.")]
