@@ -13,9 +13,11 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
 from sqlalchemy import func, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import WorkloadType
+from edge_mqtt.executor.errors import AirflowUnanswering
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -61,14 +63,17 @@ def queue_of_run(session: Session, dag_run_id: object, *, executors: Iterable[st
 def wanted_jobs(job_ids: Iterable[JobId]) -> dict[JobId, WorkloadType]:
     """Return those of ``job_ids`` that Airflow waits for, and what they are.
 
-    :raises SQLAlchemyError: the database does not answer.
+    :raises AirflowUnanswering: the database does not answer.
     """
     wanted: dict[JobId, WorkloadType] = {}
     every = list(job_ids)
-    # Not the scheduler's own session, which the end of this one would close.
-    with create_session(scoped=False) as session:
-        for start in range(0, len(every), _JOBS_PER_QUERY):
-            wanted |= _wanted_of(session, every[start : start + _JOBS_PER_QUERY])
+    try:
+        # Not the scheduler's own session, which the end of this one would close.
+        with create_session(scoped=False) as session:
+            for start in range(0, len(every), _JOBS_PER_QUERY):
+                wanted |= _wanted_of(session, every[start : start + _JOBS_PER_QUERY])
+    except SQLAlchemyError as error:
+        raise AirflowUnanswering(" ".join(str(error).split())) from error
     return wanted
 
 

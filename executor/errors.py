@@ -1,9 +1,10 @@
 """Errors of the executor's side.
 
 ExecutorError
-├── CannotConnect      the connection can't even be tried: its certificate is missing or not an executor's
-├── SharedCertificate  another executor of this scheduler has the same name at the same bridge
-└── WorkloadTooLarge   a workload is over the limit of a message
+├── AirflowUnanswering  Airflow's database does not answer
+├── CannotConnect       the connection can't even be tried: its certificate is missing or not an executor's
+├── SharedCertificate   another executor of this scheduler has the same name at the same bridge
+└── WorkloadTooLarge    a workload is over the limit of a message
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ class ExecutorError(ProgramError):
 
 class CannotConnect(ExecutorError):
     """There is nothing to connect with; may be fixed while the scheduler runs."""
+
+
+class AirflowUnanswering(ExecutorError):
+    """Airflow's database does not answer; ask again later."""
 
 
 class SharedCertificate(ExecutorError):

@@ -18,7 +18,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.models.callback import CallbackKey
-from sqlalchemy.exc import SQLAlchemyError
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
@@ -31,7 +30,8 @@ from edge_mqtt.broker_bridge.protocol.messages import (
 from edge_mqtt.executor.airflow_hooks import AirflowHooks
 from edge_mqtt.executor.airflow_rows import wanted_jobs
 from edge_mqtt.executor.bridge_client import BridgeClient
-from edge_mqtt.executor.fault_isolation import isolated, reason_of
+from edge_mqtt.executor.errors import AirflowUnanswering
+from edge_mqtt.executor.fault_isolation import isolated
 from edge_mqtt.executor.job_index import JobIndex, Offer
 from edge_mqtt.executor.outbox import News, UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings
@@ -199,10 +199,10 @@ class JobEvents(AirflowHooks, ABC):
             return
         try:
             wanted = wanted_jobs(waiting)
-        except SQLAlchemyError as error:
+        except AirflowUnanswering as error:
             log.warning(
                 "Airflow's database does not say which jobs it waits for, it is asked again later: %s",
-                reason_of(error),
+                error,
                 extra={"action": "wanted_unknown", "jobs": len(waiting)},
             )
             return

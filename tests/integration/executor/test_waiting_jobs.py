@@ -34,7 +34,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     WorkloadType,
 )
 from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
-from edge_mqtt.executor import job_events
+from edge_mqtt.executor import airflow_rows, job_events
 from edge_mqtt.executor.waiting_jobs import LOOK_EVERY_S
 from tests.support.fake_bridge import TwinBridge, new_job_id
 from tests.support.scenario_executor import (
@@ -171,7 +171,7 @@ def test_a_database_that_does_not_answer_is_asked_again_later(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def away(_: object) -> None:
+    def away(**_: object) -> None:
         raise OperationalError("select", {}, Exception("the server is restarting"))
 
     make_run({"task_id": "t"})
@@ -179,7 +179,7 @@ def test_a_database_that_does_not_answer_is_asked_again_later(
     job_id = submitted(scheduler, bridge)
     set_task(state=TaskInstanceState.FAILED)
     with monkeypatch.context() as outage:
-        outage.setattr(job_events, "wanted_jobs", away)
+        outage.setattr(airflow_rows, "create_session", away)
         look(scheduler)
     assert "does not say which jobs it waits for" in caplog.text
     assert cancels(bridge) == []
