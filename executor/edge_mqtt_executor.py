@@ -16,12 +16,12 @@ from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask
 from airflow.utils.state import TaskInstanceState
-from pydantic import ValidationError
 
 from edge_mqtt.broker_bridge.program.errors import ProgramError
 from edge_mqtt.broker_bridge.program.settings.unknown import warn_of_unknown_settings
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import Outcome
+from edge_mqtt.broker_bridge.protocol.messages.bounds import is_job_id
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.executor.airflow_rows import queue_of_run, store_job_id
 from edge_mqtt.executor.bridge_client import BridgeClient, PreparedConnection
@@ -30,7 +30,6 @@ from edge_mqtt.executor.fault_isolation import isolated
 from edge_mqtt.executor.job_events import JobEvents
 from edge_mqtt.executor.settings import ExecutorSettings, load_settings
 from edge_mqtt.executor.workloads import (
-    check_job_id,
     job_id_of,
     key_of,
     new_job_id,
@@ -174,10 +173,8 @@ class EdgeMqttExecutor(JobEvents):
         if key is None:
             log.error("a %s is not submitted: %s", type(workload).__name__, why, extra={"action": "job_refused"})
             return
-        try:
-            job_id = check_job_id(job_id_of(workload))
-        except ValidationError:
-            job_id = new_job_id()
+        stored = job_id_of(workload)
+        job_id = stored if is_job_id(stored) else new_job_id()
         extra = {"action": "job_refused", "job_id": job_id}
         log.error("job %s is not submitted: %s: %s", job_id, why, key, extra=extra)
         self._make_current(key, job_id)
@@ -209,9 +206,9 @@ class EdgeMqttExecutor(JobEvents):
             if self._client is None:
                 return
             self._dismiss_earlier(key, None)
-            if job_id is not None:
+            if job_id is not None and is_job_id(job_id):
                 self._waiting.remove(JobId(job_id))
-                self._client.cancel(check_job_id(job_id))
+                self._client.cancel(JobId(job_id))
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Take over the tasks of a scheduler that died; return those that the bridge does not know.
@@ -223,12 +220,8 @@ class EdgeMqttExecutor(JobEvents):
         as failed, which Airflow retries.
         """
         client, _ = self._started()
-        jobs: dict[JobId, TaskInstance] = {}
-        for ti in tis:
-            stored = JobId(ti.external_executor_id or "")
-            with isolated(partial(self._on_fault, stored)):
-                if stored:
-                    jobs[check_job_id(stored)] = ti
+        ids = ((JobId(ti.external_executor_id or ""), ti) for ti in tis)
+        jobs = {job_id: ti for job_id, ti in ids if is_job_id(job_id)}
         for job_id, ti in jobs.items():
             # One that cannot be submitted fails when it is queued again, with the reason.
             with isolated(partial(self._on_fault, job_id)):

@@ -116,6 +116,8 @@ class Outbox:
         def messages(me: Identity) -> Outgoing:
             return [(self._topics.submit(job.queue, ExecutorName(me.name)), Submit(job=job, token=token))]
 
+        # Whatever became of it before, its end is awaited now.
+        self._dismissed.pop(job.job_id, None)
         return self._keep(("submit", job.job_id), messages, (job.job_id,), now)
 
     def cancel(self, job_id: JobId, now: float) -> Unanswered:

@@ -13,7 +13,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState, TerminalTIState
 
 from edge_mqtt.broker_bridge.protocol.ids import JobId
-from edge_mqtt.broker_bridge.protocol.messages import CancelJob, JobSpec, Submit, WorkloadType
+from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Submit, WorkloadType
 from edge_mqtt.executor.errors import WorkloadTooLarge
 
 if TYPE_CHECKING:
@@ -88,14 +88,6 @@ def job_id_of(workload: ExecutorWorkload) -> JobId:
 def new_job_id() -> JobId:
     """Return an id that no job has had."""
     return JobId(str(uuid.uuid4()))
-
-
-def check_job_id(text: str) -> JobId:
-    """Return what may be a job's id.
-
-    :raises ValidationError: another executor's, perhaps, that says nothing to the bridge.
-    """
-    return CancelJob(job_id=JobId(text)).job_id
 
 
 def resubmission_of(ti: TaskInstance, *, generator: JWTGenerator, default_queue: str) -> Submission | None:
