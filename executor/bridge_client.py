@@ -96,7 +96,7 @@ class BridgeClient:
         self._prepare = prepare
         self._topics = topics
         name = "executor" if team is None else f"executor[{team}]"
-        self._bridge = "the bridge" if team is None else f"the bridge of team {team!r}"
+        self._of_team = "" if team is None else f" of team {team!r}"
         self._timing = timing or BridgeClientTiming()
         self._outbox = Outbox(topics, resend_s=self._timing.resend_s, resend_at_most_s=self._timing.resend_at_most_s)
         # Reentrant, because a signal handler that asks for the status may interrupt a call in the same thread.
@@ -208,8 +208,8 @@ class BridgeClient:
             self._outbox.resend_all()
             waiting = self._outbox.unanswered
         log.info(
-            "connected to %s, %d messages to send",
-            self._bridge,
+            "connected to the bridge%s, %d messages to send",
+            self._of_team,
             waiting,
             extra={"action": "connected", "waiting": waiting},
         )
@@ -225,8 +225,8 @@ class BridgeClient:
             self._changed.notify_all()
         if not quiet:
             log.warning(
-                "lost the connection to %s (%s): new jobs wait until it is back",
-                self._bridge,
+                "lost the connection to the bridge%s (%s): new jobs wait until it is back",
+                self._of_team,
                 reason,
                 extra={"action": "disconnected", "reason": reason},
             )
@@ -376,8 +376,8 @@ class BridgeClient:
             waiting = self._outbox.unanswered
             self._changed.notify_all()
         log.error(
-            "no connection to %s: %s (%d messages wait; next attempt in %.0f s)",
-            self._bridge,
+            "no connection to the bridge%s: %s (%d messages wait; next attempt in %.0f s)",
+            self._of_team,
             problem,
             waiting,
             self._timing.reconnect_s,
@@ -391,8 +391,8 @@ class BridgeClient:
             self._warn_at = time.monotonic() + self._timing.reconnect_s
             problem, waiting = self._problem, self._outbox.unanswered
         log.warning(
-            "%s is still out of reach (%s): %d messages wait",
-            self._bridge,
+            "the bridge%s is still out of reach (%s): %d messages wait",
+            self._of_team,
             problem,
             waiting,
             extra={"action": "out_of_reach", "waiting": waiting},
