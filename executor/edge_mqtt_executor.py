@@ -157,7 +157,7 @@ class EdgeMqttExecutor(JobEvents):
         submission.check_sendable(settings.max_message_bytes)
         job, key = submission.job, submission.key
         self._make_current(key, job.job_id)
-        self._waiting.add(job.job_id, self._now(), queue=job.queue)
+        self.waiting.add(job.job_id, self.now(), queue=job.queue)
         client.submit(job, submission.token)
         log.info(
             "job %s submitted to queue %r: %s",
@@ -179,11 +179,11 @@ class EdgeMqttExecutor(JobEvents):
         log.error("job %s is not submitted: %s: %s", job_id, why, key, extra=extra)
         self._make_current(key, job_id)
         self.log_task_event(event="edge job not submitted", extra=why, ti_key=key)
-        self._finish(key, job_id, Outcome.FAILED, why)
+        self.finish(key, job_id, Outcome.FAILED, why)
 
     def _make_current(self, key: WorkloadKey, job_id: JobId) -> None:
         """Have ``job_id`` stand for ``key``, and take no more notice of earlier jobs of it."""
-        self._dismiss_earlier(key, self._job_index.set_current(key, job_id))
+        self._dismiss_earlier(key, self.job_index.set_current(key, job_id))
         self.unqueue(key)
         self.running.add(key)
 
@@ -191,23 +191,23 @@ class EdgeMqttExecutor(JobEvents):
         """Take no more notice of earlier jobs of ``key``: a later one is Airflow's concern now."""
         client, _ = self._started()
         if earlier is not None:
-            self._waiting.remove(earlier)
+            self.waiting.remove(earlier)
             client.dismiss(earlier)
-        for job_id in self._job_index.offered_jobs_of(key):
-            self._settle_offer(job_id)
+        for job_id in self.job_index.offered_jobs_of(key):
+            self.settle_offer(job_id)
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
         """Have a task's job stopped and forget it; says nothing to Airflow."""
-        with isolated(partial(self._on_fault, JobId(ti.external_executor_id or ""))):
+        with isolated(partial(self.on_fault, JobId(ti.external_executor_id or ""))):
             key = ti.key
             self.unqueue(key)
             self.running.discard(key)
-            job_id = self._job_index.remove_key(key) or ti.external_executor_id
+            job_id = self.job_index.remove_key(key) or ti.external_executor_id
             if self._client is None:
                 return
             self._dismiss_earlier(key, None)
             if job_id is not None and is_job_id(job_id):
-                self._waiting.remove(JobId(job_id))
+                self.waiting.remove(JobId(job_id))
                 self._client.cancel(JobId(job_id))
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
@@ -224,7 +224,7 @@ class EdgeMqttExecutor(JobEvents):
         jobs = {job_id: ti for job_id, ti in ids if is_job_id(job_id)}
         for job_id, ti in jobs.items():
             # One that cannot be submitted fails when it is queued again, with the reason.
-            with isolated(partial(self._on_fault, job_id)):
+            with isolated(partial(self.on_fault, job_id)):
                 self._submit_again(ti)
         adoption = client.adopt(tuple(jobs), timeout_s=ADOPT_TIMEOUT_S)
         if adoption.unanswered:
@@ -237,7 +237,7 @@ class EdgeMqttExecutor(JobEvents):
             client.dismiss(job_id)
         adopted = {job_id: ti for job_id, ti in jobs.items() if job_id not in adoption.unknown}
         for job_id, ti in adopted.items():
-            with isolated(partial(self._on_fault, job_id)):
+            with isolated(partial(self.on_fault, job_id)):
                 self._adopt(ti, job_id)
         return [ti for ti in tis if JobId(ti.external_executor_id or "") not in adopted]
 
@@ -251,23 +251,16 @@ class EdgeMqttExecutor(JobEvents):
     def _adopt(self, ti: TaskInstance, job_id: JobId) -> None:
         self._make_current(ti.key, job_id)
         if ti.state == TaskInstanceState.QUEUED:
-            self._waiting.add(job_id, self._now())
+            self.waiting.add(job_id, self.now())
         log.info("job adopted", extra={"action": "job_adopted", "job_id": job_id})
-        finished = self._job_index.claim_event(job_id)
+        finished = self.job_index.claim_event(job_id)
         if finished is not None:
-            self._on_finished(finished)
+            self.on_finished(finished)
 
     def sync(self) -> None:
         """Turn the bridge's news into Airflow's events."""
-        if self._client is None:
-            return
-        self._follow_up_offers()
-        for event in self._client.read_news():
-            self._take_news(event)
-        self._cancel_abandoned()
-        self._look_after_waiting()
-        self._acknowledge_unclaimed()
-        self.keep_log_entries()
+        if self._client is not None:
+            self.pass_on_news()
 
     # ------------------------------------------------------------ for people
 
@@ -289,8 +282,8 @@ class EdgeMqttExecutor(JobEvents):
             return
         log.info(
             "executor: %d current jobs, %d final events that Airflow has not handled, %s",
-            len(self._job_index),
-            len(self._job_index.offers()),
+            len(self.job_index),
+            len(self.job_index.offers()),
             self._client.status(),
             extra={"action": "debug_dump"},
         )

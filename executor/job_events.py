@@ -55,46 +55,60 @@ class JobEvents(AirflowHooks, ABC):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._job_index: JobIndex[WorkloadKey] = JobIndex()
-        self._waiting = WaitingJobs()
+        self.job_index: JobIndex[WorkloadKey] = JobIndex()
+        self.waiting = WaitingJobs()
 
     @abstractmethod
     def _started(self) -> tuple[BridgeClient, ExecutorSettings]:
         """Return what there is once the executor is started."""
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Return monotonic seconds."""
         return time.monotonic()
 
     # ------------------------------------------------------------ news
+
+    def pass_on_news(self) -> None:
+        """Turn the bridge's news into Airflow's events, and see to what became of earlier ones."""
+        client, _ = self._started()
+        self._follow_up_offers()
+        for event in client.read_news():
+            self._take_news(event)
+        self._cancel_abandoned()
+        self._look_after_waiting()
+        self._acknowledge_unclaimed()
+        self.keep_log_entries()
 
     def _take_news(self, event: News) -> None:
         """Pass on what the bridge says; what is wrong with one piece of it concerns its job alone."""
         if isinstance(event, UnknownJobs):
             self._on_unknown(event)
             return
-        with isolated(partial(self._on_fault, event.job_id)):
+        with isolated(partial(self.on_fault, event.job_id)):
             if isinstance(event, JobAccepted):
                 # Of the program that had this name before.
-                self._waiting.add(event.job_id, self._now())
+                self.waiting.add(event.job_id, self.now())
             elif isinstance(event, JobStarted):
                 self._on_started(event)
             else:
-                self._on_finished(event)
+                self.on_finished(event)
 
-    def _on_fault(self, job_id: JobId, why: str) -> None:
-        log.error("news of job %r cannot be passed on to Airflow: %s", job_id, why, extra={"action": "news_fault"})
+    def on_fault(self, job_id: JobId, why: str) -> None:
+        """Say that something about a job could not be done."""
+        log.error("what concerns job %r could not be done: %s", job_id, why, extra={"action": "job_fault"})
 
     def _on_started(self, event: JobStarted) -> None:
-        self._waiting.remove(event.job_id)
-        key = self._job_index.key_of(event.job_id)
+        self.waiting.remove(event.job_id)
+        key = self.job_index.key_of(event.job_id)
         if isinstance(key, CallbackKey):
             self.running_state(key)
 
-    def _on_finished(self, event: JobFinished) -> None:
-        self._waiting.remove(event.job_id)
-        if self._job_index.is_offered(event.job_id):
+    def on_finished(self, event: JobFinished) -> None:
+        """Take a job's final event."""
+        self.waiting.remove(event.job_id)
+        if self.job_index.is_offered(event.job_id):
             return
-        key = self._job_index.key_of(event.job_id)
+        key = self.job_index.key_of(event.job_id)
         if event.revoked:
             self._let_go(key, event, f"it is this executor's no more: {event.detail}")
             return
@@ -103,19 +117,19 @@ class JobEvents(AirflowHooks, ABC):
             key = callback_key(event.job_id)
         if key is None:
             # Of a scheduler that died: this one may be asked to adopt it yet.
-            self._job_index.keep_unclaimed(event, self._now())
+            self.job_index.keep_unclaimed(event, self.now())
             return
         if event.told and not is_final(event.told):
             self._let_go(key, event, f"its task has told Airflow that it is {event.told}, and goes on as another job")
         elif event.outcome is Outcome.SUCCESS and event.type is WorkloadType.TASK and not event.told:
-            self._finish(key, event.job_id, Outcome.FAILED, WITHOUT_A_WORD)
+            self.finish(key, event.job_id, Outcome.FAILED, WITHOUT_A_WORD)
         else:
-            self._finish(key, event.job_id, event.outcome, event.detail)
+            self.finish(key, event.job_id, event.outcome, event.detail)
 
-    def _finish(self, key: WorkloadKey, job_id: JobId, outcome: Outcome, detail: str) -> None:
+    def finish(self, key: WorkloadKey, job_id: JobId, outcome: Outcome, detail: str) -> None:
         """Put the end of the current job of ``key`` into Airflow's event buffer."""
-        self._waiting.remove(job_id)
-        self._job_index.remove_key(key)
+        self.waiting.remove(job_id)
+        self.job_index.remove_key(key)
         if outcome is Outcome.SUCCESS:
             self.success(key, info=detail or None)
         else:
@@ -123,35 +137,35 @@ class JobEvents(AirflowHooks, ABC):
         if outcome is Outcome.LOST:
             self.log_task_event(event="edge job lost", extra=detail, ti_key=key)
         if (offered := self.event_buffer.get(key)) is not None:
-            self._job_index.add_offer(Offer(key=key, job_id=job_id, event=offered, offered_at=self._now()))
+            self.job_index.add_offer(Offer(key=key, job_id=job_id, event=offered, offered_at=self.now()))
         else:
-            self._settle_offer(job_id)
+            self.settle_offer(job_id)
 
     def _let_go(self, key: WorkloadKey | None, event: JobFinished, why: str) -> None:
         """Let go of a job of which Airflow knows from others all that concerns it."""
         if key is not None:
             extra = {"action": "job_let_go", "job_id": event.job_id}
             log.info("job %s is let go: %s", event.job_id, why, extra=extra)
-            self._job_index.remove_key(key)
+            self.job_index.remove_key(key)
             self.running.discard(key)
-        self._settle_offer(event.job_id)
+        self.settle_offer(event.job_id)
 
     def _on_unknown(self, event: UnknownJobs) -> None:
         detail = FORGOTTEN if event.forgotten else NEVER_ARRIVED
         for job_id in event.job_ids:
-            key = self._job_index.key_of(job_id)
+            key = self.job_index.key_of(job_id)
             if key is None:
                 continue
             log.warning("job %s has failed: %s", job_id, detail, extra={"action": "job_unknown", "job_id": job_id})
-            self._finish(key, job_id, Outcome.LOST, detail)
+            self.finish(key, job_id, Outcome.LOST, detail)
 
     # ------------------------------------------------------------ what becomes of the events
 
     def _follow_up_offers(self) -> None:
         """Settle the final events that Airflow has handled and offer those again that it passed over."""
         passed_over = self.pop_passed_over()
-        now = self._now()
-        for offer in self._job_index.offers():
+        now = self.now()
+        for offer in self.job_index.offers():
             if offer.due_at is not None:
                 if offer.due_at <= now:
                     offer.due_at = None
@@ -159,23 +173,24 @@ class JobEvents(AirflowHooks, ABC):
             elif offer.key in self.event_buffer:
                 continue
             elif not is_task_key(offer.key) or passed_over.get(offer.key) != offer.event:
-                self._settle_offer(offer.job_id)
+                self.settle_offer(offer.job_id)
             elif not offer.plan_reoffer(now):
                 log.warning(
                     "Airflow does not take the final event of a job: its task instance is gone",
                     extra={"action": "event_not_taken", "job_id": offer.job_id},
                 )
-                self._settle_offer(offer.job_id)
+                self.settle_offer(offer.job_id)
 
-    def _settle_offer(self, job_id: JobId) -> None:
+    def settle_offer(self, job_id: JobId) -> None:
+        """Have the bridge forget a job: Airflow knows its end, or wants none."""
         client, _ = self._started()
-        self._job_index.remove_offer(job_id)
+        self.job_index.remove_offer(job_id)
         client.acknowledge(job_id)
 
     def _acknowledge_unclaimed(self) -> None:
         """Acknowledge final events of jobs that were not adopted: their tasks reported their own end."""
         client, settings = self._started()
-        for job_id in self._job_index.expire_unclaimed(self._now() - settings.unclaimed_for_s):
+        for job_id in self.job_index.expire_unclaimed(self.now() - settings.unclaimed_for_s):
             client.acknowledge(job_id)
 
     # ------------------------------------------------------------ what Airflow does not want any more
@@ -183,18 +198,18 @@ class JobEvents(AirflowHooks, ABC):
     def _cancel_abandoned(self) -> None:
         """Stop the jobs that the scheduler has given up by taking them from ``running`` itself."""
         client, _ = self._started()
-        for key in self._job_index.keys() - self.running:
-            job_id = self._job_index.remove_key(key)
+        for key in self.job_index.keys() - self.running:
+            job_id = self.job_index.remove_key(key)
             if job_id is not None:
                 log.warning(
                     "Airflow has given up a job: cancelling it", extra={"action": "job_abandoned", "job_id": job_id}
                 )
-                self._waiting.remove(job_id)
+                self.waiting.remove(job_id)
                 client.cancel(job_id)
 
     def _look_after_waiting(self) -> None:
         """Ask Airflow now and then whether it still waits for what has not started."""
-        waiting = self._waiting.due(self._now())
+        waiting = self.waiting.due(self.now())
         if not waiting:
             return
         try:
@@ -207,7 +222,7 @@ class JobEvents(AirflowHooks, ABC):
             )
             return
         for job_id in waiting:
-            with isolated(partial(self._on_fault, job_id)):
+            with isolated(partial(self.on_fault, job_id)):
                 if job_id not in wanted:
                     self._withdraw(job_id)
                 elif wanted[job_id] is WorkloadType.CALLBACK:
@@ -221,20 +236,20 @@ class JobEvents(AirflowHooks, ABC):
             job_id,
             extra={"action": "job_withdrawn", "job_id": job_id},
         )
-        self._waiting.remove(job_id)
+        self.waiting.remove(job_id)
         client.withdraw(job_id)
 
     def _look_after_callback(self, job_id: JobId) -> None:
         """Fail a callback that no worker takes: nobody else looks after those, as Airflow does after tasks."""
         client, settings = self._started()
         key = callback_key(job_id)
-        if self._job_index.key_of(job_id) is None:
+        if self.job_index.key_of(job_id) is None:
             # Of a scheduler that died.
-            self._job_index.set_current(key, job_id)
+            self.job_index.set_current(key, job_id)
             self.running.add(key)
-        if self._waiting.waited_s(job_id, self._now()) < settings.queued_timeout_s:
+        if self.waiting.waited_s(job_id, self.now()) < settings.queued_timeout_s:
             return
-        queue = self._waiting.queue_of(job_id)
+        queue = self.waiting.queue_of(job_id)
         where = f"queue {queue!r}" if queue else "its queue"
         why = (
             f"no worker took the callback from {where} within {settings.queued_timeout_s:g} s "
@@ -243,4 +258,4 @@ class JobEvents(AirflowHooks, ABC):
         )
         log.error("callback %s has failed: %s", job_id, why, extra={"action": "callback_unserved", "job_id": job_id})
         client.cancel(job_id)
-        self._finish(key, job_id, Outcome.FAILED, why)
+        self.finish(key, job_id, Outcome.FAILED, why)

@@ -112,8 +112,8 @@ def _advance_before_ack(self: LogCursor, length: int, lost_at: float) -> None:
 
 def _settle_unseen(self: EdgeMqttExecutor) -> None:
     self.pop_passed_over()
-    for offer in self._job_index.offers():
-        self._settle_offer(offer.job_id)
+    for offer in self.job_index.offers():
+        self.settle_offer(offer.job_id)
 
 
 async def _permit_all(_self: Relay, *_: object) -> None:

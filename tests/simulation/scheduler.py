@@ -93,11 +93,11 @@ class Scheduler:
 
     def leftovers(self) -> list[str]:
         """Return what is still kept about something when nothing is going on any more."""
-        book, status = self.executor._job_index, self.link.status()
+        book, status = self.executor.job_index, self.link.status()
         kept = {
             "slots": len(self.executor.running),
             "jobs": len(book),
-            "waiting jobs": len(self.executor._waiting),
+            "waiting jobs": len(self.executor.waiting),
             "offers": len(book.offers()),
             "unanswered messages": status.unanswered,
             "acknowledgements": status.unsent_acks,
@@ -206,7 +206,7 @@ class Scheduler:
 
     def _take_final(self, key: Any, event: tuple[Any, Any]) -> None:
         # None: a later job of the task has taken the place of the one that ended.
-        offers = self.executor._job_index.offers()
+        offers = self.executor.job_index.offers()
         job_id = next((offer.job_id for offer in offers if offer.key == key and offer.event == event), None)
         outcome = Outcome.SUCCESS if event[0].value == "success" else Outcome.FAILED
         has_task = key in self.executor.running
@@ -238,7 +238,7 @@ class Executor(EdgeMqttExecutor):
     def log_task_event(self, **_: object) -> None:
         """Write nothing into Airflow's audit log."""
 
-    def _on_fault(self, job_id: JobId, why: str) -> None:
+    def on_fault(self, job_id: JobId, why: str) -> None:
         raise AssertionError(f"there is nothing odd in {job_id}: {why}")
 
     def _refuse(self, workload: Any, why: str) -> None:

@@ -76,8 +76,8 @@ class TwinExecutor(EdgeMqttExecutor):
     def _prepare_connection(self, settings: ExecutorSettings) -> PreparedConnection:
         return line_to(self._broker)
 
-    def _now(self) -> float:
-        return super()._now() + self.ahead_s
+    def now(self) -> float:
+        return super().now() + self.ahead_s
 
 
 class Scheduler:

@@ -284,7 +284,7 @@ def test_what_a_worker_says_of_an_end_does_not_end_the_scheduler(
     scheduler = make_scheduler()
     scheduler.loop()
     job_id = bridge.expect(Submit).job.job_id
-    scheduler.executor._on_finished(JobFinished.model_construct(job_id=job_id, outcome=Outcome.LOST, detail=detail))
+    scheduler.executor.on_finished(JobFinished.model_construct(job_id=job_id, outcome=Outcome.LOST, detail=detail))
     around(scheduler)
     assert task_instance().state == TaskInstanceState.FAILED
 
