@@ -41,7 +41,7 @@ class FileShares:
         """Forget a log; what the centre does not have of it may be others' too."""
         logs = self._of_file[shipped.file.path]
         logs.remove(shipped)
-        if shipped.is_only_copy or not shipped.is_shipped:
+        if shipped.is_only_copy or (not shipped.rides and shipped.stored < shipped.seen):
             self.keep(shipped.file.path)
         if not logs:
             del self._of_file[shipped.file.path]

@@ -166,3 +166,34 @@ def test_what_the_centre_does_not_want_of_a_dropped_log_is_shipped_with_the_next
     site.shares.leave(dropped)
     site.ship(1)
     assert site.centre[1] == b"0\n"
+
+
+def test_a_file_is_copied_when_the_centre_has_all_of_it_and_nobody_writes_it_any_more(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    for number in (0, 1, 2):
+        site.launch(number)
+    site.write(0)
+    # Given back before it began: what it would have written is nobody's loss.
+    site.shares.leave(site.logs.pop(2))
+    site.end(1)
+    site.end(0)
+    assert not site.shares.is_copied(site.logs[0])
+    site.ship(0)
+    site.forget(1)
+    assert site.shares.is_copied(site.logs[0])
+    site.write(0)
+    assert not site.shares.is_copied(site.logs[0])
+
+
+def test_a_file_with_something_that_the_centre_never_got_is_no_copy(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.launch(0)
+    site.write(0)
+    dropped = site.logs.pop(0)
+    dropped.seen = dropped.size()
+    site.shares.leave(dropped)
+    site.launch(1)
+    site.end(1)
+    site.ship(1)
+    assert site.logs[1].is_shipped
+    assert not site.shares.is_copied(site.logs[1])
