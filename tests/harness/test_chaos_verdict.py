@@ -33,6 +33,7 @@ ROW: dict[str, Any] = {
     "worker": "edge-1",
     "outcome": "success",
     "detail": "",
+    "told": "success",
     "created_at": 100.0,
     "finished_at": 130.0,
 }
@@ -175,6 +176,12 @@ def test_the_event_of_a_deferred_task_may_be_overtaken_by_its_next_job() -> None
     both = [ROW, ROW | {"job_id": "k"}]
     assert event_problems({FIRST: 1}, both, Record()) == event_problems({FIRST: 2}, both, Record()) == []
     assert len(event_problems({FIRST: 3}, both, Record())) == 1
+
+
+def test_an_event_of_a_job_whose_task_goes_on_is_one_too_many() -> None:
+    paused = ROW | {"job_id": "k", "told": "deferred"}
+    assert event_problems({FIRST: 1}, [paused, ROW], Record()) == event_problems({}, [paused], Record()) == []
+    assert len(event_problems({FIRST: 2}, [paused, ROW], Record())) == 1
 
 
 def test_handled_events_are_counted_over_all_schedulers() -> None:

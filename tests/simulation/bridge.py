@@ -25,6 +25,7 @@ from edge_mqtt.broker_bridge.dispatch.ledger.interface import LedgerFull
 from edge_mqtt.broker_bridge.dispatch.ledger.memory import MemoryLedger
 from edge_mqtt.broker_bridge.errors import StartupError
 from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult, ApiUnavailable
+from edge_mqtt.broker_bridge.logs.segments import count_stored
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.message_router import MessageRouter
 from edge_mqtt.broker_bridge.protocol.ids import JobId
@@ -125,17 +126,11 @@ class Bridge(Program):
         return live or self.on_disk(job_id)
 
     def stored_bytes(self, job: Job) -> bytes:
-        """Return what is stored of a job's log: up to its size, and no further than where the next job begins."""
+        """Return what is stored of a job's log: up to its size, and no further than where another one goes on."""
         assert job.log_base is not None
         assert job.spec.log_path is not None
-        later = [
-            other.log_base
-            for other in self.ledger.find_of_logs([job.spec.log_path])
-            if other.log_base is not None and other.sequence > job.sequence
-        ]
-        sizes = [] if job.log_size is None else [job.log_base + job.log_size]
-        end = min([*later, *sizes, self.store.size(job.spec.log_path)])
-        return self.store.read(job.spec.log_path, job.log_base, max(0, end - job.log_base))
+        stored = count_stored(job, self.store.size(job.spec.log_path))
+        return self.store.read(job.spec.log_path, job.log_base, stored)
 
 
 def _bridge() -> Bridge:

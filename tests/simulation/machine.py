@@ -66,8 +66,8 @@ class Machine:
         #: Where the own bytes of each run's latest launch stand, kept for the verdict: in whose log folder, from
         #: where, to where.
         self.log_bounds: dict[tuple[JobId, Fence], LogBounds] = {}
-        #: What a log file held before a loss of power tore its end off.
-        self.torn_logs: dict[str, bytes] = {}
+        #: What a log file held each time before a loss of power tore its end off.
+        self.torn_logs: dict[str, list[bytes]] = {}
         self._processes: dict[int, Process] = {}
         self._new_disk()
         self.worker = Worker(world, self)
@@ -317,7 +317,7 @@ class Process:
         """Lose the end of the log, and the file that says who we are when it is new."""
         if self._log is not None and self.request.log_path is not None and self._log.exists():
             written = self._log.read_bytes()
-            self._machine.torn_logs[self.request.log_path] = written
+            self._machine.torn_logs.setdefault(self.request.log_path, []).append(written)
             unsynced = max(0, len(written) - self._synced)
             os.truncate(self._log, len(written) - chance.randint(0, unsynced))
         if self._world.clock.now - self._began < SYNCED_AFTER_S and chance.random() < 0.5:

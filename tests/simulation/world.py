@@ -240,7 +240,7 @@ class World:
     def written(self, job: Job) -> list[bytes]:
         """Return what a job's own process wrote on its worker, as far as it counts for its result.
 
-        When a loss of power took some of it away: what is left, and what there was before.
+        When losses of power took some of it away: what is left, and what there was before each of them.
         """
         machine = next((machine for machine in self.machines if machine.name == job.worker), None)
         if machine is None or job.spec.log_path is None:
@@ -250,9 +250,7 @@ class World:
             return [b""]
         path = bounds.folder / job.spec.log_path
         versions = [path.read_bytes()[bounds.begin : bounds.end] if path.exists() else b""]
-        if job.spec.log_path in machine.torn_logs:
-            versions.append(machine.torn_logs[job.spec.log_path][bounds.begin :])
-        return versions
+        return versions + [torn[bounds.begin :] for torn in machine.torn_logs.get(job.spec.log_path, ())]
 
 
 def simulate(
