@@ -26,7 +26,10 @@ from edge_mqtt.worker.bridge.results import Results
 from edge_mqtt.worker.core import lease
 from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.log_cursor import LogCursor
-from edge_mqtt.worker.runs import run_plan
+from edge_mqtt.worker.ipc.run_outcome import RunOutcome
+from edge_mqtt.worker.runs import process_exit, run_plan
+from edge_mqtt.worker.runs.stopping import RunningSupervisor
+from edge_mqtt.worker.runs.supervisors import Supervisors
 from edge_mqtt.worker.runs.watchdog import SupervisorWatchdog
 from tests.simulation.plan import GRACE_S, Manners, Plan, Work
 from tests.simulation.programs import Now
@@ -49,6 +52,10 @@ def _only(plan: Plan, *faults: str) -> Plan:
 
 def _idle_between(work: Sequence[Work]) -> tuple[Work, ...]:
     return tuple(replace(one, at=2 * GRACE_S * turn, pauses="") for turn, one in enumerate(work[:3]))
+
+
+def _stubborn(work: Iterable[Work]) -> tuple[Work, ...]:
+    return tuple(replace(one, obeys=False) for one in work)
 
 
 def _deferring(work: Iterable[Work]) -> tuple[Work, ...]:
@@ -122,6 +129,19 @@ async def _permit_all(_self: Relay, *_: object) -> None:
 
 async def _note_nothing(_self: LastWords, _request: object) -> None:
     """Let the end of the job speak for its task."""
+
+
+async def _believe_a_kill(self: Supervisors, job: LocalJob, supervisor: RunningSupervisor) -> None:
+    end = asyncio.ensure_future(process_exit.wait_process_exit(supervisor.identity))
+    while not supervisor.told_left:
+        done, _ = await asyncio.wait([end], timeout=0.5)
+        if done:
+            break
+    outcome = await self._read_outcome(job, supervisor) if end.done() else RunOutcome(error="killed")
+    supervisor.exited.set()
+    del self._running[job.job_id]
+    await self._events.report_exit(job, outcome)
+    await self.launch_waiting()
 
 
 async def _do_nothing(*_: object) -> None:
@@ -230,6 +250,12 @@ BROKEN = (
         replaced=((SupervisorWatchdog, "run", _do_nothing),),
         noticed="promise 1",
         reshape=lambda plan: _only(plan, "hang"),
+    ),
+    BrokenRule(
+        name="a kill is believed",
+        replaced=((Supervisors, "_await_exit", _believe_a_kill),),
+        noticed="promise 2.* is given away",
+        reshape=lambda plan: replace(_only(plan, "clear"), work=_stubborn(plan.work), pause_s=6.0),
     ),
     BrokenRule(
         name="the executor acknowledges an event before Airflow has it",

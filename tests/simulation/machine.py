@@ -19,6 +19,7 @@ from edge_mqtt.worker.core.job import LocalJob
 from edge_mqtt.worker.core.lease import Due, due
 from edge_mqtt.worker.ipc.api_contract import START_TARGET
 from edge_mqtt.worker.ipc.contact_file import contact_path, read_contact
+from edge_mqtt.worker.ipc.run_files import RunFiles
 from edge_mqtt.worker.ipc.run_outcome import RunOutcome
 from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.system.files import create_exclusively
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 GUARD_INTERVAL_S: Final = 1.0
+#: Which part of the processes outlives a SIGKILL, and for how many seconds.
+CLINGING: Final = 0.5
+CLINGS_S: Final = 12.0
 #: Between the heartbeats of a supervisor, and between its attempts to reach the worker.
 HEARTBEAT_S: Final = 5.0
 RETRY_S: Final = 1.0
@@ -88,6 +92,13 @@ class Machine:
     def process(self, pid: int) -> Process | None:
         """Return a process, dead or alive."""
         return self._processes.get(pid)
+
+    def is_running(self, job: LocalJob) -> bool:
+        """Tell whether a launch's user code runs."""
+        return any(each.has_begun and each.request.files == self._files(job) for each in self.living())
+
+    def _files(self, job: LocalJob) -> RunFiles:
+        return RunFiles.of(self.runs, job.job_id, job.fence, job.launch)
 
     def living(self) -> list[Process]:
         """Return the processes that run."""
@@ -178,6 +189,7 @@ class Process:
         self.told_to_end = False
         self.signal: int | None = None
         self._is_gone = False
+        self._is_let_go = False
         self.work: Work = machine.world.plan.work[int(self.spec.task_id)]
         self._began = machine.world.clock.now
         #: Bytes of the log file that no loss of power takes away.
@@ -308,6 +320,8 @@ class Process:
         while True:
             yield self.life.sleep(HEARTBEAT_S)
             status = yield from self._call("PUT", target, self._who)
+            if status >= ERROR and self.clings:
+                return  # Its supervisor cannot end it either.
             if status >= ERROR:
                 self.write(b"killed by its supervisor\n")
                 self.die(RunOutcome(exit_code=1))
@@ -348,6 +362,26 @@ class Process:
         self.told_to_end = True
         if self.work.obeys:
             self.life.after(0.5, lambda: self.die(RunOutcome(exit_code=1)))
+
+    @property
+    def clings(self) -> bool:
+        """Whether a SIGKILL does not end it at once: some are another user's, or hang in the kernel.
+
+        Never beyond its lease, which nobody could keep then.
+        """
+        contact = read_contact(self._machine.runs, now=self._machine.computer.boottime())
+        now = self._machine.computer.boottime() + CLINGS_S
+        is_over = due(contact, lease_s=self.request.lease_s, now=now) is Due.KILL
+        chance = random.Random(f"{self._world.plan.seed} {self.job_id} clings").random()
+        return self.life.alive and chance < CLINGING and not is_over
+
+    def let_go_later(self, why: str) -> None:
+        """Get a SIGKILL that takes its time."""
+        if not self._is_let_go:
+            self._is_let_go = True
+            self._world.tally["clings"] += 1
+            self._world.promises.signalled(self, why)
+            self.life.after(CLINGS_S, lambda: self.kill(why))
 
     def kill(self, why: str) -> None:
         """Get SIGKILL."""

@@ -80,6 +80,10 @@ class Promises:
             if other is not process and other.spec.task_id == number and world.was_lost(job_id)
         ]
 
+    def given_away(self, job_id: JobId) -> None:
+        """Promise 2: a job is over on its worker, and its slot free, when its process is gone and not before."""
+        raise self._broken(2, f"the slot of {job_id} is given away while its process runs")
+
     def signalled(self, process: Process, why: str) -> None:
         """Promise 4: nobody stops a running task without a cause."""
         excused = self._is_excused(process.job_id)

@@ -67,7 +67,11 @@ def _ask_to_end(identity: ProcessIdentity) -> None:
 
 def _kill(identity: ProcessIdentity, _group: RunCgroup) -> Killed:
     # A supervisor is its task here.
-    _signal_process(identity, signal.SIGKILL)
+    process = _machine().process(identity.pid)
+    if process is not None and identity.is_alive() and process.clings:
+        process.let_go_later("SIGKILL by its worker")
+    else:
+        _signal_process(identity, signal.SIGKILL)
     return Killed(left=(f"{identity.pid}",)) if identity.is_alive() else NOTHING
 
 

@@ -169,6 +169,8 @@ class RecordedSpool(Spool):
     def store_job(self, job: LocalJob) -> None:
         """Store."""
         self._need_room()
+        if job.state is LocalJobState.FINISHED:
+            self._check_over(job)
         super().store_job(job)
         self.jobs[job.job_id] = job
         if job.state is LocalJobState.LAUNCHED:
@@ -179,8 +181,14 @@ class RecordedSpool(Spool):
     def delete_job(self, job_id: JobId) -> None:
         """Forget."""
         self._need_room()
+        if job_id in self.jobs:
+            self._check_over(self.jobs[job_id])
         super().delete_job(job_id)
         self.jobs.pop(job_id, None)
+
+    def _check_over(self, job: LocalJob) -> None:
+        if self.machine.is_running(job):
+            self.machine.world.promises.given_away(job.job_id)
 
     def _need_room(self) -> None:
         if self.machine.worker.disk_is_full:

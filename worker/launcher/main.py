@@ -30,7 +30,7 @@ from edge_mqtt.worker.launcher.preload_imports import preload_modules, seed_agai
 from edge_mqtt.worker.launcher.settings import cleanup_interval_s, modules_to_preload
 from edge_mqtt.worker.launcher.threads import other_threads
 from edge_mqtt.worker.system.boot_clock import boot_id, boottime
-from edge_mqtt.worker.system.cgroup import RunCgroup
+from edge_mqtt.worker.system.cgroup import RunCgroup, delegated_cgroup
 from edge_mqtt.worker.system.files import redirect_output
 from edge_mqtt.worker.system.killing import ask_to_end, kill_orphans, kill_tree
 from edge_mqtt.worker.system.process import ProcessIdentity, start_time
@@ -90,6 +90,7 @@ class ForkServer:
         """Work until the worker is gone and every supervisor has ended."""
         left_out = preload_modules(modules_to_preload())
         cleanup = CleanupTimer(cleanup_interval_s())
+        delegated_cgroup()  # Supervisors need not look for it.
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
