@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: venv demo test lint unit docs bench bench-executors bench-bridge bench-parts chaos outages postgres simulate fuzz users matrix lock
+.PHONY: venv demo test lint unit docs bench bench-executors bench-bridge bench-parts chaos outages postgres simulate fuzz users matrix lock interrupts
 
 venv: $(VENV)/.ready
 
@@ -56,6 +56,10 @@ bench-parts: venv
 	$(BIN)/python -m tests.benchmarks.startup
 	$(BIN)/python -m tests.benchmarks.weight
 	$(BIN)/python -m tests.benchmarks.websocket
+
+# Ctrl-C at MOMENTS moments of each command, from its first instruction to the end of its interpreter.
+interrupts: venv
+	$(BIN)/python -m tests.support.interrupt_sweep --moments $(or $(MOMENTS),200)
 
 # Long outages, crashes of workers, cancels and large things on a whole system, with the times scaled down.
 outages: venv

@@ -7,7 +7,6 @@ import errno
 import gc
 import logging
 import os
-import signal
 from collections.abc import Iterable
 from typing import Final
 
@@ -66,14 +65,11 @@ class Bridge:
         return self._resources.dispatch.ledger_problem or self._services.receiver.health.problem
 
     async def run(self) -> int:
-        """Run until SIGTERM or SIGINT; return the exit code: 0, or 1 when a part failed.
+        """Run until :meth:`ask_to_stop`; return the exit code: 0, or 1 when a part failed.
 
         :raises StartupError: the ledger cannot be read, or a port cannot be opened.
         """
         settings, resources = self._settings, self._resources
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._ask_to_stop)
         try:
             live = await resources.dispatch.load()
             without_notice = await resources.ledger.run(Ledger.without_notice)
@@ -128,7 +124,8 @@ class Bridge:
         self._loops.start("retention", services.retention.run())
         self._answers.start("warm_up", warm_up(resources.api, API_VERSION))
 
-    def _ask_to_stop(self) -> None:
+    def ask_to_stop(self) -> None:
+        """End in good order; asked again, at once."""
         if self._over.is_set():
             # What is accepted is in the ledger: ending now loses nothing.
             log.warning("told twice to stop: the bridge ends at once", extra={"action": "aborted"})

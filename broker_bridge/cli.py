@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from edge_mqtt.broker_bridge.program import interrupt
 from edge_mqtt.broker_bridge.program.command import new_app, run_command
 from edge_mqtt.broker_bridge.program.console import log_to_stderr
 from edge_mqtt.broker_bridge.program.settings import schema
@@ -49,7 +51,13 @@ def run(
     from edge_mqtt.broker_bridge.app import Bridge
 
     async def start() -> int:
-        return await Bridge(settings).run()
+        bridge = Bridge(settings)
+        loop = asyncio.get_running_loop()
+        interrupt.call_in_loop(loop, dict.fromkeys((signal.SIGTERM, signal.SIGINT), bridge.ask_to_stop))
+        code = await bridge.run()
+        # All is done: one more could only spoil the exit code.
+        interrupt.ignore()
+        return code
 
     return asyncio.run(start())
 

@@ -1,19 +1,21 @@
 """``edge-certs`` from its first moment on."""
 
-from __future__ import annotations
-
+# Not signal: to load it takes longer than all else here, and Ctrl-C would show a traceback meanwhile.
+import _signal  # type: ignore[import-not-found]  # built in
 import sys
-
-from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
 
 
 def main() -> int:
     """Run the command and return its exit code."""
-    end_quietly()
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
+    from edge_mqtt.broker_bridge.program import interrupt
+
+    interrupt.end_quietly()
     from edge_mqtt.certs.cli import main as run
 
-    raise_again()
-    return run()
+    code = run()
+    interrupt.ignore()
+    return code
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """``edge-worker`` from its first moment on."""
 
-from __future__ import annotations
-
+# Not signal: to load it takes longer than all else here, and Ctrl-C would show a traceback meanwhile.
+import _signal  # type: ignore[import-not-found]  # built in
 import sys
-
-from edge_mqtt.broker_bridge.program.interrupt import end_quietly
 
 
 def main() -> int:
     """Run the command and return its exit code; its own signal handlers take over once it works."""
-    end_quietly()
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
+    from edge_mqtt.broker_bridge.program import interrupt
+
+    interrupt.end_quietly()
     from edge_mqtt.broker_bridge.program.extras import require_extra
 
     require_extra(
@@ -18,7 +19,9 @@ def main() -> int:
     from edge_mqtt.worker.cli import main as run
 
     # Until Airflow is loaded: what reads the command line imports, too.
-    return run()
+    code = run()
+    interrupt.ignore()
+    return code
 
 
 if __name__ == "__main__":

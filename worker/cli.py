@@ -8,11 +8,13 @@ import os
 import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_mqtt.broker_bridge.program import interrupt
 from edge_mqtt.broker_bridge.program.command import new_app, run_command
 from edge_mqtt.broker_bridge.program.console import log_to_stderr
 from edge_mqtt.broker_bridge.program.errors import ProgramError
@@ -112,15 +114,18 @@ async def _run(settings: WorkerSettings, lock: int, process: StartedLauncher) ->
         raise
     # The lock is the kernel's to release: it must outlive everything here, whatever happens.
     assert lock >= 0  # noqa: S101 -- names the descriptor that is kept open on purpose
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, worker.request_stop, StopSignal.INTERRUPT)
-    loop.add_signal_handler(signal.SIGTERM, worker.request_stop, StopSignal.TERMINATE)
+    interrupt.call_in_loop(
+        asyncio.get_running_loop(),
+        {
+            signal.SIGINT: partial(worker.request_stop, StopSignal.INTERRUPT),
+            signal.SIGTERM: partial(worker.request_stop, StopSignal.TERMINATE),
+        },
+    )
     burying = asyncio.create_task(bury_adopted_children(), name="worker.children")
     code = await worker.run()
     burying.cancel()
     for number in (signal.SIGINT, signal.SIGTERM):
         # All is done: one more could only spoil the exit code.
-        loop.remove_signal_handler(number)
         signal.signal(number, signal.SIG_IGN)
     return code
 

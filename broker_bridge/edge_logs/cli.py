@@ -17,6 +17,7 @@ import typer
 from edge_mqtt.broker_bridge.edge_logs.options import BridgeAccess, UsageError, find_bridge
 from edge_mqtt.broker_bridge.edge_logs.options import select as select_logs
 from edge_mqtt.broker_bridge.edge_logs.renderers import OutputFormat
+from edge_mqtt.broker_bridge.program import interrupt
 from edge_mqtt.broker_bridge.program.command import new_app, run_command, say
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.program.settings.options import Given, with_settings
@@ -89,6 +90,8 @@ def read(
     access = find_bridge(CommandLine(Reader.OPERATOR, given), environ=os.environ)
     screen = Screen(_renderer(output, selector), sys.stdout.buffer)
     reader = _reader(access, selector, screen, follow=follow, last_lines=lines)
+    # What is being printed is printed to its end: half a line could leave the terminal in colour.
+    interrupt.call_once(reader.interrupt)
     return _report(reader.run(), quiet=output is not OutputFormat.PRETTY)
 
 
@@ -237,6 +240,7 @@ def _report(ending: Ending, *, quiet: bool) -> int:
         End.NAME_IN_USE: ExitCode.NAME_IN_USE,
         End.AWAY: ExitCode.UNREACHABLE,
         End.VERSION: ExitCode.PROTOCOL_VERSION,
+        End.INTERRUPTED: ExitCode.INTERRUPTED,
     }[ending.end]
 
 

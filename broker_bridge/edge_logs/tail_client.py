@@ -53,6 +53,8 @@ class End(Enum):
     NAME_IN_USE = "name_in_use"
     #: The bridge's version is not ours.
     VERSION = "version"
+    #: Ctrl-C.
+    INTERRUPTED = "interrupted"
     #: No connection, or no answer, in time.
     AWAY = "away"
 
@@ -113,7 +115,12 @@ class _Unread:
     pass
 
 
-_Event = _Up | _Down | _Trouble | _Got | _Unread | Refusal
+@dataclass(frozen=True, slots=True)
+class _Interrupted:
+    pass
+
+
+_Event = _Up | _Down | _Trouble | _Got | _Unread | _Interrupted | Refusal
 
 
 @dataclass(slots=True)
@@ -196,6 +203,10 @@ class TailClient:
         """Note that the reader of our output is gone."""
         self._events.put(_Unread())
 
+    def interrupt(self) -> None:
+        """End."""
+        self._events.put(_Interrupted())
+
     # ------------------------------------------------------------ the loop, in the caller's thread
 
     def run(self) -> Ending:
@@ -265,6 +276,8 @@ class TailClient:
                 self._away(event, reason)
             case _Unread():
                 raise BrokenPipeError
+            case _Interrupted():
+                return Ending(end=End.INTERRUPTED)
             case Refusal():
                 end = _END_OF.get(event.reason, End.REFUSED)
                 return Ending(end=end, message=NAME_IN_USE if end is End.NAME_IN_USE else event.message)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge_mqtt.broker_bridge.program.errors import ProgramError
+from edge_mqtt.broker_bridge.program.interrupt import HeldBack
 
 #: Mode of every file we write: a key is its owner's alone, and certificates travel with it.
 FILE_MODE = 0o600
@@ -108,6 +109,12 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
 
     :raises FileUnusable: one cannot be written; then no file has changed, unless it failed in the last step.
     """
+    # A file with half of a key must not be left.
+    with HeldBack():
+        _write_files(contents)
+
+
+def _write_files(contents: Mapping[Path, bytes]) -> None:
     staged: dict[Path, Path] = {}
     try:
         for path, content in contents.items():

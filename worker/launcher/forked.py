@@ -23,7 +23,6 @@ import psutil
 from setproctitle import getproctitle
 
 from edge_mqtt.broker_bridge.program.airflow_cfg import configuration_fault
-from edge_mqtt.broker_bridge.program.interrupt import end_quietly, raise_again
 from edge_mqtt.broker_bridge.program.settings.setting import SettingError
 from edge_mqtt.broker_bridge.program.settings.sources import Snapshot
 from edge_mqtt.worker.errors import ConfigurationError, LauncherError
@@ -44,7 +43,6 @@ def loaded_airflow() -> Iterator[Airflow]:
     :raises SettingError: one of the settings that the worker reads cannot be read.
     :raises LauncherError: Airflow cannot be loaded; why is on stderr.
     """
-    end_quietly()  # Airflow's modules could swallow a KeyboardInterrupt.
     try:
         with _logging_kept(), _nothing_on_stdout():
             before = _open_files()
@@ -52,7 +50,6 @@ def loaded_airflow() -> Iterator[Airflow]:
             open_files = _open_files() - before
             yield Airflow(settings=settings, open_files=open_files, threads=other_threads())
     finally:
-        raise_again()
         gc.enable()
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
 
 from edge_mqtt.broker_bridge.edge_logs import cli, tail_client
-from edge_mqtt.broker_bridge.edge_logs.line_assembler import LineAssembler
+from edge_mqtt.broker_bridge.edge_logs.line_assembler import LineAssembler, LogLine
 from edge_mqtt.broker_bridge.edge_logs.tail_client import End, Ending, TailClient
 from edge_mqtt.broker_bridge.protocol.messages import ErrorReply, LogSelector, LogStream, StreamBytes, TailReply
 from edge_mqtt.broker_bridge.transport.channel import MessageChannel
@@ -215,6 +215,21 @@ def test_output_that_nobody_reads_is_the_end(broker: MemoryBroker, bridge: TwinB
         bridge.wait_until_parked({})
         reader.unread()
         assert isinstance(reading.exception(PATIENCE_S), BrokenPipeError)
+
+
+def test_interrupt_ends_reading_behind_what_is_being_printed(bridge: TwinBridge, broker: MemoryBroker) -> None:
+    class InterruptedPaper(Paper):
+        reader: TailClient
+
+        def lines(self, lines: Sequence[LogLine]) -> None:
+            self.reader.interrupt()
+            super().lines(lines)
+
+    paper = InterruptedPaper()
+    paper.reader = make_reader(broker, paper, follow=True)
+    bridge.write("a", b"one\ntwo\n")
+    assert paper.reader.run() == Ending(end=End.INTERRUPTED)
+    assert paper.printed == [("a", b"one"), ("a", b"two")]
 
 
 def test_what_cannot_be_met_ends_with_the_bridge_s_own_words(bridge: TwinBridge, start: Start, paper: Paper) -> None:
