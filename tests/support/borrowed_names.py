@@ -339,4 +339,11 @@ AIRFLOW: Final = (
     ),
 )
 
-BORROWED: Final = AIRFLOW + AMQTT + ASYNCIO + PAHO + UVICORN + WEBSOCKETS
+#: What signal itself is made of: to load that takes too long for a command's first instruction.
+PYTHON: Final = tuple(
+    Borrowed(library="", name=f"_signal:{name}", file=f"{folder}/__main__.py")
+    for folder in ("broker_bridge", "broker_bridge/edge_logs", "certs", "worker")
+    for name in ("SIGINT", "SIG_BLOCK", "pthread_sigmask")
+)
+
+BORROWED: Final = AIRFLOW + AMQTT + ASYNCIO + PAHO + PYTHON + UVICORN + WEBSOCKETS
