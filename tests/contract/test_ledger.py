@@ -141,7 +141,8 @@ def test_logs_of_an_older_ledger_keep_their_place(tmp_path: Path) -> None:
     needed = {column.name: 0 for column in JOBS.columns if not column.nullable and column.name not in new}
     columns = (*needed, "job_id", "log_path", "log_base")
     older = next(number for number, statements in enumerate(MIGRATIONS) if "log_kept" in statements[0])
-    with sa.create_engine(f"sqlite:///{tmp_path}/old.db").begin() as connection:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/old.db")
+    with engine.begin() as connection:
         migrate(connection, MIGRATIONS[:older])
         insert = sa.insert(sa.table("jobs", *map(sa.column, dict.fromkeys(columns))))
         for sequence, (log_path, base) in enumerate([("a", 0), ("a", 30), ("a", None), ("b", 0), (None, None)]):
@@ -149,6 +150,7 @@ def test_logs_of_an_older_ledger_keep_their_place(tmp_path: Path) -> None:
             connection.execute(insert.values({**needed, **job}))
         migrate(connection)
         kept = connection.execute(sa.text("SELECT log_kept, log_left FROM jobs ORDER BY sequence")).all()
+    engine.dispose()
     assert [tuple(row) for row in kept] == [(30, 1), (0, 0), (0, 0), (0, 0), (0, 0)]
 
 

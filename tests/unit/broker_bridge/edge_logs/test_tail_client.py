@@ -270,6 +270,7 @@ def test_every_ending_that_a_script_must_tell_apart_has_an_exit_code_of_its_own(
         End.NAME_IN_USE: 4,
         End.VERSION: 5,
         End.AWAY: 6,
+        End.INTERRUPTED: 130,
     }
 
 
