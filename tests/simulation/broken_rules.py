@@ -18,7 +18,7 @@ from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs import segment_allocator
 from edge_mqtt.broker_bridge.logs.store import Appended, LogStore, Write
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
-from edge_mqtt.executor import edge_mqtt_executor
+from edge_mqtt.executor import job_events
 from edge_mqtt.executor.edge_mqtt_executor import EdgeMqttExecutor
 from edge_mqtt.worker.api.server import ExecutionApiServer
 from edge_mqtt.worker.bridge.lease_guard import LeaseGuard
@@ -181,7 +181,7 @@ BROKEN = (
     ),
     BrokenRule(
         name="the end of every job is the end of its task",
-        replaced=((edge_mqtt_executor, "is_final", lambda _: True),),
+        replaced=((job_events, "is_final", lambda _: True),),
         noticed="promise [14].*whose task goes on",
     ),
     BrokenRule(
