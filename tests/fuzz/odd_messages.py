@@ -79,6 +79,28 @@ def odd_values(chance: random.Random) -> list[Any]:
     ]
 
 
+def mutated(header: Document, chance: random.Random) -> Document:
+    """Return a message with one value in it, however deep, that is another, missing or new."""
+    changed = dict(header)
+    at: Any = changed
+    while True:
+        key = chance.choice(list(at) if isinstance(at, dict) else range(len(at)))
+        if isinstance(at[key], dict | list) and at[key] and chance.random() < 0.8:
+            at[key] = at = copy.copy(at[key])
+            continue
+        break
+    how = chance.random()
+    if how < 0.8:
+        at[key] = chance.choice(odd_values(chance))
+    elif how < 0.9:
+        del at[key]
+    elif isinstance(at, dict):
+        at[str(chance.choice(["", "v", "kind", "body", "job", "\ud800", "x" * 1000]))] = chance.choice(
+            odd_values(chance)
+        )
+    return changed or {"": 1}
+
+
 class OddMessages:
     """Makes packets, the same for the same seed and the same bridge.
 
@@ -98,7 +120,7 @@ class OddMessages:
             how = self._chance.random()
             if how < 0.5:
                 for _ in range(self._chance.choice([1, 1, 1, 2, 5])):
-                    header = self._mutated(header)
+                    header = mutated(header, self._chance)
             payload = self._packet(header, body)
             if how > 0.85:
                 payload = self._damaged(payload)
@@ -256,27 +278,6 @@ class OddMessages:
         return identity, self._topics.admin_request(identity), request, b""
 
     # ------------------------------------------------------------ what is made of it
-
-    def _mutated(self, header: Document) -> Document:
-        """Return a message with one value in it, however deep, that is another, missing or new."""
-        chance, changed = self._chance, dict(header)
-        at: Any = changed
-        while True:
-            key = chance.choice(list(at) if isinstance(at, dict) else range(len(at)))
-            if isinstance(at[key], dict | list) and at[key] and chance.random() < 0.8:
-                at[key] = at = copy.copy(at[key])
-                continue
-            break
-        how = chance.random()
-        if how < 0.8:
-            at[key] = chance.choice(odd_values(chance))
-        elif how < 0.9:
-            del at[key]
-        elif isinstance(at, dict):
-            at[str(chance.choice(["", "v", "kind", "body", "job", "\ud800", "x" * 1000]))] = chance.choice(
-                odd_values(chance)
-            )
-        return changed or {"": 1}
 
     def _packet(self, header: Document, body: bytes) -> bytes:
         chance = self._chance
