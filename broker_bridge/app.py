@@ -12,7 +12,7 @@ from typing import Final
 
 from websockets.asyncio.server import Server
 
-from edge_mqtt.broker_bridge.background_tasks import BackgroundTasks
+from edge_mqtt.broker_bridge.background_tasks import BackgroundTasks, repeat
 from edge_mqtt.broker_bridge.bootstrap import Services, open_resources, wire_services
 from edge_mqtt.broker_bridge.config import BridgeSettings
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerError, LedgerTaken
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 #: When Python looks for garbage (``gc.set_threshold``): after so many more objects were made than freed, and at the
 #: old ones at every 200th time. A look at those takes half a second when thousands of workers are connected.
 GC_THRESHOLDS: Final = (5000, 20, 10)
+#: Seconds between looks at whether the bridge's certificate expires soon.
+EXPIRY_LOOK_S: Final = 3600.0
 #: What helps when a port cannot be opened.
 _ADVICE: Final = {
     errno.EACCES: ": ports below 1024 need root or CAP_NET_BIND_SERVICE",
@@ -122,6 +124,7 @@ class Bridge:
         self._loops.start("logs", services.receiver.run())
         self._loops.start("heartbeats", services.heartbeats.run())
         self._loops.start("retention", services.retention.run())
+        self._loops.start("certificate", repeat(resources.certificate.warn_of_expiry, every_s=EXPIRY_LOOK_S))
         self._answers.start("warm_up", warm_up(resources.api, API_VERSION))
 
     def ask_to_stop(self) -> None:

@@ -16,6 +16,16 @@ def log_failure(task: asyncio.Task[None]) -> None:
         log.error("%s failed", task.get_name(), exc_info=error, extra={"action": "answer_failed"})
 
 
+async def repeat(call: Callable[[], None], *, every_s: float) -> None:
+    """Make a call again and again, for ever.
+
+    :param every_s: seconds before each.
+    """
+    while True:
+        await asyncio.sleep(every_s)
+        call()
+
+
 class BackgroundTasks:
     """Keeps tasks until they have ended.
 

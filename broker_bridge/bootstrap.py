@@ -39,6 +39,7 @@ from edge_mqtt.broker_bridge.transport.inprocess import InProcessTransport
 from edge_mqtt.certs.credentials import Credentials, expiry_warning
 from edge_mqtt.certs.identity import Role
 from edge_mqtt.certs.loading import load_credentials
+from edge_mqtt.certs.renewal import CurrentContext
 from edge_mqtt.certs.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ class Resources:
     """What is opened before anything listens. ``dispatch`` has loaded nothing yet, and ``broker`` does not listen."""
 
     topics: Topics
+    certificate: CurrentContext
     broker: EmbeddedBroker
     ledger: AsyncLedger
     store: LogStore
@@ -87,11 +89,11 @@ def open_resources(settings: BridgeSettings) -> Resources:
         ledger = AsyncLedger(SqlLedger(settings.ledger_url, clock))
     except LedgerError as error:
         raise StartupError(str(error)) from error
+    certificate = CurrentContext(credentials, server_context)
     return Resources(
         topics=topics,
-        broker=EmbeddedBroker(
-            ssl_context=server_context(credentials), topics=topics, host=settings.host, port=settings.port
-        ),
+        certificate=certificate,
+        broker=EmbeddedBroker(ssl_contexts=certificate, topics=topics, host=settings.host, port=settings.port),
         ledger=ledger,
         store=_open_log_store(settings),
         api=ExecutionApiClient(settings.execution_api_url),

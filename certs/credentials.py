@@ -68,7 +68,7 @@ def expiry_warning(credentials: Credentials, now: datetime) -> str | None:
     return (
         f"the certificate of {credentials.identity} in {credentials.directory} {when} "
         f"({credentials.not_after:%Y-%m-%d %H:%M} UTC): issue it again with "
-        f"'{reissue_command(credentials.identity)}', copy the folder and restart"
+        f"'{reissue_command(credentials.identity)}', copy the folder here; no restart is needed"
     )
 
 

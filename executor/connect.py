@@ -12,6 +12,7 @@ from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.credentials import Credentials, expiry_warning
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
+from edge_mqtt.certs.renewal import CurrentContext
 from edge_mqtt.certs.tls import client_context
 from edge_mqtt.executor.bridge_client import PreparedConnection
 from edge_mqtt.executor.errors import CannotConnect
@@ -28,7 +29,7 @@ def prepare_connection(settings: ExecutorSettings, *, incarnation: str) -> Prepa
     """
     try:
         credentials = load_credentials(settings.certs)
-        context = client_context(credentials)
+        contexts = CurrentContext(credentials, client_context)
     except ProgramError as error:
         raise CannotConnect(str(error)) from error
     check_role(credentials, settings)
@@ -37,7 +38,7 @@ def prepare_connection(settings: ExecutorSettings, *, incarnation: str) -> Prepa
     if warning is not None:
         log.warning("%s", warning, extra={"action": "certificate_expires"})
     options = connect_options(identity, settings, incarnation=incarnation)
-    return PreparedConnection(identity=identity, transport=PahoTransport(settings.bridge_url, context, options))
+    return PreparedConnection(identity=identity, transport=PahoTransport(settings.bridge_url, contexts, options))
 
 
 def connect_options(identity: Identity, settings: ExecutorSettings, *, incarnation: str) -> ConnectOptions:

@@ -12,6 +12,7 @@ from inotify_simple import INotify  # type: ignore[import-untyped]
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import MESSAGE_OF_KIND
 from edge_mqtt.broker_bridge.protocol.topics import Topics
+from edge_mqtt.certs.renewal import CurrentContext
 from edge_mqtt.certs.tls import client_context
 from edge_mqtt.worker.launcher.hidden_modules import hide_modules
 from edge_mqtt.worker.link import WorkerAddress
@@ -52,7 +53,7 @@ def assemble_worker(
         subscriptions=address.subscriptions,
         will=address.will,
     )
-    transport = PahoTransport(settings.bridge_url, client_context(credentials), connect)
+    transport = PahoTransport(settings.bridge_url, CurrentContext(credentials, client_context), connect)
     try:
         return Worker(settings, address, transport, launcher, version=version)
     except BaseException:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from asyncio import sslproto
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 #: Bytes that are read at once. A TLS record has no more.
@@ -97,17 +98,18 @@ class _ServerTls(sslproto.SSLProtocol):
 class ServerTlsLayer:
     """Makes TLS connections of accepted TCP connections, in one event loop.
 
-    :param context: a server's.
+    :param contexts: gives each connection a server's context.
     :param handshake_timeout_s: seconds for a handshake.
     :param shutdown_timeout_s: seconds to wait for the peer's farewell.
     """
 
-    def __init__(self, context: ssl.SSLContext, *, handshake_timeout_s: float, shutdown_timeout_s: float) -> None:
-        self._context = context
+    def __init__(
+        self, contexts: Callable[[], ssl.SSLContext], *, handshake_timeout_s: float, shutdown_timeout_s: float
+    ) -> None:
+        self._contexts = contexts
         self._handshake_timeout_s = handshake_timeout_s
         self._shutdown_timeout_s = shutdown_timeout_s
         self._shared = memoryview(bytearray(TLS_READ_BYTES))
-        context.sslobject_class = TlsObject
 
     def begin(self, connection: asyncio.Transport, protocol: asyncio.Protocol) -> asyncio.Future[None]:
         """Begin the handshake on a connection that has just been made, before anything was read from it.
@@ -119,10 +121,12 @@ class ServerTlsLayer:
         """
         loop = asyncio.get_running_loop()
         handshake: asyncio.Future[None] = loop.create_future()
+        context = self._contexts()
+        context.sslobject_class = TlsObject
         tls = _ServerTls(
             loop,
             self._shared,
-            _ContextOfOne(self._context, connection),
+            _ContextOfOne(context, connection),
             app_protocol=protocol,
             waiter=handshake,
             ssl_handshake_timeout=self._handshake_timeout_s,

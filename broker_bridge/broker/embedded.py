@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import ssl
+from collections.abc import Callable
 from typing import TypeVar
 
 from edge_mqtt.broker_bridge.broker.amqtt_session import AmqttSessions
@@ -22,7 +23,8 @@ WANTED_FILES = 65536
 class EmbeddedBroker:
     """An MQTT broker for parties with certificates of our authority, over WSS, and for the program around it.
 
-    :param ssl_context: a server's, requiring client certificates (``certs.tls.server_context``).
+    :param ssl_contexts: gives each connection a server's, which requires a client certificate
+        (``certs.tls.server_context``).
     :param topics: builds the topics of the access table.
     :param port: 0 takes a free one.
     """
@@ -30,14 +32,14 @@ class EmbeddedBroker:
     def __init__(
         self,
         *,
-        ssl_context: ssl.SSLContext,
+        ssl_contexts: Callable[[], ssl.SSLContext],
         topics: Topics,
         host: str,
         port: int,
         timing: Timing | None = None,
         limits: Limits | None = None,
     ) -> None:
-        self._ssl_context = ssl_context
+        self._ssl_contexts = ssl_contexts
         self._topics = topics
         self._host = host
         self._port = port
@@ -53,7 +55,7 @@ class EmbeddedBroker:
 
         :raises OSError: the address is taken or may not be used.
         """
-        if self._ssl_context.verify_mode is not ssl.CERT_REQUIRED:
+        if self._ssl_contexts().verify_mode is not ssl.CERT_REQUIRED:
             raise ValueError("the TLS context does not require client certificates")
         _allow_many_connections()
         self._topic_router = topic_router = TopicRouter(self._topics)
@@ -63,7 +65,7 @@ class EmbeddedBroker:
         self._listener = WssListener(
             sessions,
             topic_router,
-            context=self._ssl_context,
+            contexts=self._ssl_contexts,
             topics=self._topics,
             timing=self._timing,
             limits=self._limits,

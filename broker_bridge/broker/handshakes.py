@@ -30,17 +30,17 @@ def peer_name(transport: asyncio.BaseTransport) -> str:
 class Handshakes:
     """No more than the limit at a time, and none outlives the listener. One event loop's.
 
-    :param context: a server's; asks for the client's certificate.
+    :param contexts: gives each connection a server's context, which asks for the client's certificate.
     :param refused: told when a handshake fails.
     """
 
-    def __init__(self, context: ssl.SSLContext, refused: Refused, *, timing: Timing, limits: Limits) -> None:
-        # No client resumes TLS sessions, and a ticket for each costs as much as a signature.
-        context.num_tickets = 0
+    def __init__(
+        self, contexts: Callable[[], ssl.SSLContext], refused: Refused, *, timing: Timing, limits: Limits
+    ) -> None:
         self._timeout_s = timing.tls_handshake_s
         self._limit = limits.handshakes
         self._tls = ServerTlsLayer(
-            context, handshake_timeout_s=timing.tls_handshake_s, shutdown_timeout_s=timing.tls_shutdown_s
+            contexts, handshake_timeout_s=timing.tls_handshake_s, shutdown_timeout_s=timing.tls_shutdown_s
         )
         self._refused = refused
         #: In the order in which they began.

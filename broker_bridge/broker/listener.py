@@ -10,7 +10,7 @@ import asyncio
 import http
 import logging
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, cast
@@ -71,7 +71,7 @@ class _Live:
 class WssListener:
     """Accepts clients over WebSockets and TLS, checks their identity, and lets them have their session.
 
-    :param context: requires a client certificate.
+    :param contexts: gives each connection a TLS context that requires a client certificate.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class WssListener:
         sessions: AmqttSessions,
         router: TopicRouter,
         *,
-        context: ssl.SSLContext,
+        contexts: Callable[[], ssl.SSLContext],
         topics: Topics,
         timing: Timing,
         limits: Limits,
@@ -91,7 +91,7 @@ class WssListener:
         self._limits = limits
         self._live: dict[str, _Live] = {}
         self._server: Server | None = None
-        self._handshakes = Handshakes(context, self._log_refusal, timing=timing, limits=limits)
+        self._handshakes = Handshakes(contexts, self._log_refusal, timing=timing, limits=limits)
         #: Connections that were turned down since the start.
         self.refused = 0
 

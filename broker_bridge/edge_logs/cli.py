@@ -203,6 +203,7 @@ def _channel(access: BridgeAccess, party: Credentials, topics: Topics) -> Messag
     from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
     from edge_mqtt.certs.credentials import expiry_warning
     from edge_mqtt.certs.identity import Role
+    from edge_mqtt.certs.renewal import CurrentContext
     from edge_mqtt.certs.tls import client_context
 
     if party.identity.role is not Role.OPERATOR:
@@ -220,7 +221,7 @@ def _channel(access: BridgeAccess, party: Credentials, topics: Topics) -> Messag
         subscriptions=(topics.admin_response(party.identity),),
     )
     try:
-        return MessageChannel(PahoTransport(access.url, client_context(party), options))
+        return MessageChannel(PahoTransport(access.url, CurrentContext(party, client_context), options))
     except InvalidUrl as error:
         raise UsageError(f"--bridge: {error}") from error
 

@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache
+from typing import Final, Protocol
 
 from edge_mqtt.broker_bridge.transport import refusals
 from edge_mqtt.broker_bridge.transport.backoff import Backoff
@@ -37,18 +38,33 @@ __all__ = ["ConnectOptions", "PahoTransport"]
 log = logging.getLogger(__name__)
 
 
+#: Seconds between looks at whether our certificate expires soon, while a connection lasts.
+EXPIRY_LOOK_S: Final = 3600.0
+
+
+class SslContexts(Protocol):
+    """Where TLS contexts come from: :class:`~edge_mqtt.certs.renewal.CurrentContext`."""
+
+    def __call__(self) -> ssl.SSLContext:
+        """Return the context for a new connection."""
+
+    def warn_of_expiry(self) -> None:
+        """Warn of a certificate that expires soon, if it is time to."""
+
+
 class PahoTransport:
     """Keeps up one WSS connection to a broker, for ever.
 
     :param url: ``wss://host[:port]/mqtt``.
-    :param ssl_context: has our certificate and checks the server's.
+    :param ssl_contexts: gives each connection a context that has our certificate and checks the server's.
     :raises InvalidUrl: the URL is not of that form.
     """
 
-    def __init__(self, url: str, ssl_context: ssl.SSLContext, options: ConnectOptions) -> None:
+    def __init__(self, url: str, ssl_contexts: SslContexts, options: ConnectOptions) -> None:
         self._url = url
         self._endpoint = parse_url(url)
-        self._ssl_context = ssl_context
+        self._ssl_contexts = ssl_contexts
+        self._expiry_look_at = time.monotonic() + EXPIRY_LOOK_S
         self._options = options
         self._timing = options.timing
         self._backoff = Backoff(options.timing, uniform=random.uniform)
@@ -188,8 +204,9 @@ class PahoTransport:
     def _connect_and_serve(self, receiver: PacketReceiver) -> str:
         number = self._connection + 1
         self._current = connection = Connection(
-            self._url, self._ssl_context, self._options, number, keep_alive_s=self._idle_limit.keep_alive_s
+            self._url, self._ssl_contexts(), self._options, number, keep_alive_s=self._idle_limit.keep_alive_s
         )
+        connection.on_round = self._look_at_expiry
         early: list[tuple[str, bytes]] = []
         connection.on_message = lambda topic, payload: early.append((topic, payload))
 
@@ -226,6 +243,12 @@ class PahoTransport:
             if was_live:
                 _tell(lambda: receiver.disconnected(reason))
         return reason
+
+    def _look_at_expiry(self) -> None:
+        now = time.monotonic()
+        if now >= self._expiry_look_at:
+            self._expiry_look_at = now + EXPIRY_LOOK_S
+            self._ssl_contexts.warn_of_expiry()
 
     def _learn_from_end(self, silence_s: float | None) -> None:
         if self._idle_limit.learn_from_end(silence_s):

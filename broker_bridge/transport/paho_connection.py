@@ -109,6 +109,8 @@ class Connection:
         self._fragments: deque[mqtt.MQTTMessageInfo] = deque()
         #: Called with every message.
         self.on_message: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        #: Called now and then while the connection lasts.
+        self.on_round: Callable[[], None] = lambda: None
         self._client = self._make_client(number)
 
     def _make_client(self, number: int) -> _Client:
@@ -209,6 +211,7 @@ class Connection:
                 if answer_by is None and not self._was_closed:
                     self.ended_after_s = keep_alive.silence_s(time.monotonic())
                 raise
+            self.on_round()
             now = time.monotonic()
             if answer_by is not None and self._is_subscribed():
                 answer_by = None

@@ -250,6 +250,16 @@ class Party:
     identity = Identity(Role.BRIDGE, "bridge")
 
 
+class Certificate:
+    """Stands in for its files."""
+
+    def __init__(self, *_: object) -> None:
+        """Have none."""
+
+    def warn_of_expiry(self) -> None:
+        """Never expire."""
+
+
 async def _no_health(*_: object) -> None:
     """Serve nothing."""
 
@@ -275,7 +285,7 @@ def replaced(world: World) -> list[tuple[Any, str, Any]]:
         (app, "serve_health", _no_health),
         (bootstrap, "load_credentials", lambda _: Party),
         (bootstrap, "expiry_warning", lambda *_: None),
-        (bootstrap, "server_context", lambda _: None),
+        (bootstrap, "CurrentContext", Certificate),
         (bootstrap, "SqlLedger", lambda *_: world.bridge.ledger),
         (bootstrap, "LogStore", TornStore),
         (bootstrap, "Dispatcher", WatchedDispatcher),

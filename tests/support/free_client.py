@@ -12,6 +12,7 @@ from edge_mqtt.certs.identity import Identity
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
 from tests.support.bridge_program import Site
+from tests.support.fixed_context import FixedContext
 from tests.support.scenario_transport import Recorder
 
 
@@ -24,7 +25,7 @@ class FreeClient:
             identity=identity, incarnation=uuid.uuid4().hex, keep_alive_s=60, subscriptions=subscriptions
         )
         context = client_context(load_credentials(site.certificates.folder(identity)))
-        self._transport = PahoTransport(f"wss://127.0.0.1:{port}/mqtt", context, options)
+        self._transport = PahoTransport(f"wss://127.0.0.1:{port}/mqtt", FixedContext(context), options)
         self._heard = Recorder()
         self._transport.start(self._heard)
         self._heard.wait_event("connected")

@@ -24,6 +24,7 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context
+from tests.support.fixed_context import FixedContext
 from tests.support.scenario_transport import SUBSCRIPTIONS, TOPICS, BrokerThread, Recorder, will
 
 VICTIM_NAME = WorkerName("victim")
@@ -159,7 +160,7 @@ class Site:
             subscriptions=(TOPICS.control(WorkerName(identity.name)),) if identity.role is Role.WORKER else (),
         )
         context = self.context(identity)
-        transport = PahoTransport(url or self.thread.url, context, options)
+        transport = PahoTransport(url or self.thread.url, FixedContext(context), options)
         self._transports.append(transport)
         return transport
 

@@ -32,6 +32,7 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import server_context
+from tests.support.fixed_context import FixedContext
 
 #: Seconds that anything may take on a busy machine.
 PATIENCE_S = 30.0
@@ -180,7 +181,7 @@ class LogCentre:
         )
         self._answering: dict[str, asyncio.Future[None]] = {}
         self._broker: EmbeddedBroker | None = EmbeddedBroker(
-            ssl_context=server_context(self._party), topics=TOPICS, host="127.0.0.1", port=self.port
+            ssl_contexts=FixedContext(server_context(self._party)), topics=TOPICS, host="127.0.0.1", port=self.port
         )
         await self._broker.start()
         self.port = self._broker.port

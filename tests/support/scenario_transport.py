@@ -23,6 +23,7 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context, server_context
+from tests.support.fixed_context import FixedContext
 
 TIMEOUT_S = 15.0
 TOPICS = Topics()
@@ -133,7 +134,7 @@ class BrokerThread:
             self.store.issue(party, force=False, now=now)
         bridge = load_credentials(directory / "bridge")
         self.broker = EmbeddedBroker(
-            ssl_context=server_context(bridge),
+            ssl_contexts=FixedContext(server_context(bridge)),
             topics=TOPICS,
             host="127.0.0.1",
             port=port,
@@ -148,7 +149,7 @@ class BrokerThread:
 
     def transport(self, identity: Identity, options: ConnectOptions) -> PahoTransport:
         party = load_credentials(self.store.folder(identity))
-        return PahoTransport(self.url, client_context(party), options)
+        return PahoTransport(self.url, FixedContext(client_context(party)), options)
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(TIMEOUT_S)

@@ -21,6 +21,7 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import server_context
+from tests.support.fixed_context import FixedContext
 
 WAIT_S = 60
 
@@ -53,7 +54,7 @@ def broker(site: Site) -> Iterator[int]:
     """Run the bridge's broker in a thread."""
     loop = asyncio.new_event_loop()
     context = server_context(load_credentials(site.certs / "bridge"))
-    embedded = EmbeddedBroker(ssl_context=context, topics=Topics(), host="127.0.0.1", port=0)
+    embedded = EmbeddedBroker(ssl_contexts=FixedContext(context), topics=Topics(), host="127.0.0.1", port=0)
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     asyncio.run_coroutine_threadsafe(embedded.start(), loop).result(WAIT_S)

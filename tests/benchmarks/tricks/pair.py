@@ -24,6 +24,7 @@ from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import server_context
 from tests.benchmarks.task_centre import NAME, PATIENCE_S, TOPICS, Centre
 from tests.benchmarks.weight.proc import family, proportional_mb
+from tests.support.fixed_context import FixedContext
 
 WITHOUT: Final = Path(__file__).with_name("without.py")
 DAGS: Final = Path(__file__).parents[1] / "task_dags"
@@ -67,7 +68,7 @@ def certificates(folder: Path) -> Store:
 async def broker(store: Store) -> AsyncIterator[EmbeddedBroker]:
     """Run a broker, which knows of no worker yet."""
     context = server_context(load_credentials(store.folder(BRIDGE)))
-    made = EmbeddedBroker(ssl_context=context, topics=TOPICS, host=HOST, port=0)
+    made = EmbeddedBroker(ssl_contexts=FixedContext(context), topics=TOPICS, host=HOST, port=0)
     await made.start()
     try:
         yield made

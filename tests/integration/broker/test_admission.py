@@ -28,6 +28,7 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context
+from tests.support.fixed_context import FixedContext
 from tests.support.scenario_broker import (
     EXECUTOR,
     ROGUE,
@@ -106,7 +107,7 @@ def test_a_wrong_or_missing_certificate_is_refused_in_one_line(
 ) -> None:
     context = make(site)
     context.maximum_version = version
-    transport = PahoTransport(site.thread.url, context, options(ROGUE))
+    transport = PahoTransport(site.thread.url, FixedContext(context), options(ROGUE))
     if version is ssl.TLSVersion.TLSv1_2 and make is context_without_certificate:
         # The alert of TLS 1.2 says no more than that the handshake failed; it need not be for ever.
         recorder = Recorder()
@@ -124,7 +125,7 @@ def test_a_wrong_or_missing_certificate_is_refused_in_one_line(
 
 
 def test_a_certificate_with_another_client_id_is_refused(site: Site) -> None:
-    transport = PahoTransport(site.thread.url, site.context(ROGUE), options(VICTIM))
+    transport = PahoTransport(site.thread.url, FixedContext(site.context(ROGUE)), options(VICTIM))
     refusal = refused(transport).refusal
     assert refusal is not None
     assert refusal.reason is RefusalReason.NOT_AUTHORIZED
@@ -136,7 +137,7 @@ def test_a_certificate_with_another_client_id_is_refused(site: Site) -> None:
 def test_a_context_that_asks_for_no_certificate_is_not_served(site: Site, tmp_path: Path) -> None:
     second = BrokerThread(tmp_path / "second")
     careless = EmbeddedBroker(
-        ssl_context=ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), topics=TOPICS, host="127.0.0.1", port=0
+        ssl_contexts=FixedContext(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)), topics=TOPICS, host="127.0.0.1", port=0
     )
     with pytest.raises(ValueError, match="client certificates"):
         second.run(careless.start())
@@ -173,11 +174,11 @@ def test_a_bridge_whose_certificate_has_expired_is_tried_again_until_it_has_a_ne
     folder = store.directory / "bridge"
     good = shutil.copytree(folder, tmp_path / "good")
     store.issue(Identity(Role.BRIDGE, "bridge"), hosts=["localhost"], days=10, force=True, now=long_ago)
-    thread.broker._ssl_context.load_cert_chain(folder / "tls.crt", folder / "tls.key")
+    thread.broker._ssl_contexts().load_cert_chain(folder / "tls.crt", folder / "tls.key")
     transport, recorder = thread.transport(ROGUE, options(ROGUE)), Recorder()
     transport.start(recorder)
     wait_for_line(caplog, "no connection to", "it has expired", "this machine's clock says")
-    thread.broker._ssl_context.load_cert_chain(good / "tls.crt", good / "tls.key")
+    thread.broker._ssl_contexts().load_cert_chain(good / "tls.crt", good / "tls.key")
     recorder.wait_event("connected")
     assert recorder.events == ["connected"]
     transport.stop()
@@ -190,7 +191,7 @@ def test_a_client_whose_certificate_is_not_valid_yet_is_refused_and_goes_on_tryi
     soon = datetime.now(UTC) + timedelta(days=5)
     site.thread.store.issue(ROGUE, force=True, now=soon)
     early = client_context(load_credentials(site.thread.store.folder(ROGUE), now=soon + timedelta(days=1)))
-    transport = PahoTransport(site.thread.url, early, options(ROGUE))
+    transport = PahoTransport(site.thread.url, FixedContext(early), options(ROGUE))
     recorder = Recorder()
     transport.start(recorder)
     wait_for_line(caplog, "no connection to", "does not accept our certificate", "this machine's clock says")
@@ -207,7 +208,7 @@ def test_a_bridge_under_another_name_is_refused_for_good_in_one_line(
 
     monkeypatch.setattr(websocket, "_reach", reach)
     url = f"wss://bridge.example:{site.broker.port}/mqtt"
-    refusal = refused(PahoTransport(url, site.context(ROGUE), options(ROGUE))).refusal
+    refusal = refused(PahoTransport(url, FixedContext(site.context(ROGUE)), options(ROGUE))).refusal
     assert refusal is not None
     assert refusal.reason is RefusalReason.SERVER_CERTIFICATE
     assert "'bridge.example'" in refusal.message

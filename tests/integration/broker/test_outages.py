@@ -26,6 +26,7 @@ from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.store import Store
 from edge_mqtt.certs.tls import client_context, server_context
+from tests.support.fixed_context import FixedContext
 from tests.support.scenario_broker import (
     ROGUE,
     ROGUE_NAME,
@@ -114,7 +115,7 @@ def connect(store: Store) -> Iterator[Callable[..., tuple[PahoTransport, Recorde
         options = ConnectOptions(
             identity=ROGUE, incarnation="one", keep_alive_s=keep_alive_s, subscriptions=(CONTROL,)
         )
-        transport = PahoTransport(url, client_context(load_credentials(store.folder(ROGUE))), options)
+        transport = PahoTransport(url, FixedContext(client_context(load_credentials(store.folder(ROGUE)))), options)
         made.append(transport)
         recorder = Recorder()
         transport.start(recorder)
@@ -310,9 +311,10 @@ ROOT = Path(__file__).parents[3]
 FORKS = """
 import os, sys, threading
 from tests.support.scenario_transport import *
+from tests.support.fixed_context import FixedContext
 store = Store(Path(sys.argv[1]))
 options = ConnectOptions(identity=WORKER, incarnation="one", keep_alive_s=60, subscriptions=SUBSCRIPTIONS, will=will)
-transport = PahoTransport(sys.argv[2], client_context(load_credentials(store.folder(WORKER))), options)
+transport = PahoTransport(sys.argv[2], FixedContext(client_context(load_credentials(store.folder(WORKER)))), options)
 recorder = Recorder()
 transport.start(recorder)
 recorder.wait_event("connected")

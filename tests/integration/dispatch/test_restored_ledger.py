@@ -46,6 +46,7 @@ from edge_mqtt.executor.connect import prepare_connection
 from edge_mqtt.executor.outbox import News, UnknownJobs
 from edge_mqtt.executor.settings import ExecutorSettings
 from tests.support.bridge_program import Site, free_port, wait_until_healthy
+from tests.support.fixed_context import FixedContext
 
 TOPICS = Topics()
 PATIENCE_S = 60.0
@@ -73,7 +74,9 @@ class HandMadeWorker:
             keep_alive_s=60,
             subscriptions=(TOPICS.assignments(LAB), TOPICS.control(LAB), TOPICS.rpc_response(LAB)),
         )
-        transport = PahoTransport(f"wss://127.0.0.1:{port}/mqtt", client_context(load_credentials(certs)), options)
+        transport = PahoTransport(
+            f"wss://127.0.0.1:{port}/mqtt", FixedContext(client_context(load_credentials(certs))), options
+        )
         self._channel = MessageChannel(transport)
         self._inbox: queue.Queue[Message] = queue.Queue()
         self._up: queue.Queue[int] = queue.Queue()

@@ -44,6 +44,7 @@ from edge_mqtt.executor.check import check_command
 from edge_mqtt.executor.connect import prepare_connection
 from edge_mqtt.executor.errors import CannotConnect
 from edge_mqtt.executor.settings import ExecutorSettings
+from tests.support.fixed_context import FixedContext
 
 PATIENCE_S = 20.0
 TOPICS = Topics()
@@ -68,7 +69,9 @@ class BridgeOverWss:
         self.start()
 
     def start(self) -> None:
-        self._broker = EmbeddedBroker(ssl_context=self._context, topics=TOPICS, host="127.0.0.1", port=self.port)
+        self._broker = EmbeddedBroker(
+            ssl_contexts=FixedContext(self._context), topics=TOPICS, host="127.0.0.1", port=self.port
+        )
         self._run(self._broker.start())
         self.port = self._broker.port
         self._channel = MessageChannel(InProcessTransport(self._broker.router, TOPICS.for_bridge()))

@@ -14,6 +14,7 @@ from edge_mqtt.broker_bridge.transport.timing import Timing
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
 from tests.support.bad_link import BadLink
+from tests.support.fixed_context import FixedContext
 from tests.support.scenario_transport import SUBSCRIPTIONS, WORKER, BrokerThread, Recorder
 
 #: Seconds without a byte after which the proxy ends a connection.
@@ -39,7 +40,10 @@ def connect(proxy: tuple[BrokerThread, BadLink], keep_alive_s: int) -> tuple[Pah
         timing=Timing(first_wait_s=0.1, sound_after_s=0.5, shortest_idle_limit_s=1.0),
     )
     context = client_context(load_credentials(thread.store.folder(WORKER)))
-    transport, recorder = PahoTransport(f"wss://localhost:{link.port}/mqtt", context, options), Recorder()
+    transport, recorder = (
+        PahoTransport(f"wss://localhost:{link.port}/mqtt", FixedContext(context), options),
+        Recorder(),
+    )
     transport.start(recorder)
     return transport, recorder
 

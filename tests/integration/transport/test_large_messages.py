@@ -20,6 +20,7 @@ from edge_mqtt.broker_bridge.transport.paho import ConnectOptions, PahoTransport
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
 from tests.support.bad_link import BadLink
+from tests.support.fixed_context import FixedContext
 from tests.support.scenario_transport import TOPICS, WORKER, WORKER_NAME, BrokerThread
 
 #: 1 Mbit/s, 100 ms there and back.
@@ -79,7 +80,9 @@ class Site:
         self.link = BadLink(self.thread.broker.port)
         options = ConnectOptions(identity=WORKER, incarnation="one", keep_alive_s=60, subscriptions=(DOWN, CONTROL))
         context = client_context(load_credentials(self.thread.store.folder(WORKER)))
-        self.worker = MessageChannel(PahoTransport(f"wss://localhost:{self.link.port}/mqtt", context, options))
+        self.worker = MessageChannel(
+            PahoTransport(f"wss://localhost:{self.link.port}/mqtt", FixedContext(context), options)
+        )
         self.bridge = MessageChannel(InProcessTransport(self.thread.broker.router, TOPICS.for_bridge()))
         self.at_worker, self.at_bridge = Heard(), Heard()
         self.bridge.start(self.at_bridge, serves_many=True)

@@ -25,6 +25,7 @@ from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context, server_context
 from tests.support.bad_link import BadLink
+from tests.support.fixed_context import FixedContext
 from tests.support.scenario_broker import TOPICS, BrokerThread, Recorder
 
 KEEP_ALIVE_S = 3
@@ -88,7 +89,7 @@ class Fleet:
             timing=timing,
         )
         context = client_context(load_credentials(self.thread.store.folder(me)))
-        transport = PahoTransport(f"wss://localhost:{self.link.port}/mqtt", context, options)
+        transport = PahoTransport(f"wss://localhost:{self.link.port}/mqtt", FixedContext(context), options)
         transport.start(recorder)
         return transport
 
@@ -334,7 +335,9 @@ def test_an_upgrade_answer_in_drips_is_given_up_and_tried_again(fleet: Fleet) ->
     options = ConnectOptions(identity=me, incarnation="one", keep_alive_s=60, subscriptions=(), timing=timing)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"wss://localhost:{server.getsockname()[1]}/mqtt"
-        transport = PahoTransport(url, client_context(load_credentials(fleet.thread.store.folder(me))), options)
+        transport = PahoTransport(
+            url, FixedContext(client_context(load_credentials(fleet.thread.store.folder(me)))), options
+        )
         transport.start(Recorder())
         for _ in range(2):
             plain, _ = server.accept()
