@@ -146,6 +146,7 @@ async def running(
     api._client = httpx.AsyncClient(transport=httpx.MockTransport(OddAirflow(chance).answer))
     resources = Resources(
         topics=topics,
+        certificate=cast("Any", None),
         broker=cast("Any", SimpleNamespace(router=InProcessRouter(router, asyncio.get_running_loop()))),
         ledger=ledger,
         store=LogStore(settings.log_folder),

@@ -22,6 +22,7 @@ from edge_mqtt.certs.loading import load_credentials
 from edge_mqtt.certs.tls import client_context
 from edge_mqtt.executor.bridge_client import BridgeClient, BridgeClientTiming, PreparedConnection
 from tests.support.bridge_program import Site, free_port, wait_until_healthy
+from tests.support.fixed_context import FixedContext
 
 ANN = Identity(Role.EXECUTOR, "ann")
 TOPICS = Topics()
@@ -69,7 +70,7 @@ def test_nothing_of_an_older_executor_is_accepted_not_even_in_its_first_moment(
             subscriptions=(TOPICS.events(ExecutorName(ANN.name)), TOPICS.admin_response(ANN)),
         )
         return PreparedConnection(
-            identity=ANN, transport=PahoTransport(f"wss://127.0.0.1:{port}/mqtt", context, options)
+            identity=ANN, transport=PahoTransport(f"wss://127.0.0.1:{port}/mqtt", FixedContext(context), options)
         )
 
     executor = BridgeClient(prepare, topics=TOPICS, timing=BridgeClientTiming(resend_s=0.1, reconnect_s=3600))
