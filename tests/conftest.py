@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
@@ -31,3 +33,13 @@ class _BySystem(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no type
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _BySystem:
     """Say how tests are spread when pytest runs them in several processes."""
     return _BySystem(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Write half characters as escapes in what a test printed and logged: xdist sends reports as UTF-8."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
