@@ -110,7 +110,10 @@ def test_a_port_in_use_is_named(site: Site) -> None:
         (["--offline-grace", "5"], "offline_grace"),
         (["--presence-interval", "1000"], "presence_interval"),
         (["--queue-offline-grace", "ship"], "queue=seconds"),
-        (["--heartbeat-interval", "0"], "--heartbeat-interval is '0': it must be a number of seconds, at least 0.1"),
+        (
+            ["--heartbeat-interval", "0"],
+            "--heartbeat-interval is '0': it must be a number of seconds from 0.1 to 1000000000",
+        ),
         (["--offline-grace", "nan"], "--offline-grace is 'nan'"),
         (["--kill-grace", "-1"], "--kill-grace is '-1'"),
         (["--topic-prefix", "a/b#"], "--topic-prefix is 'a/b#': it must be one level of a topic"),

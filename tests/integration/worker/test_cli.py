@@ -43,7 +43,7 @@ def test_help_names_every_option(tmp_path: Path) -> None:
     ("arguments", "says"),
     [
         (("--bridge", "https://bridge/mqtt"), "it must be of the form wss://"),
-        (("--concurrency", "0"), "at least 1"),
+        (("--concurrency", "0"), "from 1 to 1000000"),
         (("--queues", ","), "--queues is ',': it must be one or more names"),
         (("--drain-timeout", "-1"), "--drain-timeout is '-1'"),
         (("--bridge", "wss://bridge/mqtt", "--certs", "/no/such/folder"), "/no/such/folder"),
