@@ -95,12 +95,12 @@ class Forwarding:
             return None
         return job if (job.worker, job.fence) == (worker, request.fence) else None
 
-    async def forward(self, worker: WorkerName, request: ApiRequest, *, in_doubt: bool) -> ApiResult | None:
+    async def forward(self, worker: WorkerName, request: ApiRequest, *, begun_here: bool) -> ApiResult | None:
         """Call the Execution API until it answers; None when the job is taken away before.
 
-        :param in_doubt: a bridge before this one may have forwarded it; of calls on Dag runs the ledger knows better.
+        :param begun_here: the job began under this bridge: what this bridge has not forwarded of it, no other has.
         """
-        call = self._begin(request, in_doubt=in_doubt)
+        call = self._begin(request, begun_here=begun_here)
         while (job := self.find_running(worker, request)) is not None and not self._jobs.is_superseded(job.id):
             try:
                 result = await self._attempt(call, job)
@@ -118,9 +118,9 @@ class Forwarding:
                     return result_in_worker_time(request, result)
         return None
 
-    def _begin(self, request: ApiRequest, *, in_doubt: bool) -> _Call:
+    def _begin(self, request: ApiRequest, *, begun_here: bool) -> _Call:
         if not _changes_run(request):
-            return _Call(request=request, in_doubt=in_doubt)
+            return _Call(request=request, in_doubt=request.repeated and not begun_here)
         job = self._jobs.get_job(request.job_id)
         noted = None if job is None else ForwardedCall.parse(job.forwarded)
         if noted is None or noted.request_id != request.request_id:

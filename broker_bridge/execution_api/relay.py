@@ -20,7 +20,7 @@ from edge_mqtt.broker_bridge.execution_api.client import ApiResult, ExecutionApi
 from edge_mqtt.broker_bridge.execution_api.endpoints import is_run, is_state
 from edge_mqtt.broker_bridge.execution_api.forwarding import Forwarding, RelayLimits
 from edge_mqtt.broker_bridge.execution_api.interface import EventSink, JobReader
-from edge_mqtt.broker_bridge.execution_api.last_words import FINAL, LastWords, told_state
+from edge_mqtt.broker_bridge.execution_api.last_words import LastWords
 from edge_mqtt.broker_bridge.execution_api.response_cache import ResponseCache
 from edge_mqtt.broker_bridge.execution_api.retry import retry
 from edge_mqtt.broker_bridge.execution_api.token_issuer import TokenIssuer
@@ -196,10 +196,10 @@ class Relay:
             self._muted.add(request.job_id)
         settled = False
         try:
-            in_doubt = self._may_be_forwarded(request)
             if ends:
                 await self._last_words.note(request)
-            result = await self._forwarding.forward(worker, request, in_doubt=in_doubt)
+            begun_here = request.job_id in self._begun
+            result = await self._forwarding.forward(worker, request, begun_here=begun_here)
             if result is not None:
                 settled = ends and result.status < HTTPStatus.BAD_REQUEST
                 if ends and not settled:
@@ -210,15 +210,6 @@ class Relay:
         finally:
             if not settled:
                 self._muted.discard(request.job_id)
-
-    def _may_be_forwarded(self, request: ApiRequest) -> bool:
-        """Tell whether a bridge before this one may have passed the call on."""
-        job = self._jobs.get_job(request.job_id)
-        if job is None or not request.repeated or request.job_id in self._begun:
-            # Of a job that has begun under this bridge, every call comes to this one.
-            return False
-        told = told_state(request.body) if is_state(request) else ""
-        return not told or told in FINAL or told == job.told
 
     def _record_start(self, request: ApiRequest, result: ApiResult) -> None:
         if result.status < HTTPStatus.BAD_REQUEST:

@@ -113,14 +113,10 @@ class Held:
 
     def post(self, event: Event) -> None:
         if isinstance(event, TaskTold):
-            self._hear(event, stored=False)
+            self.words.append((event.state, False))
             return
         assert isinstance(event, StartRefused)
         self.start_refusals.append(event.reason)
-
-    def _hear(self, word: TaskTold, *, stored: bool) -> None:
-        self.words.append((word.state, stored))
-        self.current = replace(self.current, told=word.state)
 
     async def ask_start(self, worker: WorkerName, job_id: JobId, fence: Fence, starter: str) -> str | None:
         self._check_ledger()
@@ -138,7 +134,7 @@ class Held:
     async def commit(self, event: Event) -> None:
         self._check_ledger()
         if isinstance(event, TaskTold):
-            self._hear(event, stored=True)
+            self.words.append((event.state, True))
         elif isinstance(event, CallForwarded):
             self.current = replace(self.current, forwarded=event.call)
         else:

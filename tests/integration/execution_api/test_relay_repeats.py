@@ -102,13 +102,13 @@ def test_a_repeated_call_that_airflow_refuses_because_it_has_made_it_has_succeed
     method: str, target: str, body: bytes, answer: Answer
 ) -> None:
     async def test() -> None:
-        # The bridge before this one has noted what the task tells, and may have passed it on.
-        for repeated, status in ((False, answer[0]), (True, 204)):
-            async with api(Held(replace(job(), told="deferred"))) as (relay, server):
-                server.answers.append(answer)
-                response = await relay.answer(WORKER, call(method, target, body=body, repeated=repeated))
-                assert response is not None
-                assert response.status == status
+        async with api(Held(job())) as (relay, server):
+            server.answers += [answer, answer]
+            first = await relay.answer(WORKER, call(method, target, "r1", body=body))
+            repeated = await relay.answer(WORKER, call(method, target, "r2", body=body, repeated=True))
+            assert first is not None
+            assert repeated is not None
+            assert (first.status, repeated.status, repeated.body) == (answer[0], 204, b"")
 
     asyncio.run(test())
 
@@ -191,15 +191,6 @@ async def test_what_a_run_was_is_stored_before_the_call_on_it_is_forwarded() -> 
         held.ledger_full = False
         await answer
         assert held.current.forwarded == "absent r1"
-
-
-@scenario
-async def test_a_deferral_that_no_bridge_has_noted_was_not_passed_on() -> None:
-    async with api(Held(job())) as (relay, server):
-        server.answers.append(NOT_RUNNING)
-        response = await relay.answer(WORKER, call("PATCH", STATE, body=DEFERRED, repeated=True))
-        assert response is not None
-        assert response.status == 409
 
 
 @scenario

@@ -1,10 +1,9 @@
-"""Where messages go: what operators who follow a run are told, and what is said of a worker's clock."""
+"""Operators who follow a run are told when the bridge cannot see its end."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
-from unittest import mock
 
 import pytest
 
@@ -13,15 +12,7 @@ from edge_mqtt.broker_bridge.execution_api.client import ExecutionApiClient
 from edge_mqtt.broker_bridge.execution_api.dag_runs import DagRuns
 from edge_mqtt.broker_bridge.message_router import MessageRouter
 from edge_mqtt.broker_bridge.outbound import Outbound
-from edge_mqtt.broker_bridge.protocol.ids import WorkerName
-from edge_mqtt.broker_bridge.protocol.messages import (
-    LogSelector,
-    Message,
-    Presence,
-    TailReply,
-    TailRequest,
-    WorkerState,
-)
+from edge_mqtt.broker_bridge.protocol.messages import LogSelector, Message, TailReply, TailRequest
 from edge_mqtt.broker_bridge.protocol.topics import Topics
 from edge_mqtt.certs.identity import Identity, Role
 
@@ -126,32 +117,3 @@ def test_who_follows_a_run_is_told_that_its_end_is_not_seen(
         await api.aclose()
 
     asyncio.run(test())
-
-
-class Posted(list[Any]):
-    def post(self, event: Any, *_: Any) -> None:
-        self.append(event)
-
-
-def test_worker_whose_clock_is_wrong_is_named_once_and_its_will_says_nothing_of_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    nothing, posted = cast("Any", None), Posted()
-    router = MessageRouter(
-        Topics(),
-        cast("Any", mock.Mock()),
-        outbound=nothing,
-        dispatch=cast("Any", posted),
-        relay=nothing,
-        receiver=nothing,
-        tail=nothing,
-        tasks=nothing,
-    )
-    online = Presence(incarnation="i", connection=1, state=WorkerState.ONLINE, clock_offset_s=120.0)
-    offline = Presence(incarnation="i", connection=1, state=WorkerState.OFFLINE)
-    for presence in (online, offline, online):
-        router.received(Topics().presence(WorkerName("w")), presence)
-    assert len(posted) == 3
-    assert [record.getMessage().partition(":")[0] for record in caplog.records] == [
-        "the clock of worker w is 120 s behind the bridge's"
-    ]
