@@ -43,6 +43,8 @@ def make_log_folder(folder: Path, modes: LogModes) -> None:
     try:
         folder.mkdir(modes.folder)
     except FileNotFoundError:
+        if folder.parent.is_dir():
+            raise  # No folders can be made there, as below /proc.
         make_log_folder(folder.parent, modes)
         make_log_folder(folder, modes)
     except FileExistsError:
