@@ -1,4 +1,4 @@
-"""What docs/failures.md promises, a test shows: every row names tests, and every test that it names exists."""
+"""What failures.md and field-reports.md promise, a test shows: every row names tests, and all of these exist."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 TEST = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
-def rows() -> list[list[str]]:
-    """Return the cells of every row of every table on the page, without the headings."""
-    lines = [line for line in (ROOT / "docs" / "failures.md").read_text().splitlines() if line.startswith("|")]
+def rows(page: str) -> list[list[str]]:
+    """Return the cells of every row of every table on a page, without the headings."""
+    lines = [line for line in (ROOT / "docs" / page).read_text().splitlines() if line.startswith("|")]
     rules = {number for number, line in enumerate(lines) if line.startswith("|---")}
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -33,8 +33,12 @@ def names_in(path: str) -> frozenset[str]:
     return frozenset(node.name for node in ast.walk(tree) if isinstance(node, functions))
 
 
-@pytest.mark.parametrize("cells", rows(), ids=lambda cells: re.sub(r"\W+", "-", cells[0]).strip("-").lower())
-def test_every_failure_says_what_happens_after_how_long_and_which_test_shows_it(cells: list[str]) -> None:
+@pytest.mark.parametrize(
+    "cells",
+    rows("failures.md") + rows("field-reports.md"),
+    ids=lambda cells: re.sub(r"\W+", "-", cells[0]).strip("-").lower(),
+)
+def test_every_row_is_complete_and_names_the_tests_that_show_it(cells: list[str]) -> None:
     assert len(cells) == 4
     assert all(cells)
     named = TEST.findall(cells[3])
