@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from airflow.models.log import Log
 from airflow.utils.session import create_session
@@ -12,37 +9,19 @@ from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select
 
 from edge_mqtt.broker_bridge.protocol.messages import EventAck, JobFinished, Outcome
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from tests.support.fake_bridge import TwinBridge
 from tests.support.scenario_executor import (
     MakeScheduler,
     Scheduler,
-    airflow_database,
     make_run,
-    schedulers,
     set_task,
     submitted,
     task_instance,
 )
 
+pytestmark = pytest.mark.usefixtures("database")
+
 GOES_ON = ["deferred", "up_for_reschedule", "up_for_retry", "awaiting_input"]
-
-
-@pytest.fixture(autouse=True)
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with airflow_database(f"sqlite:///{tmp_path}/airflow.db", tmp_path / "certs", monkeypatch):
-        yield
-
-
-@pytest.fixture
-def bridge() -> TwinBridge:
-    return TwinBridge(MemoryBroker())
-
-
-@pytest.fixture
-def make_scheduler(bridge: TwinBridge) -> Iterator[MakeScheduler]:
-    with schedulers(bridge.broker) as make:
-        yield make
 
 
 def mismatches() -> list[str]:

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
-
-# Before Airflow's first import, which reads it.
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 import pytest
 from airflow.executors.workloads import BundleInfo, ExecuteCallback, ExecuteTask
@@ -35,18 +29,17 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Submit,
     WorkloadType,
 )
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.executor import edge_mqtt_executor
 from tests.support.fake_bridge import TwinBridge, new_job_id
 from tests.support.scenario_executor import (
     MakeScheduler,
     Scheduler,
-    airflow_database,
     make_run,
-    schedulers,
     set_task,
     task_instance,
 )
+
+pytestmark = pytest.mark.usefixtures("database")
 
 TEXTS = st.one_of(
     st.sampled_from(["", " ", "\0", "\ud800", "a\udfffb", "../..", "/", "+/#", "$SYS", "é" * 300, "x" * 70_000]),
@@ -65,23 +58,6 @@ DATA = st.dictionaries(
 PROPERTY = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-
-
-@pytest.fixture(autouse=True)
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with airflow_database(f"sqlite:///{tmp_path}/airflow.db", tmp_path / "certs", monkeypatch):
-        yield
-
-
-@pytest.fixture
-def bridge() -> TwinBridge:
-    return TwinBridge(MemoryBroker())
-
-
-@pytest.fixture
-def make_scheduler(bridge: TwinBridge) -> Iterator[MakeScheduler]:
-    with schedulers(bridge.broker) as make:
-        yield make
 
 
 def around(scheduler: Scheduler) -> None:

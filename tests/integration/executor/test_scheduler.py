@@ -8,7 +8,6 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 # Before Airflow's first import, which reads it. Whoever set it already may keep it: the database is our own below.
@@ -51,35 +50,13 @@ from tests.support.scenario_executor import (
     MakeScheduler,
     TwinExecutor,
     acks,
-    airflow_database,
     make_run,
-    schedulers,
     set_task,
     submitted,
     task_instance,
 )
 
-
-@pytest.fixture(autouse=True)
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with airflow_database(f"sqlite:///{tmp_path}/airflow.db", tmp_path / "certs", monkeypatch):
-        yield
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-def bridge(broker: MemoryBroker) -> TwinBridge:
-    return TwinBridge(broker)
-
-
-@pytest.fixture
-def make_scheduler(broker: MemoryBroker) -> Iterator[MakeScheduler]:
-    with schedulers(broker) as make:
-        yield make
+pytestmark = pytest.mark.usefixtures("database")
 
 
 # ---------------------------------------------------------------- submitting

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from uuid import UUID
-
-# Before Airflow's first import, which reads it.
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 import pytest
 from airflow.executors.workloads.callback import CallbackFetchMethod
@@ -30,41 +23,18 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Submit,
     WorkloadType,
 )
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.executor import edge_mqtt_executor
 from tests.support.fake_bridge import PATIENCE_S, TwinBridge, new_job_id
 from tests.support.scenario_executor import (
     MakeScheduler,
     acks,
-    airflow_database,
     make_run,
-    schedulers,
     set_task,
     submitted,
     task_instance,
 )
 
-
-@pytest.fixture(autouse=True)
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with airflow_database(f"sqlite:///{tmp_path}/airflow.db", tmp_path / "certs", monkeypatch):
-        yield
-
-
-@pytest.fixture
-def broker() -> MemoryBroker:
-    return MemoryBroker()
-
-
-@pytest.fixture
-def bridge(broker: MemoryBroker) -> TwinBridge:
-    return TwinBridge(broker)
-
-
-@pytest.fixture
-def make_scheduler(broker: MemoryBroker) -> Iterator[MakeScheduler]:
-    with schedulers(broker) as make:
-        yield make
+pytestmark = pytest.mark.usefixtures("database")
 
 
 def test_a_new_scheduler_adopts_what_the_bridge_knows_and_gives_back_the_rest(

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-
-# Before Airflow's first import, which reads it.
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 import pytest
 from airflow.exceptions import AirflowConfigException
@@ -19,17 +14,12 @@ from airflow.exceptions import AirflowConfigException
 from edge_mqtt.certs.identity import Identity, Role
 from edge_mqtt.certs.store import Store
 from edge_mqtt.executor import EdgeMqttExecutor
-from tests.support.scenario_executor import airflow_database
+
+pytestmark = pytest.mark.usefixtures("database")
 
 #: Nobody listens there.
 URL = "wss://127.0.0.1:9/mqtt"
 SETTINGS = ("BRIDGE_URL", "EXECUTOR_CERTS")
-
-
-@pytest.fixture(autouse=True)
-def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with airflow_database(f"sqlite:///{tmp_path}/airflow.db", tmp_path / "certs", monkeypatch):
-        yield
 
 
 @pytest.fixture

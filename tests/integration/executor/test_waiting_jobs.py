@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
-
-# Before Airflow's first import, which reads it.
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 import pytest
 from airflow.executors import executor_loader
@@ -33,7 +28,6 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     Submit,
     WorkloadType,
 )
-from edge_mqtt.broker_bridge.transport.memory import MemoryBroker
 from edge_mqtt.executor import airflow_rows, job_events
 from edge_mqtt.executor.waiting_jobs import LOOK_EVERY_S
 from tests.support.fake_bridge import TwinBridge, new_job_id
@@ -43,7 +37,6 @@ from tests.support.scenario_executor import (
     Scheduler,
     airflow_database,
     make_run,
-    schedulers,
     set_task,
     submitted,
     task_instance,
@@ -60,17 +53,6 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(executor_loader, "_team_name_to_executors", defaultdict(list))
     with airflow_database(f"sqlite:///{tmp_path}/airflow.db", tmp_path / "certs", monkeypatch):
         yield
-
-
-@pytest.fixture
-def bridge() -> TwinBridge:
-    return TwinBridge(MemoryBroker())
-
-
-@pytest.fixture
-def make_scheduler(bridge: TwinBridge) -> Iterator[MakeScheduler]:
-    with schedulers(bridge.broker) as make:
-        yield make
 
 
 def look(scheduler: Scheduler) -> None:
