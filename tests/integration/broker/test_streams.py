@@ -272,6 +272,6 @@ def test_connections_have_one_read_buffer_between_them_and_others_of_the_process
         assert len(ours) == 2
         assert buffers[0] is buffers[1]
         assert len(memoryview(buffers[0])) == TLS_READ_BYTES
-        rests = [layer._ssl_buffer for layer in ours]  # type: ignore[attr-defined]  # not in typeshed
+        rests = [layer._ssl_buffer for layer in ours]
         assert [len(rest) for rest in rests] == [0, 0]
     assert sslproto.SSLProtocol.max_size == usual == 256 * 1024
