@@ -22,8 +22,8 @@ from edge_mqtt.broker_bridge.dispatch.ledger.interface import (
 from edge_mqtt.broker_bridge.dispatch.ledger.migrations import MIGRATIONS, migrate
 from edge_mqtt.broker_bridge.dispatch.ledger.schema import JOBS, METADATA
 from edge_mqtt.broker_bridge.dispatch.ledger.sql import SqlLedger
-from edge_mqtt.broker_bridge.protocol.ids import Fence
-from edge_mqtt.broker_bridge.protocol.messages import JobSpec
+from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
+from edge_mqtt.broker_bridge.protocol.messages import Finished, JobSpec
 from tests.chaos.postgres import Postgres
 from tests.support.ledger_contract import Clock, LedgerContract, ids, make_job
 
@@ -115,8 +115,9 @@ def test_a_commit_is_durable_whatever_the_database_s_default_is(url: str, admin:
 
 
 def test_a_nul_in_a_worker_s_words_does_no_harm(sql: SqlLedger) -> None:
-    sql.commit([make_job(1, detail="exit\0code")])
-    assert [job.detail for job in sql.load_live()] == ["exit\ufffdcode"]
+    said = Finished(job_id=JobId("job-1"), fence=Fence(1), exit_code=1, error="exit\0code \ud800").error
+    sql.commit([make_job(1, detail=said)])
+    assert [job.detail for job in sql.load_live()] == [said] == ["exit\ufffdcode \ufffd"]
 
 
 # ---------------------------------------------------------------- one bridge at a time
