@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from tests.support.other_users import RULE, TASKS, WORKER, command_as_worker, missing, own_cgroup
+from tests.support.processes import living_processes
 from tests.support.scenario_worker import supervisor_of
 from tests.support.worker_lab import kill_supervisors, make_airflow_home, task_job
 from tests.support.worker_lab_program import PROGRAMS, WAIT_S, WorkerProgram
@@ -100,16 +101,7 @@ class Machine:
 
     def left(self) -> list[psutil.Process]:
         """Return what lives of a task and its children."""
-        path = self.folder / "shared" / "left"
-        found = []
-        for pid in path.read_text().split() if path.exists() else ():
-            try:
-                process = psutil.Process(int(pid))
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.NoSuchProcess:
-                continue
-        return found
+        return living_processes(self.folder / "shared" / "left")
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait until something is so."""

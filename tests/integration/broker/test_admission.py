@@ -9,7 +9,7 @@ import shutil
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -41,23 +41,6 @@ from tests.support.scenario_broker import (
     Site,
     connect_packet,
 )
-
-
-@pytest.fixture
-def timing() -> Timing:
-    return Timing()
-
-
-@pytest.fixture
-def limits() -> Limits:
-    return Limits()
-
-
-@pytest.fixture
-def site(tmp_path: Path, caplog: pytest.LogCaptureFixture, timing: Timing, limits: Limits) -> Iterator[Site]:
-    made = Site(tmp_path, caplog, timing=timing, limits=limits)
-    yield made
-    made.close()
 
 
 def options(identity: Identity, incarnation: str = "one", keep_alive_s: int = 60) -> ConnectOptions:

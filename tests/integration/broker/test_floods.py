@@ -7,7 +7,6 @@ import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from amqtt.mqtt.protocol.broker_handler import BrokerProtocolHandler
@@ -42,23 +41,6 @@ PRESENCE = TOPICS.presence(ROGUE_NAME)
 PING = packet(12, 0, b"")
 #: Sending more than this without being cut off is an endless flood, in bytes.
 ENDLESS = 64 * 1024 * 1024
-
-
-@pytest.fixture
-def timing() -> Timing:
-    return Timing()
-
-
-@pytest.fixture
-def limits() -> Limits:
-    return Limits()
-
-
-@pytest.fixture
-def site(tmp_path: Path, caplog: pytest.LogCaptureFixture, timing: Timing, limits: Limits) -> Iterator[Site]:
-    made = Site(tmp_path, caplog, timing=timing, limits=limits)
-    yield made
-    made.close()
 
 
 class DeafClient:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -30,23 +29,6 @@ from tests.support.scenario_broker import (
 CONTROL = TOPICS.control(ROGUE_NAME)
 RESULTS = TOPICS.results(ROGUE_NAME)
 PRESENCE = TOPICS.presence(ROGUE_NAME)
-
-
-@pytest.fixture
-def timing() -> Timing:
-    return Timing()
-
-
-@pytest.fixture
-def limits() -> Limits:
-    return Limits()
-
-
-@pytest.fixture
-def site(tmp_path: Path, caplog: pytest.LogCaptureFixture, timing: Timing, limits: Limits) -> Iterator[Site]:
-    made = Site(tmp_path, caplog, timing=timing, limits=limits)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from edge_mqtt.broker_bridge.protocol.ids import Fence, JobId
 from edge_mqtt.broker_bridge.protocol.messages import Cancel
+from tests.support.processes import living_processes
 from tests.support.scenario_worker import Lab, fresh_home, play, supervisor_of, wait_until_ended
 from tests.support.worker_lab import task_job
 
@@ -114,16 +115,7 @@ def airflow_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def left(tmp_path: Path) -> list[psutil.Process]:
     """Return what lives of what a task has left."""
-    path = tmp_path / "left"
-    found = []
-    for pid in path.read_text().split() if path.exists() else ():
-        try:
-            process = psutil.Process(int(pid))
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+    return living_processes(tmp_path / "left")
 
 
 async def has_left(tmp_path: Path) -> list[psutil.Process]:
