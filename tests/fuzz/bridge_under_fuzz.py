@@ -114,12 +114,9 @@ class BridgeUnderFuzz:
         return Counter(job.state.value for job in self._resources.dispatcher._state.jobs.values())
 
 
-@asynccontextmanager
-async def running(
-    folder: Path, ledger_url: str, chance: random.Random
-) -> AsyncIterator[tuple[BridgeUnderFuzz, OddMessages]]:
-    """Run a bridge on a ledger, and give what makes odd messages for it."""
-    settings = BridgeSettings(
+def settings_of(folder: Path, ledger_url: str) -> BridgeSettings:
+    """Return settings of a bridge that listens nowhere."""
+    return BridgeSettings(
         certs=folder,
         host="127.0.0.1",
         port=0,
@@ -138,6 +135,14 @@ async def running(
         log_folder=folder / "logs",
         execution_api_url="http://airflow.test/execution/",
     )
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, ledger_url: str, chance: random.Random
+) -> AsyncIterator[tuple[BridgeUnderFuzz, OddMessages]]:
+    """Run a bridge on a ledger, and give what makes odd messages for it."""
+    settings = settings_of(folder, ledger_url)
     topics, change_feed, dispatcher = Topics(settings.topic_prefix), ChangeFeed(), Dispatcher(settings.dispatch())
     ledger, clock = AsyncLedger(SqlLedger(ledger_url)), SteadyClock()
     router = TopicRouter(topics)

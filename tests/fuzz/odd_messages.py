@@ -147,63 +147,51 @@ class OddMessages:
 
     def _of_worker(self) -> tuple[Identity, str, Document, bytes]:
         job_id, name, fence = self._job()
-        worker, topics, chance = WorkerName(name), self._topics, self._chance
         ref: Document = {"job_id": job_id, "fence": fence}
-        request: Document = {**ref, "request_id": f"r{chance.randrange(50)}"}
-        run = json.dumps({"hostname": chance.choice(["h", "\ud800", "ü" * 400, 7]), "pid": chance.choice([1, 2**70])})
-        choices: list[tuple[str, Document, bytes]] = [
-            (topics.presence(worker), self._presence(name, ref), b""),
-            (topics.acks(worker), {"kind": "assignment_accepted", **ref}, b""),
+        choices = [*self._reports(WorkerName(name), ref), *self._calls(WorkerName(name), ref)]
+        topic, header, body = self._chance.choice(choices)
+        return Identity(Role.WORKER, name), topic, header, body
+
+    def _reports(self, worker: WorkerName, ref: Document) -> list[tuple[str, Document, bytes]]:
+        """Return what a worker says of itself and of a job."""
+        topics, chance = self._topics, self._chance
+        acks = topics.acks(worker)
+        rejected = {"kind": "assignment_rejected", **ref, "reason": "no", "permanent": chance.random() < 0.5}
+        finished = {"exit_code": chance.choice([0, 1]), "error": "e", "log_size": 9, "signal": 9}
+        return [
+            (topics.presence(worker), self._presence(worker, ref), b""),
+            (acks, {"kind": "assignment_accepted", **ref}, b""),
+            (acks, rejected, b""),
+            (topics.results(worker), {"kind": "finished", **ref, **finished}, b""),
             (
-                topics.acks(worker),
-                {"kind": "assignment_rejected", **ref, "reason": "no", "permanent": chance.random() < 0.5},
-                b"",
-            ),
-            (
-                topics.results(worker),
-                {
-                    "kind": "finished",
-                    **ref,
-                    "exit_code": chance.choice([0, 1]),
-                    "error": "e",
-                    "log_size": 9,
-                    "signal": 9,
-                },
-                b"",
-            ),
-            (
-                topics.log(worker, JobId(job_id)),
+                topics.log(worker, JobId(ref["job_id"])),
                 {"kind": "log_chunk", **ref, "offset": chance.choice([0, 0, 4, 2**50])},
                 b"line\n" * chance.randrange(4),
             ),
-            (topics.rpc_request(worker), {"kind": "start_request", **request}, b""),
+            (acks, {"kind": "error", "error": "what?"}, b""),
+        ]
+
+    def _calls(self, worker: WorkerName, ref: Document) -> list[tuple[str, Document, bytes]]:
+        """Return what a job asks the bridge and Airflow."""
+        chance, topic = self._chance, self._topics.rpc_request(worker)
+        request: Document = {**ref, "request_id": f"r{chance.randrange(50)}"}
+        call: Document = {"kind": "api_request", **request}
+        task = f"task-instances/{ref['job_id']}"
+        run = json.dumps({"hostname": chance.choice(["h", "\ud800", "ü" * 400, 7]), "pid": chance.choice([1, 2**70])})
+        any_call: Document = {
+            "method": chance.choice(["GET", "POST", "PATCH"]),
+            "target": chance.choice(["variables/x", f"{task}/state", "dag-runs/d/r", "xcoms/d/r/t/k?map_index=-1"]),
+            "headers": {"content-type": "application/json"},
+        }
+        return [
+            (topic, {"kind": "start_request", **request}, b""),
             (
-                topics.rpc_request(worker),
-                {"kind": "api_request", **request, "method": "PATCH", "target": f"task-instances/{job_id}/run"},
+                topic,
+                {**call, "method": "PATCH", "target": f"{task}/run"},
                 chance.choice([run.encode(), b"[" * 100_000, run.encode("utf-16"), b""]),
             ),
-            (
-                topics.rpc_request(worker),
-                {
-                    "kind": "api_request",
-                    **request,
-                    "method": chance.choice(["GET", "POST", "PATCH"]),
-                    "target": chance.choice(
-                        [
-                            "variables/x",
-                            f"task-instances/{job_id}/state",
-                            "dag-runs/d/r",
-                            "xcoms/d/r/t/k?map_index=-1",
-                        ]
-                    ),
-                    "headers": {"content-type": "application/json"},
-                },
-                json.dumps({"state": "success", "conf": {}}).encode(),
-            ),
-            (topics.acks(worker), {"kind": "error", "error": "what?"}, b""),
+            (topic, {**call, **any_call}, json.dumps({"state": "success", "conf": {}}).encode()),
         ]
-        topic, header, body = chance.choice(choices)
-        return Identity(Role.WORKER, name), topic, header, body
 
     def _presence(self, name: str, ref: Document) -> Document:
         chance = self._chance

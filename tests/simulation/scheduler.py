@@ -24,7 +24,7 @@ from edge_mqtt.executor.settings import ExecutorSettings
 from edge_mqtt.executor.workloads import Submission
 from tests.simulation.airflow_db import TaskInstance
 from tests.simulation.clock import Killed, Life, Shell
-from tests.simulation.network import SimulatedTransport
+from tests.simulation.transport import SimulatedTransport
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

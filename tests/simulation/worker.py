@@ -25,9 +25,9 @@ from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.jobs.spool import MIGRATIONS, Spool
 from edge_mqtt.worker.link import WorkerAddress
 from edge_mqtt.worker.timing import WorkerTiming
-from tests.simulation.network import SimulatedTransport
 from tests.simulation.plan import KEEPING_QUEUE, PATIENT_QUEUE
 from tests.simulation.programs import Now, Program
+from tests.simulation.transport import SimulatedTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable

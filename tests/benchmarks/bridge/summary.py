@@ -121,10 +121,14 @@ def _ratio(figures: Mapping[str, Raw], over: str, under: str) -> float | None:
 def targets(figures: Mapping[str, Raw]) -> list[Target]:
     """Return what must be reached with the most workers, and in comparison to the fewest."""
     few, many = min(figures, key=int), max(figures, key=int)
+    return [*_speed_targets(few, many), *_connection_targets(many)]
 
-    def own(metric: Metric) -> Callable[[Mapping[str, Raw]], float | None]:
-        return lambda figures: metric.of(figures[many])
 
+def _with(workers: str, metric: Metric) -> Callable[[Mapping[str, Raw]], float | None]:
+    return lambda figures: metric.of(figures[workers])
+
+
+def _speed_targets(few: str, many: str) -> list[Target]:
     with_many = f"{int(many):,} workers"
     return [
         Target(
@@ -137,7 +141,7 @@ def targets(figures: Mapping[str, Raw]) -> list[Target]:
         ),
         Target(
             title=f"jobs/s, {with_many}",
-            measure=own(JOBS_PER_S),
+            measure=_with(many, JOBS_PER_S),
             at_least=400,
             aim=1000,
             digits=(0, 0),
@@ -145,16 +149,23 @@ def targets(figures: Mapping[str, Raw]) -> list[Target]:
         ),
         Target(
             title=f"submitted → started over {_RTT_MS} ms RTT, {with_many}: longer by",
-            measure=own(FAR_ROUND_TRIPS),
+            measure=_with(many, FAR_ROUND_TRIPS),
             at_least=1.5,
             aim=1.5,
             unit="RTT",
             # The link keeps time by the millisecond, and its own length is all that may be there.
             digits=(1, 1),
         ),
+    ]
+
+
+def _connection_targets(many: str) -> list[Target]:
+    with_many = f"{int(many):,} workers"
+    read_bytes = _with(many, CONNECTION_BYTES)
+    return [
         Target(
             title=f"memory per idle connection, {with_many}",
-            measure=lambda figures: None if (found := own(CONNECTION_BYTES)(figures)) is None else found / 1000,
+            measure=lambda figures: None if (found := read_bytes(figures)) is None else found / 1000,
             at_least=150,
             aim=60,
             unit="KB",
@@ -162,7 +173,7 @@ def targets(figures: Mapping[str, Raw]) -> list[Target]:
         ),
         Target(
             title=f"all cut at once: all back and welcome, {with_many}",
-            measure=own(STORM),
+            measure=_with(many, STORM),
             at_least=60,
             aim=20,
             unit="s",

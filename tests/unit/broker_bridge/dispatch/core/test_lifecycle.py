@@ -8,12 +8,10 @@ from typing import Any
 import pytest
 
 from edge_mqtt.broker_bridge.dispatch.core import events
-from edge_mqtt.broker_bridge.dispatch.core.effects import ToAdmin
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import (
     Cancel,
-    CancelAck,
     JobAccepted,
     JobFinished,
     JobStarted,
@@ -21,7 +19,7 @@ from edge_mqtt.broker_bridge.protocol.messages import (
     ResultAck,
     WorkerState,
 )
-from tests.support.scenario_dispatch import ALICE, BOB, GRACE_S, SETTLE_S, Scene, spec
+from tests.support.scenario_dispatch import ALICE, BOB, GRACE_S, Scene, spec
 
 
 def test_a_submitted_job_is_accepted_and_waits() -> None:
@@ -233,120 +231,6 @@ def test_a_beginning_and_an_end_are_noted_once_whoever_hears_of_them_how_often()
         assert again.moves() == []
 
 
-# ---------------------------------------------------------------- cancellation
-
-
-def test_a_waiting_job_is_cancelled_at_once_and_its_end_is_told_to_nobody() -> None:
-    scene = Scene().submit("j").cancel("j")
-    job = scene.job()
-    assert (job.state, job.outcome, job.event_acked, job.token) == (
-        CentralJobState.FINISHED,
-        Outcome.CANCELLED,
-        True,
-        None,
-    )
-    assert [ack.job_id for ack in scene.to_executor(CancelAck)] == ["j"]
-    assert len(scene.effects) == 1
-    assert scene.moves() == [("j", CentralJobState.FINISHED)]
-    assert scene.hello("w").assignments() == []
-
-
-def test_a_running_job_is_cancelled_by_its_worker_and_its_end_is_told_to_nobody() -> None:
-    scene = Scene().running().cancel("j")
-    (cancel,) = scene.to_worker(Cancel)
-    assert (cancel.job_id, cancel.fence, cancel.reason) == ("j", 1, "revoked by Airflow")
-    assert scene.job().state is CentralJobState.RUNNING
-    scene.result("w", "j", exit_code=None, signal=15)
-    assert (scene.job().outcome, scene.job().detail) == (Outcome.CANCELLED, "revoked by Airflow")
-    assert scene.to_executor(JobFinished) == []
-    assert scene.connect().effects == ()
-
-
-def test_a_repeated_cancellation_is_passed_on_again() -> None:
-    scene = Scene().running().ended("j").cancel("j")
-    assert [cancel.reason for cancel in scene.to_worker(Cancel)] == ["marked failed in the UI"]
-    assert scene.job().event_acked
-
-
-def test_a_finished_job_is_not_reported_after_it_was_cancelled() -> None:
-    scene = Scene().running().result("w", "j").cancel("j")
-    assert scene.job().outcome is Outcome.SUCCESS
-    assert scene.connect().to_executor(JobFinished) == []
-
-
-def test_a_job_that_was_revoked_before_it_arrived_never_runs() -> None:
-    scene = Scene().hello("w").cancel("j", executor=BOB)
-    assert [ack.job_id for ack in scene.to_executor(CancelAck, BOB)] == ["j"]
-    scene.submit("j")
-    assert scene.to_executor(JobAccepted) == []
-    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
-
-
-def test_the_cancellation_of_a_job_that_is_over_for_long_is_acknowledged() -> None:
-    scene = Scene(remembered_jobs=0).running().result("w", "j").ack("j")
-    event = events.CancelAsked(executor=ALICE, job_id=JobId("j"))
-    assert scene.missing(event) == ("j",)
-    scene.recall(scene.all_changed[JobId("j")])
-    assert [ack.job_id for ack in scene.do(event).to_executor(CancelAck)] == ["j"]
-    assert scene.to_executor(JobFinished) == []
-
-
-def test_an_owner_hears_the_end_of_a_job_that_another_executor_revoked_until_it_acknowledges_that() -> None:
-    scene = Scene().submit("j").cancel("j", executor=BOB)
-    assert [ack.job_id for ack in scene.to_executor(CancelAck, BOB)] == ["j"]
-    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
-    assert len(scene.connect().to_executor(JobFinished)) == 1
-    assert scene.ack("j").connect().to_executor(JobFinished) == []
-
-
-def test_an_owner_hears_the_end_of_a_running_job_that_another_executor_revoked() -> None:
-    scene = Scene().running().cancel("j", executor=BOB)
-    assert len(scene.to_worker(Cancel)) == 1
-    scene.result("w", "j", exit_code=None, signal=15)
-    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
-    assert scene.to_executor(JobFinished, BOB) == []
-
-
-def test_a_finished_job_that_another_executor_revokes_still_ends_for_its_owner() -> None:
-    scene = Scene().running().result("w", "j").cancel("j", executor=BOB)
-    assert [end.outcome for end in scene.connect().to_executor(JobFinished)] == [Outcome.SUCCESS]
-
-
-# ---------------------------------------------------------------- withdrawing
-
-
-def test_a_queued_job_that_is_withdrawn_ends_and_its_executor_is_told() -> None:
-    scene = Scene().submit("j").withdraw("j")
-    assert [ack.job_id for ack in scene.to_executor(CancelAck)] == ["j"]
-    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
-    assert len(scene.connect().to_executor(JobFinished)) == 1
-    assert scene.ack("j").connect().effects == ()
-    assert scene.hello("w").assignments() == []
-
-
-def test_an_assigned_job_that_is_withdrawn_is_taken_from_its_worker_and_never_starts() -> None:
-    scene = Scene().hello("w").submit("j").accept("w", "j").withdraw("j")
-    assert len(scene.to_worker(Cancel)) == 1
-    assert not scene.start("w", "j").decided().granted
-    scene.reject("w", "j")
-    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
-
-
-def test_a_job_that_has_started_is_not_withdrawn() -> None:
-    scene = Scene().running().withdraw("j")
-    assert [ack.job_id for ack in scene.to_executor(CancelAck)] == ["j"]
-    assert len(scene.effects) == 1
-    scene.result("w", "j").withdraw("j")
-    assert len(scene.effects) == 1
-    assert [end.outcome for end in scene.connect().to_executor(JobFinished)] == [Outcome.SUCCESS]
-
-
-def test_a_job_that_was_withdrawn_before_it_arrived_never_runs() -> None:
-    scene = Scene().hello("w").withdraw("j").submit("j")
-    assert scene.to_executor(JobAccepted) == []
-    assert [(end.outcome, end.revoked) for end in scene.to_executor(JobFinished)] == [(Outcome.CANCELLED, True)]
-
-
 # ---------------------------------------------------------------- Airflow refuses
 
 
@@ -365,58 +249,6 @@ def test_a_refused_start_changes_nothing_for_a_job_that_is_over_or_cancelled_or_
     assert Scene().do(refused).last.changed == ()
     assert Scene().running().result("w", "j").do(refused).last.changed == ()
     assert Scene().running().cancel("j").do(refused).last.changed == ()
-
-
-# ---------------------------------------------------------------- events that nobody fetches
-
-
-def test_a_final_event_that_nobody_ever_fetches_is_given_up() -> None:
-    scene = Scene().running().result("w", "j").submit("waiting", queue="nobody")
-    scene.do(events.EventsGivenUp(job_ids=(JobId("j"), JobId("waiting"), JobId("unknown"))))
-    assert scene.job().event_acked
-    assert not scene.job("waiting").event_acked
-    assert scene.connect().to_executor(JobFinished) == []
-
-
-def test_a_cancelled_job_whose_worker_is_away_is_told_at_its_return() -> None:
-    scene = Scene().running().will("w").cancel("j")
-    assert scene.to_worker(Cancel) == []
-    assert scene.job().cancel_reason == "revoked by Airflow"
-
-
-def test_a_confirmation_that_crosses_a_cancellation_brings_it_again() -> None:
-    scene = Scene().assigned().cancel("j").accept("w", "j")
-    assert len(scene.to_worker(Cancel)) == 1
-
-
-def test_a_task_that_airflow_ended_is_stopped_and_its_end_told() -> None:
-    scene = Scene().running().ended("j")
-    assert [cancel.reason for cancel in scene.to_worker(Cancel)] == ["marked failed in the UI"]
-    assert scene.ended("j").effects == ()
-    scene.result("w", "j", exit_code=None, signal=15)
-    assert [event.outcome for event in scene.to_executor(JobFinished)] == [Outcome.CANCELLED]
-
-
-def test_a_task_that_succeeds_while_it_is_being_stopped_has_succeeded() -> None:
-    scene = Scene().running().ended("j").result("w", "j")
-    assert scene.job().outcome is Outcome.SUCCESS
-
-
-def test_only_a_held_job_can_be_ended_by_airflow() -> None:
-    assert Scene().submit("j").ended("j").last.changed == ()
-    assert Scene().ended("j").last.changed == ()
-    assert Scene().running().result("w", "j").ended("j").last.changed == ()
-
-
-def test_a_cancelled_job_that_was_never_confirmed_is_over_when_the_time_for_that_is() -> None:
-    scene = Scene().assigned().cancel("j").tick(SETTLE_S).tick(SETTLE_S)
-    assert scene.job().outcome is Outcome.CANCELLED
-
-
-def test_a_cancelled_running_job_is_over_at_the_end_of_its_lease() -> None:
-    scene = Scene().running().cancel("j").tick(GRACE_S)
-    assert (scene.job().outcome, scene.job().detail) == (Outcome.CANCELLED, "revoked by Airflow")
-    assert scene.to_executor(JobFinished) == []
 
 
 # ---------------------------------------------------------------- token and log
@@ -466,93 +298,7 @@ def test_a_log_goes_on_behind_others_which_keep_what_is_there_of_them() -> None:
 # ---------------------------------------------------------------- executors
 
 
-def test_an_acknowledged_event_is_told_no_more() -> None:
-    scene = Scene().running().result("w", "j")
-    assert len(scene.connect().to_executor(JobFinished)) == 1
-    scene.ack("j")
-    assert scene.last.changed == (scene.job(),)
-    assert scene.connect().effects == ()
-    assert scene.ack("x").last.changed == ()
-
-
-def test_an_unfinished_job_cannot_be_acknowledged() -> None:
-    assert not Scene().running().ack("j").job().event_acked
-
-
-def test_an_executor_that_connects_hears_of_its_own_jobs() -> None:
-    scene = Scene().hello("w").submit("a").submit("b").submit("c", BOB).submit("d", BOB).submit("e").submit("f", BOB)
-    for job in "abcd":
-        scene.accept("w", job).start("w", job)
-    scene.result("w", "b").result("w", "d").connect(ALICE)
-    assert [event.job_id for event in scene.to_executor(JobStarted)] == ["a"]
-    assert [event.job_id for event in scene.to_executor(JobFinished)] == ["b"]
-    assert [event.job_id for event in scene.to_executor(JobAccepted)] == ["e"]
-    assert len(scene.effects) == 3
-
-
-def test_adoption_moves_jobs_and_tells_their_states() -> None:
-    scene = Scene().running().submit("k", queue="nobody").running("l", "v").result("v", "l")
-    scene.adopt("j", "k", "l", "unknown", "j")
-    replies = [effect.message for effect in scene.effects if isinstance(effect, ToAdmin)]
-    assert [(reply.request_id, reply.states) for reply in replies] == [
-        ("a-1", {"j": "running", "k": "queued", "l": "finished"})
-    ]
-    assert [event.job_id for event in scene.to_executor(JobFinished, BOB)] == ["l"]
-    assert {scene.job(job).executor for job in "jkl"} == {BOB}
-    assert scene.result("w", "j").to_executor(JobFinished, ALICE) == []
-    assert scene.ack("j", ALICE).job().event_acked is False
-    assert scene.ack("j", BOB).job().event_acked is True
-
-
-def test_an_event_that_was_acknowledged_but_not_passed_on_is_told_to_the_adopter() -> None:
-    scene = Scene().running().result("w", "j").ack("j").adopt("j")
-    assert [event.outcome for event in scene.to_executor(JobFinished, BOB)] == [Outcome.SUCCESS]
-    assert not scene.job().event_acked
-
-
-def test_a_revoked_job_that_is_adopted_tells_its_end_after_all() -> None:
-    scene = Scene().running().cancel("j").adopt("j").result("w", "j", exit_code=None, signal=15)
-    assert [event.outcome for event in scene.to_executor(JobFinished, BOB)] == [Outcome.CANCELLED]
-
-
-def test_a_job_that_an_adopter_was_told_is_unknown_is_not_accepted_any_more() -> None:
-    scene = Scene().hello("w").adopt("j").submit("j")
-    assert scene.view.get_job(JobId("j")) is None
-    assert scene.to_executor(JobAccepted) == []
-    (denial,) = scene.to_executor(JobFinished)
-    assert (denial.outcome, denial.detail) == (Outcome.LOST, "the job arrived after Airflow had given it up")
-    assert scene.last.changed == ()
-
-
 def test_a_draining_worker_still_starts_and_finishes_what_it_has() -> None:
     scene = Scene().assigned().presence("w", state=WorkerState.DRAINING).start("w", "j")
     assert scene.decided().granted
     assert scene.result("w", "j").job().outcome is Outcome.SUCCESS
-
-
-# ---------------------------------------------------------------- what the task has told
-
-
-def told(job: str, state: str) -> events.TaskTold:
-    return events.TaskTold(job_id=JobId(job), state=state)
-
-
-def test_what_the_task_told_last_goes_with_its_end() -> None:
-    scene = Scene().running().do(told("j", "deferred")).result("w", "j")
-    assert [event.told for event in scene.to_executor(JobFinished)] == ["deferred"]
-    assert [event.told for event in scene.connect().to_executor(JobFinished)] == ["deferred"]
-    adopted = scene.adopt("j", executor=ALICE)
-    assert [event.told for event in adopted.to_executor(JobFinished)] == ["deferred"]
-
-
-def test_a_word_that_was_refused_was_not_told() -> None:
-    scene = Scene().running().do(told("j", "deferred")).do(told("j", "")).result("w", "j")
-    assert [event.told for event in scene.to_executor(JobFinished)] == [""]
-
-
-def test_a_word_is_stored_once_and_only_for_a_job_that_runs() -> None:
-    assert [job.told for job in Scene().running().do(told("j", "success")).last.changed] == ["success"]
-    assert Scene().running().do(told("j", "success")).do(told("j", "success")).last.changed == ()
-    assert Scene().do(told("j", "success")).last.changed == ()
-    assert Scene().assigned().do(told("j", "success")).last.changed == ()
-    assert Scene().running().result("w", "j").do(told("j", "success")).last.changed == ()
