@@ -141,6 +141,23 @@ def test_what_is_urgent_waits_for_a_moment_beside_large_messages(
     assert sum(waited <= most for waited in waits) >= 0.9 * len(waits)
 
 
+@settings(deadline=None)
+@given(bytes_per_s=st.floats(60e3, 2e6), rtt_s=st.floats(0.01, 0.2))
+def test_the_link_is_used(bytes_per_s: float, rtt_s: float) -> None:
+    line = Line(bytes_per_s=bytes_per_s, rtt_s=rtt_s)
+    learnt_at = LEARNING_ROUNDS * (rtt_s + QUEUE_TARGET_S)
+    until = learnt_at + WATCHED_S
+    line.add("large", int(2 * until * bytes_per_s / MAX_TURN_BYTES))
+    sent_before = None
+    while line.now < until:
+        line.take_turns()
+        line.next_event(line.now + 0.01)
+        if sent_before is None and line.now >= learnt_at:
+            sent_before = len(line.sent)
+    assert sent_before is not None
+    assert (len(line.sent) - sent_before) * MAX_TURN_BYTES >= 0.75 * WATCHED_S * bytes_per_s
+
+
 @given(urgent_s=st.floats(1.0, 100.0))
 def test_a_large_message_moves_though_urgent_ones_never_cease(urgent_s: float) -> None:
     line = Line(bytes_per_s=1e6, rtt_s=0.05)

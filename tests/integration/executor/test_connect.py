@@ -55,6 +55,16 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 
+class CountedChannel(MessageChannel):
+    """Counts the packets that come, of which a large message has many."""
+
+    packets = 0
+
+    def received(self, topic: str, payload: bytes) -> None:
+        self.packets += 1
+        super().received(topic, payload)
+
+
 class BridgeOverWss:
     """The embedded broker in a thread of its own, with a bridge inside that accepts every job."""
 
@@ -74,7 +84,7 @@ class BridgeOverWss:
         )
         self._run(self._broker.start())
         self.port = self._broker.port
-        self._channel = MessageChannel(InProcessTransport(self._broker.router, TOPICS.for_bridge()))
+        self._channel = CountedChannel(InProcessTransport(self._broker.router, TOPICS.for_bridge()))
         self._loop.call_soon_threadsafe(self._channel.start, self)
 
     def stop(self) -> None:
@@ -90,8 +100,14 @@ class BridgeOverWss:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     def expect(self, kind: type[M]) -> M:
+        """Wait for a message of a kind, for as long as packets come."""
         while True:
-            message = self.inbox.get(timeout=PATIENCE_S)
+            packets = self._channel.packets
+            try:
+                message = self.inbox.get(timeout=PATIENCE_S)
+            except queue.Empty:
+                assert self._channel.packets > packets, f"no {kind.__name__}, and nothing more comes"
+                continue
             if isinstance(message, kind):
                 return message
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 
@@ -26,21 +25,23 @@ from tests.support.scenario_transport import TOPICS, WORKER, WORKER_NAME, Broker
 #: 1 Mbit/s, 100 ms there and back.
 BYTES_PER_S = 125_000
 DELAY_S = 0.05
-#: What a small message may take at most; without anything beside it, it takes DELAY_S.
-PROMPT_S = DELAY_S + 0.25
-#: Bytes that are not through before the small messages are: 8 s of the link.
-LARGE = 1_000_000
-SMALL = 40
+#: Bytes that are not through before the small messages are: 32 s of the link.
+LARGE = 4_000_000
+SMALL = 20
+#: Bytes that may pass from a small message's sending to its arrival, as a rule: what is on the way at a time, and what
+#: follows it. The link carries 6 kB while the message is on the way; it is a moment's queue, not the large message.
+MOMENT_BYTES = 64_000
 PATIENCE_S = 60.0
 UP, DOWN = TOPICS.rpc_request(WORKER_NAME), TOPICS.rpc_response(WORKER_NAME)
 CONTROL = TOPICS.control(WORKER_NAME)
 
 
 class Heard:
-    """Remembers what came, and when."""
+    """Remembers what came, and how many bytes the link had carried by then."""
 
-    def __init__(self) -> None:
-        self.messages: list[tuple[float, Message]] = []
+    def __init__(self, passed: Callable[[], int]) -> None:
+        self._passed = passed
+        self.messages: list[tuple[int, Message]] = []
         self._changed = threading.Condition()
         self._up = threading.Event()
 
@@ -56,20 +57,20 @@ class Heard:
     def received(self, topic: str, message: Message) -> None:
         del topic
         with self._changed:
-            self.messages.append((time.monotonic(), message))
+            self.messages.append((self._passed(), message))
             self._changed.notify_all()
 
     def wait_connected(self) -> None:
         assert self._up.wait(PATIENCE_S)
 
-    def wait(self, kind: type[Message], count: int = 1) -> list[float]:
-        """Wait for so many messages of a kind; return when they came."""
+    def wait(self, kind: type[Message], count: int = 1) -> list[int]:
+        """Wait for so many messages of a kind; return the bytes that had passed when each came."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.times(kind)) >= count, PATIENCE_S)
-            return self.times(kind)
+            assert self._changed.wait_for(lambda: len(self.passed_at(kind)) >= count, PATIENCE_S)
+            return self.passed_at(kind)
 
-    def times(self, kind: type[Message]) -> list[float]:
-        return [at for at, message in self.messages if isinstance(message, kind)]
+    def passed_at(self, kind: type[Message]) -> list[int]:
+        return [passed for passed, message in self.messages if isinstance(message, kind)]
 
 
 class Site:
@@ -84,7 +85,7 @@ class Site:
             PahoTransport(f"wss://localhost:{self.link.port}/mqtt", FixedContext(context), options)
         )
         self.bridge = MessageChannel(InProcessTransport(self.thread.broker.router, TOPICS.for_bridge()))
-        self.at_worker, self.at_bridge = Heard(), Heard()
+        self.at_worker, self.at_bridge = Heard(lambda: self.link.bytes_down), Heard(lambda: self.link.bytes_up)
         self.bridge.start(self.at_bridge, serves_many=True)
         self.worker.start(self.at_worker)
         self.at_worker.wait_connected()
@@ -93,6 +94,10 @@ class Site:
     def send(self, *, up: bool, message: Message) -> None:
         channel, topic = (self.worker, UP) if up else (self.bridge, DOWN)
         assert channel.send(topic, message)
+
+    def passed(self, *, up: bool) -> int:
+        """Return the bytes that the link has carried."""
+        return self.link.bytes_up if up else self.link.bytes_down
 
     def heard(self, *, up: bool) -> Heard:
         return self.at_bridge if up else self.at_worker
@@ -136,30 +141,25 @@ def test_small_messages_are_not_held_up_by_a_large_one(site: Site, *, up: bool) 
     heard = site.heard(up=up)
     site.send(up=up, message=large("big", up=up))
     kind = type(small(0, up=up))
-    waits = []
+    before = []
     for number in range(SMALL):
-        sent_at = time.monotonic()
+        passed = site.passed(up=up)
         channel, topic = (site.worker, UP) if up else (site.bridge, CONTROL)
         assert channel.send(topic, small(number, up=up))
-        waits.append(heard.wait(kind, number + 1)[number] - sent_at)
-    whole = ApiRequest if up else ApiResponse
-    assert not heard.times(whole), "the large one was through too soon for this to say anything"
-    began = time.monotonic()
-    heard.wait(whole)
-    print(f"median {median(waits):.3f} s, most {max(waits):.3f} s, rest {time.monotonic() - began:.1f} s")
-    assert median(waits) <= PROMPT_S / 2
-    assert sorted(waits)[int(0.9 * SMALL)] <= PROMPT_S
+        before.append(heard.wait(kind, number + 1)[number] - passed)
+    assert not heard.passed_at(ApiRequest if up else ApiResponse)
+    assert median(before) <= MOMENT_BYTES
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 def test_a_call_of_a_moment_is_not_behind_one_of_minutes(site: Site, *, up: bool) -> None:
     heard, whole = site.heard(up=up), ApiRequest if up else ApiResponse
-    site.send(up=up, message=large("minutes", 40 * LARGE, up=up))
-    began = time.monotonic()
+    site.send(up=up, message=large("minutes", 40_000_000, up=up))
+    passed = site.passed(up=up)
     site.send(up=up, message=large("moment", 60_000, up=up))
-    took_s = heard.wait(whole)[0] - began
     # Half of the link is its own.
-    assert took_s <= 3 * 60_000 / BYTES_PER_S
+    assert heard.wait(whole)[0] - passed <= 2 * 60_000 + MOMENT_BYTES
+    assert [message.request_id for _, message in heard.messages if isinstance(message, whole)] == ["moment"]
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
@@ -172,13 +172,4 @@ def test_what_is_sent_again_while_it_is_still_being_sent_travels_once(site: Site
     site.send(up=up, message=large("next", 10_000, up=up))
     heard.wait(whole, 2)
     assert [message.request_id for _, message in heard.messages if isinstance(message, whole)] == ["next", "call"]
-    passed = site.link.bytes_up if up else site.link.bytes_down
-    assert passed < 400_000
-
-
-@pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
-def test_the_link_is_used(site: Site, *, up: bool) -> None:
-    began = time.monotonic()
-    site.send(up=up, message=large("big", up=up))
-    site.heard(up=up).wait(ApiRequest if up else ApiResponse)
-    assert LARGE / (time.monotonic() - began) >= 0.75 * BYTES_PER_S
+    assert site.passed(up=up) < 400_000
