@@ -28,8 +28,8 @@ DELAY_S = 0.05
 #: Bytes that are not through before the small messages are: 32 s of the link.
 LARGE = 4_000_000
 SMALL = 20
-#: Bytes that may pass from a small message's sending to its arrival, as a rule: what is on the way at a time, and what
-#: follows it. The link carries 6 kB while the message is on the way; it is a moment's queue, not the large message.
+#: Bytes that may pass from a small message's sending to its arrival, as a rule: what is on the way before it, and what
+#: follows it. The link carries 6 kB in DELAY_S; this is a moment's queue, not the large message.
 MOMENT_BYTES = 64_000
 PATIENCE_S = 60.0
 UP, DOWN = TOPICS.rpc_request(WORKER_NAME), TOPICS.rpc_response(WORKER_NAME)
