@@ -28,7 +28,7 @@ DELAY_S = 0.05
 #: Bytes that are not through before the small messages are: 32 s of the link.
 LARGE = 4_000_000
 SMALL = 20
-#: Bytes that may pass from a small message's sending to its arrival, as a rule: what is on the way before it, and what
+#: Bytes that may pass from a small message's sending to its arrival, as a rule: what is on the way then, and what
 #: follows it. The link carries 6 kB in DELAY_S; this is a moment's queue, not the large message.
 MOMENT_BYTES = 64_000
 PATIENCE_S = 60.0
