@@ -10,7 +10,7 @@ from edge_mqtt.broker_bridge.protocol.messages import ApiRequest, Finished, LogC
 from tests.simulation.plan import CALM_S, GRACE_S, RECONNECT_S, TROUBLE_S
 
 if TYPE_CHECKING:
-    from tests.simulation.machine import Process
+    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 #: What no program of ours sends; none of it may have any effect.

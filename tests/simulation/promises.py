@@ -13,7 +13,7 @@ from tests.simulation.plan import GOES_ON, LEASE_BEYOND_GRACE_S
 
 if TYPE_CHECKING:
     from tests.simulation.airflow_db import TaskInstance
-    from tests.simulation.machine import Process
+    from tests.simulation.process import Process
     from tests.simulation.world import World
 
 
