@@ -246,7 +246,7 @@ class Airflow:
             return NOT_FOUND
         starter = f"{body['hostname']}:{body['pid']}"
         if path[2] == "state":
-            return self._end(row, body["state"], starter)
+            return self._end(row, body["state"], starter, JobId(body["job"]))
         return self._run(row, starter) if path[2] == "run" else self._heartbeat(row, starter)
 
     def _run(self, row: TaskInstance, starter: str) -> int:
@@ -256,17 +256,21 @@ class Airflow:
             row.heard_at = self._world.clock.now
         return OK if row.state == "running" and row.starter == starter else CONFLICT
 
-    def _end(self, row: TaskInstance, state: str, starter: str) -> int:
+    def _end(self, row: TaskInstance, state: str, starter: str, caller: JobId) -> int:
         """Answer a ``state`` call; it may be repeated."""
-        job_id = row.job_id
+        job_id, promises = row.job_id, self._world.promises
         if row.state == "running" and row.starter != starter:
-            self._world.promises.ended_by_another(starter, row.starter)
+            promises.ended_by_another(starter, row.starter)
         status = self._set_end(row, state)
         if status == OK and job_id is not None:
+            if caller != job_id:
+                # The earlier job was revoked, and began before the bridge heard of that: Airflow, which looks at the
+                # process only, had it run the task. It waits for nothing of the later job any more.
+                promises.over_in_airflow.add(job_id)
             if state in GOES_ON:
-                self._world.promises.going_on.add(job_id)
+                promises.going_on |= {job_id, caller}
             # What becomes of the process from here on changes nothing for the task.
-            self._world.promises.excuse([job_id], "its task has told Airflow its end")
+            promises.excuse({job_id, caller}, "its task has told Airflow its end")
         return status
 
     def _set_end(self, row: TaskInstance, state: str) -> int:

@@ -77,7 +77,7 @@ class Process:
     @property
     def _who(self) -> dict[str, object]:
         # Airflow gets that of a run call and of a heartbeat only; of the others it is for the verdict.
-        return {"hostname": self._machine.name, "pid": self.pid}
+        return {"hostname": self._machine.name, "pid": self.pid, "job": self.job_id}
 
     # ------------------------------------------------------------ what it does
 
