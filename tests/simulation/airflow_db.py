@@ -15,6 +15,7 @@ from edge_mqtt.broker_bridge.execution_api.client import ApiCall, ApiResult
 from edge_mqtt.broker_bridge.protocol.ids import JobId
 from edge_mqtt.broker_bridge.protocol.messages import JobSpec, Outcome, WorkloadType
 from edge_mqtt.executor.workloads import callback_key
+from tests.simulation.dag_runs import TARGET, DagRuns
 from tests.simulation.plan import GOES_ON, MAX_TRIES, PAUSES, Work
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Airflow:
     def __init__(self, world: World) -> None:
         self._world = world
         self.rows = [TaskInstance(work) for work in world.plan.work]
+        self.dag_runs = DagRuns(world)
         #: Whether the Execution API answers.
         self.api_is_up = True
 
@@ -90,6 +92,7 @@ class Airflow:
         """Let every task become ready at its time."""
         for row in self.rows:
             self._schedule(row, row.work.at)
+        self.dag_runs.plan_others()
 
     def _schedule(self, row: TaskInstance, delay_s: float) -> None:
         def ready() -> None:
@@ -211,6 +214,10 @@ class Airflow:
         self.api_is_up = False
         self._world.clock.after(self._world.chance.uniform(1.0, 40.0), lambda: setattr(self, "api_is_up", True))
 
+    def is_busy(self) -> bool:
+        """Tell whether the api-server turns a call away, with status 503."""
+        return not self._world.healed and self._world.chance.random() < self._world.plan.busy
+
     def token(self, task_instance_id: str) -> str:
         """Return a fresh token: whose it is, and until when it is good."""
         return f"{task_instance_id} {self._world.central.wall() + TOKEN_S}"
@@ -223,10 +230,13 @@ class Airflow:
         left_s = float(until or 0.0) - self._world.central.wall()
         if left_s <= 0.0:
             return ApiResult(status=FORBIDDEN, headers={}, body=b"Invalid auth token")
-        status = self._answer(call, identity, json.loads(call.body))
+        if call.target.startswith(TARGET):
+            status, body = self.dag_runs.answer(call.method, call.target, call.body)
+        else:
+            status = self._answer(call, identity, json.loads(call.body))
+            detail = {"reason": str(status), "message": "no", "previous_state": self._previous_state(identity)}
+            body = b"" if status == OK else json.dumps({"detail": detail}).encode()
         refreshed = self.token(identity) if left_s < TOKEN_S / 5 else None
-        detail = {"reason": str(status), "message": "no", "previous_state": self._previous_state(identity)}
-        body = b"" if status == OK else json.dumps({"detail": detail}).encode()
         return ApiResult(status=status, headers={}, body=body, refreshed_token=refreshed)
 
     def _previous_state(self, identity: str) -> str | None:

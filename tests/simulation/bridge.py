@@ -223,9 +223,12 @@ class ApiClient:
         """Make one call; the request and the answer take their time."""
         bridge, world = self._bridge, self._bridge.world
         await asyncio.sleep(world.chance.uniform(0.005, 0.3))
-        if not world.airflow.api_is_up:
+        if not world.airflow.api_is_up or world.airflow.is_busy():
             raise ApiUnavailable("the api-server is away", in_doubt=False)
         bridge.step()
+        if world.is_deadly("api"):
+            world.airflow.restart_api()
+            raise ApiUnavailable("the call is lost", in_doubt=True)
         answer = world.airflow.answer(call)
         bridge.step()
         await asyncio.sleep(world.chance.uniform(0.005, 0.1))

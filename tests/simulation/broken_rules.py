@@ -13,6 +13,9 @@ from edge_mqtt.broker_bridge.dispatch.core.state import DispatchState
 from edge_mqtt.broker_bridge.dispatch.core.view import DispatchView
 from edge_mqtt.broker_bridge.dispatch.ledger.async_ledger import AsyncLedger
 from edge_mqtt.broker_bridge.dispatch.ledger.interface import Ledger, LedgerError
+from edge_mqtt.broker_bridge.execution_api import forwarding
+from edge_mqtt.broker_bridge.execution_api.doubt import describe_run
+from edge_mqtt.broker_bridge.execution_api.forwarding import Forwarding
 from edge_mqtt.broker_bridge.execution_api.last_words import LastWords
 from edge_mqtt.broker_bridge.execution_api.relay import Relay
 from edge_mqtt.broker_bridge.logs import segment_allocator
@@ -60,6 +63,10 @@ def _stubborn(work: Iterable[Work]) -> tuple[Work, ...]:
 
 def _deferring(work: Iterable[Work]) -> tuple[Work, ...]:
     return tuple(replace(one, pauses="" if one.callback else "deferred") for one in work)
+
+
+def _too_late(work: Iterable[Work]) -> tuple[Work, ...]:
+    return tuple(one if one.run_made_at is None else replace(one, run_made_at=0.0) for one in work)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +134,10 @@ async def _permit_all(_self: Relay, *_: object) -> None:
     """Ask nobody."""
 
 
+async def _store_no_note(self: Forwarding, call: Any, job: Job) -> None:
+    call.run_before = describe_run(await self._look(call.request, job))
+
+
 async def _note_nothing(_self: LastWords, _request: object) -> None:
     """Let the end of the job speak for its task."""
 
@@ -188,6 +199,19 @@ BROKEN = (
         name="a word after which a task goes on is not noted",
         replaced=((LastWords, "note", _note_nothing),),
         noticed="promise [14].*whose task goes on",
+    ),
+    BrokenRule(
+        name="a Dag run that is there already is believed to be our own",
+        replaced=((forwarding, "was_triggered", lambda *_: True),),
+        noticed="promise 4.* is told that it has made the Dag run",
+        # What others made must be there already when the answer of a call is lost.
+        reshape=lambda plan: replace(_only(plan), deadly={**_NEVER, "api": 0.1}, work=_too_late(plan.work)),
+    ),
+    BrokenRule(
+        name="what was there before a Dag run was triggered is not stored",
+        replaced=((Forwarding, "_note_run", _store_no_note),),
+        noticed="promise 4.* is told that the Dag run .*, which it has made, was there already",
+        reshape=lambda plan: replace(_only(plan), deadly={**_NEVER, "bridge": 0.01}),
     ),
     BrokenRule(
         name="what is the job's fault is waited out",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from edge_mqtt.broker_bridge.protocol.limits import LEASE_MARGIN_S
@@ -59,7 +59,8 @@ class Work:
     queue: str
     slots: int
     priority: int
-    #: What its user code does, in order: ("log", bytes), ("sleep", seconds), ("call", 0).
+    #: What its user code does, in order: ("log", bytes), ("sleep", seconds), ("call", 0), and to trigger a Dag run
+    #: ("trigger", 0) with a new id, or ("trigger", 1) with the one that it always gives.
     script: tuple[tuple[str, float], ...]
     exit_code: int
     #: What it tells Airflow once, in the midst of its user code, which ends its first job (``deferred``,
@@ -71,6 +72,8 @@ class Work:
     has_no_log: bool
     #: Its supervisor ends on SIGTERM.
     obeys: bool
+    #: When somebody else makes the Dag run that has the id that it always gives; None: never.
+    run_made_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +93,8 @@ class Plan:
     deadly: dict[str, float] = field(hash=False)
     #: The grace at each start of the bridge is one of these.
     graces_s: tuple[float, ...]
+    #: How often the api-server turns a call away because it has too many.
+    busy: float
     #: Seconds that a restarted bridge waits for the worker of an assigned job.
     settle_s: float
     #: Finished jobs that the bridge keeps in memory.
@@ -107,7 +112,8 @@ FAULTS: Final = (
     *("api down", "ledger full", "revoke", "clear", "rogue", "long outage", "bridge away"),
     *("drain", "clock jump", "log disk full", "spool full", "hang", "new machine"),
 )
-#: A fault that came later, and how many plans have it: what else is in a seed's plan stays as it was.
+#: What came later draws lots of its own: what else is in a seed's plan stays as it was.
+#: A fault, and how many plans have it.
 _LATER_FAULT: Final = ("mark", 0.25)
 
 
@@ -120,6 +126,8 @@ def plan_of(seed: int) -> Plan:
     if random.Random(f"{later} {seed}").random() < share:
         faults += (later,)
     work = tuple(_work(chance, number) for number in range(chance.randint(3, 10)))
+    late = random.Random(f"triggers {seed}")
+    work = tuple(_triggering(late, one) for one in work)
     return Plan(
         seed=seed,
         workers=chance.randint(1, 3),
@@ -134,6 +142,7 @@ def plan_of(seed: int) -> Plan:
             "api": chance.choice([0.0, 0.0, 0.01, 0.05]),
         },
         graces_s=chance.choice([(GRACE_S,), (GRACE_S, 0.7 * GRACE_S, 1.5 * GRACE_S)]),
+        busy=late.choice([0.0, 0.0, 0.1, 0.3]),
         settle_s=chance.choice([15.0, 30.0]),
         remembered_jobs=chance.choice([0, 2, 4096]),
     )
@@ -161,3 +170,14 @@ def _work(chance: random.Random, number: int) -> Work:
         has_no_log=not callback and chance.random() < 0.05,
         obeys=chance.random() < 0.5,
     )
+
+
+def _triggering(chance: random.Random, work: Work) -> Work:
+    """Let some tasks trigger Dag runs."""
+    if work.callback or chance.random() < 0.4:
+        return work
+    steps = list(work.script)
+    for _ in range(chance.randint(1, 3)):
+        steps.insert(chance.randint(0, len(steps)), ("trigger", float(chance.random() < 0.6)))
+    made_at = chance.uniform(0.0, TROUBLE_S) if chance.random() < 0.5 else None
+    return replace(work, script=tuple(steps), run_made_at=made_at)

@@ -19,7 +19,9 @@ from edge_mqtt.worker.ipc.run_request import RunRequest
 from edge_mqtt.worker.system.files import create_exclusively
 from edge_mqtt.worker.system.process import ProcessIdentity
 from tests.simulation.clock import Event, Life, Shell
+from tests.simulation.dag_runs import TARGET, Maker, conf_of, own_id
 from tests.simulation.plan import Work
+from tests.simulation.worker import ERROR, Answer
 
 if TYPE_CHECKING:
     from tests.simulation.machine import Machine
@@ -32,8 +34,6 @@ HEARTBEAT_S: Final = 5.0
 RETRY_S: Final = 1.0
 #: The kernel writes what it was given to the disk this late at the latest.
 SYNCED_AFTER_S: Final = 20.0
-#: From here on an answer is an error.
-ERROR: Final = 400
 
 
 class Process:
@@ -109,15 +109,24 @@ class Process:
         self.die(RunOutcome(exit_code=exit_code))
 
     def _user_code(self) -> Shell:
-        calls = 0
+        calls = triggers = 0
         for step, amount in self._part():
             if step == "log":
                 self.write(self._line(int(amount)))
             elif step == "sleep":
                 yield self.life.sleep(amount)
+            elif step == "trigger":
+                yield from self._trigger(Maker(self.job_id, triggers), has_own_id=bool(amount))
+                triggers += 1
             elif self.spec.type is WorkloadType.TASK:
                 yield from self._call("POST", "xcoms", {"job": self.job_id, "call": calls})
                 calls += 1
+
+    def _trigger(self, call: Maker, *, has_own_id: bool) -> Shell:
+        run_id = own_id(self.work) if has_own_id else f"new-{self._world.count()}"
+        body = {"conf": conf_of(self.work), "job": call.job_id, "call": call.number}
+        answer = yield from self._ask("POST", f"{TARGET}/{run_id}", body)
+        self._world.promises.triggered(run_id, call, answer)
 
     def _part(self) -> tuple[tuple[str, float], ...]:
         """Return the steps before the deferral, those after it, or all of them."""
@@ -158,30 +167,35 @@ class Process:
         self._synced = max(self._synced, end)
 
     def _call(self, method: str, target: str, body: object = None) -> Shell:
+        """Make a call; return the status of its answer."""
+        answer = yield from self._ask(method, target, body)
+        return answer.status
+
+    def _ask(self, method: str, target: str, body: object) -> Shell:
         """Make a call, again and again until it is answered."""
         request_id = f"r{self._world.count()}"
         answered = Event()
-        statuses: list[int] = []
+        answers: list[Answer] = []
         called: Life | None = None
 
-        def answer(status: int) -> None:
+        def take_answer(answer: Answer) -> None:
             def take() -> None:
-                if not statuses:
-                    statuses.append(status)
+                if not answers:
+                    answers.append(answer)
                     answered.set()
 
             self.life.after(0.001, take)
 
         content = b"" if body is None else json.dumps(body).encode()
         worker = self._machine.worker
-        while not statuses:
+        while not answers:
             # A connection that is up is waited on for ever; a worker that died has broken it.
             if worker.life is not called and worker.call(
-                self.request.secret, request_id, method, target, body=content, answer=answer
+                self.request.secret, request_id, method, target, body=content, answer=take_answer
             ):
                 called = worker.life
             yield answered.within(self.life, RETRY_S)
-        return statuses[0]
+        return answers[0]
 
     def _heartbeat(self) -> Shell:
         target = f"task-instances/{self.request.workload['ti']['id']}/heartbeat"

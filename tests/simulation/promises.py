@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from edge_mqtt.broker_bridge.dispatch.core.model import CentralJobState, Job
 from edge_mqtt.broker_bridge.protocol.ids import JobId, WorkerName
 from edge_mqtt.broker_bridge.protocol.messages import LogSelector, Outcome, WorkloadType
+from tests.simulation.dag_runs import ALREADY_EXISTS, Maker
 from tests.simulation.plan import GOES_ON, LEASE_BEYOND_GRACE_S
+from tests.simulation.worker import ERROR, Answer
 
 if TYPE_CHECKING:
     from tests.simulation.airflow_db import TaskInstance
@@ -40,6 +42,8 @@ class Promises:
         self.orphaned: set[JobId] = set()
         #: Calls of user code as they reached Airflow.
         self.calls: dict[JobId, list[int]] = defaultdict(list)
+        #: Calls of user code that have made a Dag run.
+        self._makers: set[Maker] = set()
         #: Jobs whose worker lost its disk before the centre had their whole log.
         self.lost_logs: set[JobId] = set()
         self._ended: set[JobId] = set()
@@ -98,6 +102,20 @@ class Promises:
         if number != len(calls):
             raise self._broken(4, f"call {number} of {job_id} arrives after {len(calls)} others")
         calls.append(number)
+
+    def run_made(self, call: Maker) -> None:
+        """Promise 4: a call makes one Dag run, however often it is made."""
+        if call in self._makers:
+            raise self._broken(4, f"{call} makes a second Dag run")
+        self._makers.add(call)
+
+    def triggered(self, run_id: str, call: Maker, answer: Answer) -> None:
+        """Promise 4: a task hears that its call has made a Dag run when it has, and only then."""
+        maker = self._world.airflow.dag_runs.maker(run_id)
+        if answer.status < ERROR and maker != call:
+            raise self._broken(4, f"{call} is told that it has made the Dag run {run_id}, which {maker} made")
+        if answer.reason == ALREADY_EXISTS and maker == call:
+            raise self._broken(4, f"{call} is told that the Dag run {run_id}, which it has made, was there already")
 
     def ended_by_another(self, caller: str, starter: str | None) -> None:
         """Promise 4: what one process says of its task's end does not end another's run of it."""

@@ -7,9 +7,11 @@ the kernel about processes (``system.py``).
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from edge_mqtt.broker_bridge.protocol.ids import WorkerName
 from edge_mqtt.broker_bridge.protocol.limits import MAX_INTEGER
@@ -38,7 +40,23 @@ if TYPE_CHECKING:
 
 #: Real workers look at task logs twenty times as often, which proves nothing more.
 TIMING = WorkerTiming(log_look_s=1.0)
+#: From here on an answer is an error.
+ERROR: Final = 400
 QUEUES = ("lab", PATIENT_QUEUE, KEEPING_QUEUE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a supervisor's call is answered."""
+
+    status: int
+    body: bytes
+
+    @property
+    def reason(self) -> str:
+        """Airflow's, or the bridge's, for a refusal; empty when there is none."""
+        detail = json.loads(self.body or b"{}").get("detail")
+        return str(detail["reason"]) if isinstance(detail, dict) else ""
 
 
 class Worker(Program):
@@ -113,7 +131,7 @@ class Worker(Program):
         return {} if self.spool is None else self.spool.jobs
 
     def call(
-        self, secret: str, request_id: str, method: str, target: str, *, body: bytes, answer: Callable[[int], None]
+        self, secret: str, request_id: str, method: str, target: str, *, body: bytes, answer: Callable[[Answer], None]
     ) -> bool:
         """Take a supervisor's call; False while there is nobody to take it."""
         if not self.life.alive or self.api is None or self.loop is None:
@@ -133,14 +151,18 @@ class Worker(Program):
         return True
 
     async def _serve(
-        self, api: ExecutionApiServer, scope: dict[str, Any], body: bytes, answer: Callable[[int], None]
+        self, api: ExecutionApiServer, scope: dict[str, Any], body: bytes, answer: Callable[[Answer], None]
     ) -> None:
+        statuses: list[int] = []
+
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
 
         async def send(event: Any) -> None:
             if "status" in event:
-                answer(event["status"])
+                statuses.append(event["status"])
+            else:
+                answer(Answer(status=statuses[0], body=event["body"]))
 
         await api.app(scope, receive, send)
 
