@@ -137,7 +137,7 @@ class Forwarding:
             return _done(request)
         try:
             patient = call.failures < self._limits.database_attempts
-            result = await self._api.call(_call_of(request, job), patient=patient)
+            result = await self._api.call(_call_of(request, self._newest_token(job)), patient=patient)
         except ApiUnavailable as error:
             call.in_doubt = call.in_doubt or error.in_doubt
             # A token that was made for the call may expire in its turn before the api-server is back.
@@ -160,12 +160,20 @@ class Forwarding:
             await self._commit(CallForwarded(job_id=job.id, call=note))
 
     async def _look(self, request: ApiRequest, job: Job) -> ApiResult:
-        """Ask Airflow for the Dag run that a call makes or clears."""
-        headers = {"airflow-api-version": API_VERSION}
-        look = ApiCall(method="GET", target=run_target(request), token=job.token or "", headers=headers)
-        result = await self._api.call(look)
+        """Ask Airflow for the Dag run that a call makes or clears.
+
+        A token that has expired is replaced first: what its refusal leaves unknown would stay so.
+        """
+        result = await self._ask_for_run(request, job)
+        if is_expired(result) and await self.renew_token(job):
+            result = await self._ask_for_run(request, job)
         await self._keep_token(job, result)
         return result
+
+    async def _ask_for_run(self, request: ApiRequest, job: Job) -> ApiResult:
+        headers = {"airflow-api-version": API_VERSION}
+        look = ApiCall(method="GET", target=run_target(request), token=self._newest_token(job), headers=headers)
+        return await self._api.call(look)
 
     async def _was_carried_out(self, call: _Call, job: Job, result: ApiResult) -> bool:
         if is_trigger(call.request) and result.status == HTTPStatus.CONFLICT:
@@ -181,6 +189,10 @@ class Forwarding:
             return False
         await self._commit(TokenRefreshed(job_id=job.id, token=token))
         return True
+
+    def _newest_token(self, job: Job) -> str:
+        """Return a job's token as it is now: a call made meanwhile may have brought another."""
+        return (self._jobs.get_job(job.id) or job).token or ""
 
     async def _keep_token(self, job: Job, result: ApiResult) -> None:
         if result.refreshed_token is not None:
@@ -204,11 +216,11 @@ def _done(request: ApiRequest) -> ApiResult:
     return _DONE
 
 
-def _call_of(request: ApiRequest, job: Job) -> ApiCall:
+def _call_of(request: ApiRequest, token: str) -> ApiCall:
     return ApiCall(
         method=request.method,
         target=request.target,
-        token=job.token or "",
+        token=token,
         headers=request.headers,
         body=body_in_centre_time(request),
         correlation_id=request.request_id,

@@ -55,8 +55,10 @@ class Answer:
     @property
     def reason(self) -> str:
         """Airflow's, or the bridge's, for a refusal; empty when there is none."""
-        detail = json.loads(self.body or b"{}").get("detail")
-        return str(detail["reason"]) if isinstance(detail, dict) else ""
+        try:
+            return str(json.loads(self.body)["detail"]["reason"])
+        except (ValueError, TypeError, KeyError):
+            return ""
 
 
 class Worker(Program):

@@ -80,6 +80,8 @@ NO_SUCH: Answer = (404, [], b'{"detail":{"reason":"not_found","message":"Task In
 EXISTS: Answer = (409, [], b'{"detail":{"reason":"already_exists","message":"A run already exists"}}')
 TEST_IS_OVER: Answer = (409, [], b'{"detail":{"reason":"conflict","message":"already in terminal state: success"}}')
 
+EXPIRED: Answer = (403, [], b'{"detail":"Invalid auth token"}')
+
 
 TEST_BODY = b'{"state": "success"}'
 DEFERRED = b'{"state": "deferred"}'
@@ -207,11 +209,34 @@ async def test_a_repetition_that_this_bridge_has_not_forwarded_is_a_first_call()
 @scenario
 async def test_a_token_that_expired_makes_no_doubt() -> None:
     async with api(Held(job()), Issuer("issued")) as (relay, server):
-        expired: Answer = (403, [], b'{"detail":"Invalid auth token"}')
-        server.answers += [expired, expired, NO_SUCH, MADE]
+        server.answers += [NO_SUCH, EXPIRED, NO_SUCH, MADE]
         response = await relay.answer(WORKER, call("POST", TRIGGER))
         assert response is not None
         assert (response.status, server.answers) == (204, [])
+
+
+@pytest.mark.parametrize(
+    ("target", "noted", "answers", "calls"),
+    [
+        # The bridge that asked with the token, and the one after it that asks again before it clears.
+        (TRIGGER, "", [NO_SUCH, MADE], ["GET", "GET", "POST"]),
+        (CLEAR, "0 r1", [RUN_NOW], ["GET", "GET"]),
+    ],
+)
+def test_what_a_run_is_is_asked_again_when_the_token_has_expired(
+    target: str, noted: str, answers: list[Answer], calls: list[str]
+) -> None:
+    async def test() -> None:
+        held = Held(replace(job(), forwarded=noted))
+        async with api(held, Issuer("issued")) as (relay, server):
+            server.answers += [EXPIRED, *answers]
+            response = await relay.answer(WORKER, call("POST", target, repeated=True))
+            assert response is not None
+            assert (response.status, server.answers) == (204, [])
+            assert [seen.line.split()[0] for seen in server.seen] == calls
+            assert held.current.forwarded == (noted or "absent r1")
+
+    asyncio.run(test())
 
 
 @scenario
