@@ -18,11 +18,12 @@ from deploy.quickstart.stack import Stack
 from tests.benchmarks.executors.processes import cpu_seconds, freeze, pss_bytes, thaw
 from tests.benchmarks.executors.systems import add_part
 
-#: A process that has a child and has waited for another one, which has used CPU.
+#: A process that has a child and has waited for another one. Both have used CPU, more than the kernel counts in.
 _PROGRAM = """
 import subprocess, sys, time
 burn = "import time\\nwhile time.process_time() < 0.3: pass"
 subprocess.run([sys.executable, "-c", burn], check=True)
+exec(burn)
 child = subprocess.Popen(["sleep", "100"])
 print("ready", flush=True)
 child.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +10,10 @@ import pytest
 
 from edge_mqtt.broker_bridge.program.exit_codes import ExitCode
 from edge_mqtt.broker_bridge.protocol.messages import Outcome
-from tests.support.scenario_bad_links import KEEP_ALIVE_S, BadLinkSite, log_path
+from tests.support.scenario_bad_links import BadLinkSite, log_path
 
 #: Seconds that a task survives out of reach: much longer than it takes to notice that its worker is silent.
 OFFLINE_GRACE_S = 20.0
-#: Seconds that a new program may need for its start on a busy machine.
-START_S = 20.0
 
 
 @pytest.fixture
@@ -61,10 +58,8 @@ def test_a_new_machine_takes_the_name_of_one_that_fell_silent(site: BadLinkSite,
     number = uuid.UUID(orphan).int
     site.wait(lambda: site.runs()[number] == 1, "the start")
     site.links["worker"].blackhole()
-    silent_since = time.monotonic()
     new = site.start_worker("new", direct=True)
     new.wait_line("connected to")
-    assert time.monotonic() - silent_since < 1.5 * KEEP_ALIVE_S + START_S
     site.expect_exactly_once(site.submit(3), new)
     site.wait_ended([orphan])
     assert site.outcomes[orphan].outcome is Outcome.LOST
